@@ -1,0 +1,98 @@
+"""NezhaConfig: the sizes and choices that define a NEZHA model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+class NezhaConfig(PretrainedConfig):
+    """Configuration of a NEZHA model (arXiv 1909.00204). The defaults are those of NEZHA-base, Chinese.
+
+    The fields and defaults are those of transformers 4.40.2's `NezhaConfig`, so its `config.json` files load unchanged.
+
+    Args:
+        vocab_size: rows of the word embedding.
+        hidden_size: width of the hidden states; a multiple of `num_attention_heads`.
+        num_hidden_layers: transformer layers.
+        num_attention_heads: heads a layer; `hidden_size / num_attention_heads` is the head size.
+        intermediate_size: width of the feed-forward layer.
+        hidden_act: name in transformers' `ACT2FN`. Huawei's PyTorch code computes GELU with erf (`"gelu"`), their
+            TensorFlow code with tanh (`"gelu_pytorch_tanh"`); a checkpoint needs the one it was trained with.
+        hidden_dropout_prob: dropout on hidden states.
+        attention_probs_dropout_prob: dropout on attention probabilities.
+        max_position_embeddings: the length the model was trained for, in tokens. Information for tokenizers and
+            readers: NEZHA has no table of positions, and takes sequences of any length.
+        max_relative_position: clip distance K, in tokens; two tokens further apart count as K apart. Every released
+            Chinese model has 64 (hard-coded in Huawei's NEZHA-TensorFlow/modeling.py), the English one 127.
+        type_vocab_size: segments that `token_type_ids` can tell apart.
+        initializer_range: standard deviation of freshly initialised weights.
+        layer_norm_eps: epsilon of every layer norm.
+        classifier_dropout: dropout before a classifier; None means `hidden_dropout_prob`.
+        tie_word_embeddings: whether masked-language-model logits use the word embedding as their weight.
+
+    Raises:
+        ValueError: a field has a value that no NEZHA model can have; the message names it.
+    """
+
+    model_type = "nezha"
+
+    def __init__(
+        self,
+        vocab_size: int = 21128,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512,
+        max_relative_position: int = 64,
+        type_vocab_size: int = 2,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        classifier_dropout: float | None = 0.1,
+        pad_token_id: int | None = 0,
+        bos_token_id: int | None = 2,
+        eos_token_id: int | None = 3,
+        tie_word_embeddings: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.max_relative_position = max_relative_position
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.classifier_dropout = classifier_dropout
+        # transformers 4 has these four in its base class and writes only what differs from the base's default;
+        # transformers 5 does not have them. Set here, they are the same in both.
+        self.pad_token_id = pad_token_id
+        self.bos_token_id = bos_token_id
+        self.eos_token_id = eos_token_id
+        self.tie_word_embeddings = tie_word_embeddings
+        self._refuse_nonsense()
+
+    def _refuse_nonsense(self) -> None:
+        at_least_one = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "type_vocab_size")
+        for field in (*at_least_one, "max_relative_position"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"NezhaConfig: {field} must be at least 1, found {getattr(self, field)}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"NezhaConfig: hidden_size must be a multiple of num_attention_heads ({self.num_attention_heads}), "
+                f"found {self.hidden_size}."
+            )
+        for field in ("is_decoder", "add_cross_attention"):
+            if getattr(self, field, False):
+                raise ValueError(f"NezhaConfig: {field} must be false, NEZHA is an encoder; found true.")

@@ -1,0 +1,713 @@
+"""NEZHA in PyTorch: the encoder and its heads.
+
+A NEZHA (arXiv 1909.00204) is a BERT without absolute positions, whose self-attention sees the clipped distance of every
+two tokens instead (`attention_nezha.py`). Modules, and so the names of the weights, are those of transformers 4.40.2's
+NEZHA: its checkpoints load unchanged. Runs on transformers 4.52 and later.
+
+Shapes below: B sequences of L tokens, hidden size D, vocabulary V.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.pytorch_utils import apply_chunking_to_forward
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .attention_nezha import expand_relative_positions, relative_attention, relative_position_table
+from .configuration_nezha import NezhaConfig
+
+
+class NezhaEmbeddings(nn.Module):
+    """Word plus segment embeddings, normalised. There are no position embeddings."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        # padding_idx keeps the padding row out of training; a loaded row stays as it was trained.
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor | None, token_type_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """Ids and segments [B, L], or word embeddings [B, L, D] in place of ids, to [B, L, D]."""
+        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if token_type_ids is None:
+            token_type_ids = torch.zeros(words.shape[:-1], dtype=torch.long, device=words.device)
+        return self.dropout(self.LayerNorm(words + self.token_type_embeddings(token_type_ids)))
+
+
+class NezhaSelfAttention(nn.Module):
+    """Projections to queries, keys and values around `relative_attention`."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def forward(
+        self, hidden_states: Tensor, relations: Tensor, attention_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """[B, L, D] to [B, L, D], and the attention probabilities [B, heads, L, L] on request.
+
+        Here and in the layers, `relations` is [L, L, head_size] and `attention_mask` broadcasts to [B, heads, L, L].
+        """
+        context, probabilities = relative_attention(
+            self._split_heads(self.query(hidden_states)),
+            self._split_heads(self.key(hidden_states)),
+            self._split_heads(self.value(hidden_states)),
+            relations,
+            attention_mask,
+            dropout=self.dropout.p if self.training else 0.0,
+            output_attentions=output_attentions,
+        )
+        return context.transpose(1, 2).flatten(2), probabilities
+
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        """[B, L, D] to [B, heads, L, head_size]."""
+        return projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+
+class NezhaResidual(nn.Module):
+    """The end of both halves of a layer: project, drop out, add what came in, normalise."""
+
+    def __init__(self, config: NezhaConfig, in_features: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(in_features, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
+        """[B, L, in_features] and what came in, [B, L, D], to [B, L, D]."""
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
+
+
+class NezhaAttention(nn.Module):
+    """The first half of a layer."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.self = NezhaSelfAttention(config)
+        self.output = NezhaResidual(config, config.hidden_size)
+
+    def forward(
+        self, hidden_states: Tensor, relations: Tensor, attention_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As in `NezhaSelfAttention`."""
+        context, probabilities = self.self(hidden_states, relations, attention_mask, output_attentions)
+        return self.output(context, hidden_states), probabilities
+
+
+class NezhaIntermediate(nn.Module):
+    """The widening of the feed-forward half, with its activation."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, L, D] to [B, L, intermediate_size]."""
+        return self.activation(self.dense(hidden_states))
+
+
+class NezhaLayer(GradientCheckpointingLayer):
+    """One transformer layer."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.chunk_size_feed_forward = config.chunk_size_feed_forward
+        self.attention = NezhaAttention(config)
+        self.intermediate = NezhaIntermediate(config)
+        self.output = NezhaResidual(config, config.intermediate_size)
+
+    def forward(
+        self, hidden_states: Tensor, relations: Tensor, attention_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As in `NezhaSelfAttention`."""
+        attended, probabilities = self.attention(hidden_states, relations, attention_mask, output_attentions)
+        hidden_states = apply_chunking_to_forward(self._feed_forward, self.chunk_size_feed_forward, 1, attended)
+        return hidden_states, probabilities
+
+    def _feed_forward(self, attended: Tensor) -> Tensor:
+        return self.output(self.intermediate(attended), attended)
+
+
+class NezhaEncoder(nn.Module):
+    """The layers, and the relative positions that all of them share."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.max_relative_position = config.max_relative_position
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.layer = nn.ModuleList(NezhaLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> BaseModelOutput:
+        """Embeddings [B, L, D] to the last layer's output [B, L, D], and on request everything before it."""
+        # Made afresh for each pass, which costs next to nothing. Kept as a buffer instead, it would come back from
+        # `from_pretrained` unset: transformers 5 builds on the meta device and restores only what a checkpoint holds.
+        table = relative_position_table(
+            self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
+        )
+        relations = expand_relative_positions(table, hidden_states.shape[1])
+
+        all_hidden_states, all_attentions = [hidden_states], []
+        for layer in self.layer:
+            # All by position: reentrant gradient checkpointing passes no gradient through keywords.
+            hidden_states, probabilities = layer(hidden_states, relations, attention_mask, output_attentions)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(probabilities)
+        return BaseModelOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+        )
+
+
+class NezhaPooler(nn.Module):
+    """The first token's hidden state, projected: what the heads over whole sequences read."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, L, D] to [B, D]."""
+        return self.dense(hidden_states[:, 0]).tanh()
+
+
+class NezhaPredictionTransform(nn.Module):
+    """What a hidden state goes through before it is compared with every word."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, L, D] to [B, L, D]."""
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
+
+
+class NezhaPredictions(nn.Module):
+    """Hidden states to a score for every word of the vocabulary.
+
+    `bias` and `decoder.bias` are two names of one parameter: checkpoints have the first, `resize_token_embeddings`
+    works on the second.
+    """
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__()
+        self.transform = NezhaPredictionTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def _tie_weights(self) -> None:
+        """Called by transformers 4; transformers 5 ties by `_tied_weights_keys`. In `__init__` it would be undone."""
+        self.decoder.bias = self.bias
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, L, D] to [B, L, V]."""
+        return self.decoder(self.transform(hidden_states))
+
+
+class NezhaPretrainingHeads(nn.Module):
+    """The heads of pretraining, under the names they have in every checkpoint."""
+
+    def __init__(self, config: NezhaConfig, *, predictions: bool, seq_relationship: bool) -> None:
+        super().__init__()
+        if predictions:
+            self.predictions = NezhaPredictions(config)
+        if seq_relationship:
+            self.seq_relationship = nn.Linear(config.hidden_size, 2)
+
+
+class NezhaPreTrainedModel(PreTrainedModel):
+    """What every NEZHA has in common: initialisation, and what transformers needs to know to load and run it."""
+
+    config_class = NezhaConfig
+    base_model_prefix = "nezha"
+    supports_gradient_checkpointing = True
+    # Our losses are means over the batch; without this, Trainer takes them for sums when it accumulates gradients.
+    accepts_loss_kwargs = False
+    _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]
+    _supports_sdpa = False
+    # Constants that older releases of transformers wrote into checkpoints.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"relative_positions_encoding\.positions_encoding$",
+        r"embeddings\.token_type_ids$",
+        r"embeddings\.position_ids$",
+    ]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        # While transformers 5 loads, `nn.init` leaves loaded parameters alone, but it cannot know them by a row.
+        loaded = getattr(getattr(module, "weight", None), "_is_hf_initialized", False)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None and not loaded:
+            nn.init.zeros_(module.weight[module.padding_idx])
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        if isinstance(module, (nn.Linear, nn.LayerNorm, NezhaPredictions)):
+            nn.init.zeros_(module.bias)
+
+
+class NezhaModel(NezhaPreTrainedModel):
+    """The encoder: hidden states for tokens and, through the pooler, one for the sequence.
+
+    Args:
+        config: sizes and choices.
+        add_pooling_layer: False leaves the pooler out, as the heads over tokens do.
+    """
+
+    def __init__(self, config: NezhaConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = NezhaEmbeddings(config)
+        self.encoder = NezhaEncoder(config)
+        self.pooler = NezhaPooler(config) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embedding, for transformers to tie and resize."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word embedding."""
+        self.embeddings.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode B sequences of any length L. The heads take these arguments too, and `return_dict`.
+
+        Args:
+            input_ids: token ids [B, L].
+            attention_mask: not 0 (or True) where a token may be attended to. [B, L] for keys, [B, L, L] for every
+                query and key, or [B, 1 or heads, L, L]. None means everywhere.
+            token_type_ids: segment of each token [B, L]; None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
+            output_attentions: also return every layer's attention probabilities, [B, heads, L, L] each.
+            output_hidden_states: also return the embeddings and every layer's output, [B, L, D] each.
+
+        Returns:
+            `last_hidden_state` [B, L, D] and `pooler_output` [B, D] (None without a pooler).
+
+        Raises:
+            ValueError: not exactly one of `input_ids` and `inputs_embeds`, or a mask of another shape.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("NezhaModel takes either input_ids or inputs_embeds: one of them, not both.")
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        embeddings = self.embeddings(input_ids, token_type_ids, inputs_embeds)
+        mask = None if attention_mask is None else _broadcastable_mask(attention_mask, embeddings.shape[1])
+        encoded = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(encoded.last_hidden_state),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+def _broadcastable_mask(attention_mask: Tensor, length: int) -> Tensor:
+    """A user's mask as a boolean one that broadcasts to [B, heads, L, L]."""
+    if attention_mask.dim() not in (2, 3, 4) or attention_mask.shape[-1] != length:
+        raise ValueError(
+            f"attention_mask must be [batch, {length}], [batch, {length}, {length}] or "
+            f"[batch, 1 or heads, {length}, {length}], found {list(attention_mask.shape)}."
+        )
+    mask = attention_mask != 0
+    if mask.dim() == 2:
+        return mask[:, None, None, :]
+    return mask[:, None] if mask.dim() == 3 else mask
+
+
+class _NezhaWithPredictions(NezhaPreTrainedModel):
+    """A model whose `cls.predictions` scores the vocabulary."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "cls.predictions.decoder.weight": "nezha.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """What transformers 5 ties. It ties nothing for untied embeddings, but the bias is one parameter even then."""
+        bias = "cls.predictions.decoder.bias"
+        return {**super().get_expanded_tied_weights_keys(all_submodels), bias: self._tied_weights_keys[bias]}
+
+    def tie_weights(self, *args: Any, missing_keys: set[str] | None = None, **kwargs: Any) -> None:
+        """Tie, also where a checkpoint holds both names of one tensor, as 4.40.2's `.bin` files do.
+
+        transformers 5.0 would leave the two apart; calling the second name missing makes it tie them.
+        """
+        if missing_keys is None:
+            return super().tie_weights(*args, **kwargs)
+        for second, first in self.get_expanded_tied_weights_keys().items():
+            both = [self.get_parameter(name) for name in (first, second) if name not in missing_keys]
+            if len(both) == 2 and not any(one.is_meta for one in both) and torch.equal(*both):
+                missing_keys.add(second)
+        return super().tie_weights(*args, missing_keys=missing_keys, **kwargs)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The layer over the vocabulary, for transformers to tie and resize."""
+        return self.cls.predictions.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the layer over the vocabulary, and the bias with its bias."""
+        self.cls.predictions.decoder = new_embeddings
+        self.cls.predictions.bias = new_embeddings.bias
+
+
+@dataclass
+class NezhaForPreTrainingOutput(ModelOutput):
+    """Scores of both pretraining heads.
+
+    Attributes:
+        loss: the sum of both losses, when both labels were given.
+        prediction_logits: [B, L, V].
+        seq_relationship_logits: [B, 2]; column 0 for "the second segment follows the first".
+        hidden_states, attentions: on request, as in `NezhaModel`.
+    """
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class NezhaForPreTraining(_NezhaWithPredictions):
+    """Both heads of pretraining: masked words, and whether the second segment follows the first."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.nezha = NezhaModel(config)
+        self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=True)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        **kwargs: Any,
+    ) -> NezhaForPreTrainingOutput:
+        """Score words and sentence order.
+
+        Args:
+            labels: the word at each position [B, L]; -100 where the loss ignores it.
+            next_sentence_label: [B]; 0 if the second segment follows the first, 1 if not. A loss takes both labels.
+        """
+        outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
+        prediction_logits = self.cls.predictions(outputs.last_hidden_state)
+        seq_relationship_logits = self.cls.seq_relationship(outputs.pooler_output)
+        loss = None
+        if labels is not None and next_sentence_label is not None:
+            loss = _cross_entropy(prediction_logits, labels) + _cross_entropy(
+                seq_relationship_logits, next_sentence_label
+            )
+        return NezhaForPreTrainingOutput(
+            loss=loss,
+            prediction_logits=prediction_logits,
+            seq_relationship_logits=seq_relationship_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class NezhaForMaskedLM(_NezhaWithPredictions):
+    """The head for masked words."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=False)
+        self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Score words [B, L, V].
+
+        Args:
+            labels: the word at each position [B, L]; -100 where the loss ignores it.
+        """
+        outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
+        logits = self.cls.predictions(outputs.last_hidden_state)
+        return MaskedLMOutput(
+            loss=None if labels is None else _cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
+    """The head that says whether the second segment follows the first."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.nezha = NezhaModel(config)
+        self.cls = NezhaPretrainingHeads(config, predictions=False, seq_relationship=True)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> NextSentencePredictorOutput:
+        """Score both answers [B, 2].
+
+        Args:
+            labels: [B]; 0 if the second segment follows the first, 1 if not.
+        """
+        outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
+        logits = self.cls.seq_relationship(outputs.pooler_output)
+        return NextSentencePredictorOutput(
+            loss=None if labels is None else _cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class NezhaForSequenceClassification(NezhaPreTrainedModel):
+    """A label, several labels or a number for each sequence."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.nezha = NezhaModel(config)
+        self.dropout = _classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Score labels [B, num_labels].
+
+        Args:
+            labels: [B] class ids; or numbers, [B, num_labels] or with one label [B]; or [B, num_labels] of 0.0 and
+                1.0 for several labels at once. Which of them, `config.problem_type` says; if it does not, the labels
+                decide as in every transformers model, and their decision is kept in the config.
+        """
+        outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        return SequenceClassifierOutput(
+            loss=None if labels is None else self._loss(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.config.problem_type is None:
+            if self.num_labels == 1:
+                self.config.problem_type = "regression"
+            elif labels.dtype in (torch.long, torch.int):
+                self.config.problem_type = "single_label_classification"
+            else:
+                self.config.problem_type = "multi_label_classification"
+        if self.config.problem_type == "regression":
+            return functional.mse_loss(logits, labels.view_as(logits).to(logits.dtype))
+        if self.config.problem_type == "single_label_classification":
+            return _cross_entropy(logits, labels)
+        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+class NezhaForMultipleChoice(NezhaPreTrainedModel):
+    """One of C choices, each of them encoded as a sequence of its own."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.nezha = NezhaModel(config)
+        self.dropout = _classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Score choices [B, C]. Every input has a dimension C after its first: `input_ids` is [B, C, L].
+
+        Args:
+            labels: the right choice [B].
+        """
+        choices = next((given.shape[1] for given in (input_ids, inputs_embeds) if given is not None), 1)
+        flat = (
+            None if given is None else given.flatten(0, 1)
+            for given in (input_ids, attention_mask, token_type_ids, inputs_embeds)
+        )
+        outputs = self.nezha(*flat, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
+        return MultipleChoiceModelOutput(
+            loss=None if labels is None else _cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class NezhaForTokenClassification(NezhaPreTrainedModel):
+    """A label for each token, as in named entity recognition."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.nezha = NezhaModel(config, add_pooling_layer=False)
+        self.dropout = _classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Score labels [B, L, num_labels].
+
+        Args:
+            labels: each token's label [B, L]; -100 where the loss ignores it.
+        """
+        outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        return TokenClassifierOutput(
+            loss=None if labels is None else _cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class NezhaForQuestionAnswering(NezhaPreTrainedModel):
+    """The span of a text that answers a question: its first and its last token."""
+
+    def __init__(self, config: NezhaConfig) -> None:
+        super().__init__(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=False)
+        # Start and end: always two rows, whatever num_labels says.
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Score each token as the span's start [B, L] and as its end [B, L].
+
+        Args:
+            start_positions, end_positions: [B]; one past the sequence, the answer was cut off and the loss ignores it.
+        """
+        outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
+        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = (_span_loss(start_logits, start_positions) + _span_loss(end_logits, end_positions)) / 2
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits.contiguous(),
+            end_logits=end_logits.contiguous(),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def _classifier_dropout(config: NezhaConfig) -> nn.Dropout:
+    given = config.classifier_dropout
+    return nn.Dropout(config.hidden_dropout_prob if given is None else given)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over all labels but -100, on whatever device the logits ended up."""
+    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten().to(logits.device))
+
+
+def _span_loss(logits: Tensor, positions: Tensor) -> Tensor:
+    """Cross entropy over the tokens [B, L] of one sequence each; a position outside of it does not count."""
+    length = logits.shape[1]
+    positions = positions.flatten().to(logits.device).clamp(0, length)
+    return functional.cross_entropy(logits, positions, ignore_index=length)

@@ -1,0 +1,5 @@
+"""``python -m nezha_convert``."""
+
+from .cli import main
+
+main()

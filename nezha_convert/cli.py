@@ -1,0 +1,174 @@
+"""The command line: thin click commands. The only file that knows click."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from . import conversion
+from ._version import __version__
+from .console import Console
+from .errors import NezhaConvertError, UsageError
+from .mapping.tables import HEADS
+from .readers import open_checkpoint
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _size(value: str) -> int:
+    """Bytes, from a number with a unit."""
+    found = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value)
+    nbytes = int(found[1]) * _UNITS.get(found[2].upper(), 0) if found else 0
+    if not nbytes:
+        raise click.BadParameter(f"{value!r} is not a size; expected a number with KB, MB or GB, such as 2GB")
+    return nbytes
+
+
+class _Group(click.Group):
+    """Lists the commands in the order of a user's way."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="nezha-convert")
+def cli() -> None:
+    """Convert Huawei's NEZHA checkpoints to folders that today's transformers loads, with the same outputs.
+
+    SOURCE is a folder, a TensorFlow prefix (model.ckpt-12345), or any one file of a checkpoint: .index, .data-*, .bin,
+    .pt, .pth, .safetensors.
+
+    \b
+    Examples:
+      nezha-convert inspect NEZHA-Base/
+      nezha-convert convert NEZHA-Base/ nezha-base/
+
+    Exit codes: 0 done, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot be written,
+    130 interrupted.
+    """
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")
+_config_option = click.option("--config", type=_EXISTING, help="bert_config.json, if it is not beside the weights.")
+
+
+@cli.command()
+@click.argument("source")
+@_config_option
+@click.option("--tensors", is_flag=True, help="List every tensor with its type and shape.")
+@_json_option
+def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> None:
+    """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Reads no tensor, writes nothing.
+
+    \b
+    Examples:
+      nezha-convert inspect NEZHA-Base/
+      nezha-convert inspect NEZHA-Base/model.ckpt-900000.index --tensors
+      nezha-convert inspect pytorch_model.bin --json
+    """
+    found = conversion.inspect(source, config=config)
+    entries = open_checkpoint(source).entries.values() if tensors else None
+    Console(as_json).inspection(found, entries)
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--head", type=click.Choice(list(HEADS)), help="What to convert to; inferred when the tensors say it.")
+@click.option("--labels", type=_EXISTING, help="Names of the classifier's rows: one a line, or JSON.")
+@_config_option
+@click.option("--vocab", type=_EXISTING, help="vocab.txt, if it is not beside the weights.")
+@click.option("--lower-case/--cased", "lower_case", default=None, help="Casing; the vocabulary says it otherwise.")
+@click.option("--activation", help="transformers' name of the activation, instead of the one decided.")
+@click.option("--max-relative-position", type=click.IntRange(1), help="Clip distance, instead of the one decided.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Element type of the weights; the source's otherwise.",
+)
+@click.option(
+    "--max-shard-size",
+    "max_shard_bytes",
+    type=_size,
+    metavar="SIZE",
+    default="5GB",
+    show_default=True,
+    help="Split the weights into files of at most this size.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
+@_json_option
+def convert(source: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Convert SOURCE into the folder OUTPUT: weights, config, tokenizer, the model's own code, and a report.
+
+    OUTPUT appears complete, read back and compared, or not at all.
+
+    \b
+    Examples:
+      nezha-convert convert NEZHA-Base/ nezha-base/
+      nezha-convert convert model.ckpt-12345 ner/ --head token-classification --labels labels.txt
+      nezha-convert convert pytorch_model.bin out/ --config bert_config.json --vocab vocab.txt --dtype bfloat16
+    """
+    console = Console(as_json)
+    with console.progress(f"converting {Path(source).name}") as (started, progress):
+        report = conversion.convert(source, output, started=started, progress=progress, **options)
+    console.report(report)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    console = Console("--json" in arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="nezha-convert", standalone_mode=False), console))
+
+
+def _guarded(run: Callable[[], Any], console: Console) -> int:
+    """`run`, with every error as a message and an exit code."""
+    debug = bool(os.environ.get("NEZHA_DEBUG"))
+    try:
+        result = run()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        if console.as_json:
+            console.error(UsageError(error.format_message()))
+        else:
+            error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.say("interrupted; nothing was left behind")
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, which is its right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except NezhaConvertError as error:
+        if debug:
+            raise
+        console.error(error)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        console.error(
+            NezhaConvertError(
+                f"a fault of nezha-convert: {type(error).__name__}: {error}",
+                hint="Please report it with the output of the same command under NEZHA_DEBUG=1.",
+            )
+        )
+        return 1
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds as an exit, so that nothing half-written stays."""
+    raise SystemExit(128 + signum)

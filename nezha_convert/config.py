@@ -1,0 +1,299 @@
+"""The original's JSON -> the fields of NezhaConfig; every decision that the source left open, with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, MappingError, UsageError
+from .mapping.rules import Table, layer_of
+from .mapping.tables import CLASSIFIER, HEADS, HUAWEI_TF, HUAWEI_TORCH, Head
+from .tensors import TensorEntry
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_nezha.NezhaConfig",
+    **{head.auto_class: f"modeling_nezha.{head.architecture}" for head in HEADS.values()},
+}
+"""Where transformers finds each class in the folder's own files, with trust_remote_code=True."""
+
+_ACTIVATIONS = {
+    HUAWEI_TF.name: {"gelu": "gelu_pytorch_tanh", "relu": "relu", "tanh": "tanh", "linear": "linear"},
+    HUAWEI_TORCH.name: {"gelu": "gelu", "relu": "relu", "swish": "silu"},
+}
+"""The originals' names by transformers' (NEZHA-TensorFlow/modeling.py get_activation, NEZHA-PyTorch ACT2FN)."""
+
+_GELU = {
+    HUAWEI_TF.name: 'Huawei\'s TensorFlow code computes "gelu" by the tanh approximation',
+    HUAWEI_TORCH.name: 'Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
+}
+
+_DEFAULTS: dict[str, tuple[Any, str]] = {
+    "hidden_act": ("gelu", "the originals' default"),
+    "hidden_dropout_prob": (0.1, "the originals' default"),
+    "attention_probs_dropout_prob": (0.1, "the originals' default"),
+    "initializer_range": (0.02, "the originals' default"),
+    "max_position_embeddings": (512, "the length that NEZHA was trained with; the model takes any"),
+    "max_relative_position": (64, "the originals' value, hard-coded in Huawei's TensorFlow code"),
+    "layer_norm_eps": (1e-12, "hard-coded in the originals"),
+}
+"""What the originals do where their JSON is silent."""
+
+_CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
+"""Fields of a transformers config that go over as they are."""
+
+_BOOKKEEPING = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"}
+"""Fields of a transformers config that are written anew, or that an encoder has no use for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A choice that the source did not make by itself: what, which value, and why."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+def read_config(path: Path | None, where: Path) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises:
+        CheckpointError: there is none beside `where`, or it is not a JSON object.
+    """
+    if path is None:
+        raise CheckpointError(
+            f"{where}: no bert_config.json or config.json beside it; the number of attention heads stands nowhere else",
+            hint="Name it: --config FILE",
+        )
+    try:
+        raw = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Name the config: --config FILE") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: holds a {type(raw).__name__}, expected an object of fields")
+    return raw
+
+
+def architecture_of(raw: Mapping[str, Any]) -> str | None:
+    """The class that a transformers config names."""
+    named = raw.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+
+def read_labels(path: Path) -> list[str]:
+    """Labels in the order of their ids: lines of text, a JSON list, or a JSON object either way round.
+
+    Raises:
+        UsageError: not readable as any of these.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        if path.suffix != ".json":
+            return [line.strip() for line in text.split("\n") if line.strip()]
+        loaded = json.loads(text)
+        if isinstance(loaded, dict):
+            by_id = loaded if all(key.isdecimal() for key in loaded) else {i: name for name, i in loaded.items()}
+            by_id = {int(key): str(name) for key, name in by_id.items()}
+            if sorted(by_id) != list(range(len(by_id))):
+                raise ValueError(f"ids must run from 0 to {len(by_id) - 1}")
+            loaded = [by_id[i] for i in range(len(by_id))]
+        if not isinstance(loaded, list) or not all(isinstance(name, str) for name in loaded):
+            raise ValueError("expected a list of names, or an object of ids and names")
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path}: not a file of labels ({error})", hint="One label a line, in the order of ids."
+        ) from error
+    return loaded
+
+
+class ConfigBuilder:
+    """Decides field by field; `fields` and `decisions` are the result.
+
+    Args:
+        raw: the source's JSON.
+        table: the source's family.
+        head: what is converted to.
+        entries: the source's tensors; their shapes fill in what the JSON does not say.
+
+    Raises:
+        MappingError: a field has a value that no NEZHA has, or one that neither the JSON nor the tensors give.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], table: Table, head: Head, entries: Mapping[str, TensorEntry]) -> None:
+        self.raw, self.table, self.head = raw, table, head
+        self.fields: dict[str, Any] = {}
+        self.decisions: list[Decision] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._layers = 0
+        for name, entry in entries.items():
+            found = table.find(name)
+            if isinstance(found, tuple):
+                self._shapes[found[1].target] = entry.shape
+                self._layers = max(self._layers, 1 + (layer_of(found[1].target) or 0))
+
+    def build(
+        self,
+        *,
+        activation: str | None = None,
+        max_relative_position: int | None = None,
+        labels: Sequence[str] | None = None,
+        untied: bool = False,
+    ) -> None:
+        """Decide every field; the arguments override the source."""
+        self._sizes()
+        self._numbers(max_relative_position)
+        self._activation(activation)
+        self._dropout()
+        self._labels(labels)
+        for name in _CARRIED:
+            if name in self.raw:
+                self.fields[name] = self.raw[name]
+        self.fields["tie_word_embeddings"] = not untied
+        self._relative()
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The JSON's fields that say nothing about a Nezha."""
+        used = {*self.fields, *_BOOKKEEPING, "use_relative_position", "id2label", "label2id", "num_labels"}
+        return tuple(name for name in self.raw if name not in used)
+
+    def dimensions(self) -> dict[str, int]:
+        """What the plan takes shapes from."""
+        rows = {"multiple-choice": 1}.get(self.head.name) or self._rows() or 2
+        names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
+        return {**{name: self.fields[name] for name in names}, "num_labels": rows}
+
+    def to_json(self, dtype: str) -> dict[str, Any]:
+        """config.json: fields, class, where the code is, and the weights' element type."""
+        return {
+            "architectures": [self.head.architecture],
+            "auto_map": AUTO_MAP,
+            "model_type": "nezha",
+            **self.fields,
+            "torch_dtype": dtype,
+        }
+
+    def decide(self, field: str, value: Any, reason: str) -> None:
+        """Set `field` and record why."""
+        self.fields[field] = value
+        self.decisions.append(Decision(field, value, reason))
+
+    def _sizes(self) -> None:
+        embedding = self._shapes.get("nezha.embeddings.word_embeddings.weight", ())
+        types = self._shapes.get("nezha.embeddings.token_type_embeddings.weight", ())
+        dense = self._shapes.get("nezha.encoder.layer.0.intermediate.dense.bias", ())
+        told = {
+            "vocab_size": embedding[:1],
+            "hidden_size": embedding[1:2],
+            "num_hidden_layers": (self._layers,) if self._layers else (),
+            "num_attention_heads": (),
+            "intermediate_size": dense[:1],
+            "type_vocab_size": types[:1],
+        }
+        for name, size in told.items():
+            if name in self.raw:
+                self.fields[name] = self._checked(name, int, self.raw[name])
+            elif size:
+                self.decide(name, size[0], "the config does not say; the tensors do")
+            else:
+                raise MappingError(
+                    f"config: {name} is missing, and no tensor tells it",
+                    hint="Add it to the JSON, and name the JSON: --config FILE",
+                )
+        hidden, heads = self.fields["hidden_size"], self.fields["num_attention_heads"]
+        if hidden % heads:
+            raise MappingError(f"config: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+
+    def _numbers(self, max_relative_position: int | None) -> None:
+        if max_relative_position is not None:
+            self.decide("max_relative_position", max_relative_position, "asked for on the command line")
+        for name, (default, reason) in _DEFAULTS.items():
+            if name in self.fields or name == "hidden_act":
+                continue
+            if name in self.raw:
+                self.fields[name] = self._checked(name, type(default), self.raw[name])
+            else:
+                self.decide(name, default, f"the config does not say: {reason}")
+
+    def _checked(self, name: str, kind: type, value: Any) -> Any:
+        """`value` if it is a number that `name` can have: a positive int, or a float from 0."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if kind is int and number and value == int(value) and 0 < value < 2**31:
+            return int(value)
+        if kind is float and number and 0 <= value < float("inf"):
+            return float(value)
+        expected = "a positive whole number" if kind is int else "a number from 0"
+        raise MappingError(f"config: {name} is {value!r}, expected {expected}", hint="Name another: --config FILE")
+
+    def _activation(self, asked: str | None) -> None:
+        if asked is not None:
+            self.decide("hidden_act", asked, "asked for on the command line")
+            return
+        known = _ACTIVATIONS.get(self.table.name)
+        named = self.raw.get("hidden_act", _DEFAULTS["hidden_act"][0])
+        if known is None:
+            self.fields["hidden_act"] = named
+            return
+        key = named.lower() if isinstance(named, str) and self.table is HUAWEI_TF else named
+        if not isinstance(key, str) or key not in known:
+            raise MappingError(
+                f"config: hidden_act is {named!r}, which {self.table.title} does not have; expected one of "
+                f"{', '.join(known)}",
+                hint="If the model was trained by other code, say what it computes: --activation NAME",
+            )
+        reason = _GELU[self.table.name] if key == "gelu" else f"{self.table.title} calls it {named!r}"
+        self.decide("hidden_act", known[key], reason)
+
+    def _dropout(self) -> None:
+        if "classifier_dropout" in self.raw:
+            self.fields["classifier_dropout"] = self.raw["classifier_dropout"]
+        elif CLASSIFIER in self.head.parts:
+            if self.table is HUAWEI_TF:
+                self.decide("classifier_dropout", 0.1, "Huawei's run_*.py keep 0.9 before a classifier")
+            else:
+                value = self.fields["hidden_dropout_prob"]
+                self.decide("classifier_dropout", value, "the originals use hidden_dropout_prob before a classifier")
+
+    def _rows(self) -> int | None:
+        """Rows of the classifier."""
+        shape = self._shapes.get("classifier.weight", ())
+        return shape[0] if CLASSIFIER in self.head.parts and shape else None
+
+    def _labels(self, labels: Sequence[str] | None) -> None:
+        rows = self._rows()
+        if self.head.name not in ("sequence-classification", "token-classification") or rows is None:
+            if labels is not None:
+                raise UsageError(f"--labels: the {self.head.name} model has no labels of its own")
+            return
+        reason = ""
+        if labels is None:
+            labels, reason = self._own_labels(rows)
+        elif len(labels) == rows - 1 and self.table is HUAWEI_TF and self.head.name == "token-classification":
+            labels = ["[PAD]", *labels]
+            reason = "run_classifier_ner.py numbers labels from 1; id 0 is padding"
+        if len(labels) != rows:
+            raise MappingError(
+                f"labels: {len(labels)} given, but the classifier has {rows} rows",
+                hint="--labels FILE takes one label a line, in the order of the rows.",
+            )
+        if reason:
+            self.decisions.append(Decision("id2label", f"{rows} labels", reason))
+        self.fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        self.fields["label2id"] = {label: i for i, label in enumerate(labels)}
+
+    def _own_labels(self, rows: int) -> tuple[list[str], str]:
+        given = self.raw.get("id2label")
+        if isinstance(given, dict) and sorted(given) == sorted(str(i) for i in range(rows)):
+            return [str(given[str(i)]) for i in range(rows)], ""
+        says = f"the config names {len(given)}" if isinstance(given, dict) else "no labels were found"
+        return [f"LABEL_{i}" for i in range(rows)], f"{says}, the classifier has {rows} rows; name them with --labels"
+
+    def _relative(self) -> None:
+        said = self.raw.get("use_relative_position")
+        if said is not True and self.table in (HUAWEI_TF, HUAWEI_TORCH):
+            says = "does not say" if said is None else f"says {json.dumps(said)}"
+            reason = f"the config {says}, but the checkpoint has no position embeddings, so it is relative"
+            self.decisions.append(Decision("use_relative_position", True, reason))

@@ -1,0 +1,321 @@
+"""The one orchestrator: open -> recognise -> decide -> plan -> write -> check -> Report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ._version import __version__
+from .config import ConfigBuilder, Decision, architecture_of, read_config, read_labels
+from .errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from .mapping.plan import Plan, make_plan
+from .mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
+from .mapping.rules import Drop, Table
+from .mapping.tables import HEADS, TIES, Head
+from .readers import open_checkpoint
+from .report import FileRecord, Inspection, Report, Written
+from .staging import MARK, check_output, staged
+from .tensors import Checkpoint, TensorEntry
+from .tokenizer import Vocabulary, check_length, decide_casing, read_vocab, tokenizer_files
+from .writer import WEIGHTS, Layout, Progress, check_weights, lay_out, write_weights
+
+MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
+"""The model's own source, which every converted folder carries."""
+
+DEFAULT_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """A checkpoint, understood: everything that is known before the first tensor is read."""
+
+    checkpoint: Checkpoint
+    table: Table
+    head: Head
+    inference: Inference
+    config: ConfigBuilder
+    plan: Plan
+
+
+def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspection:
+    """Tell what `source` is without reading a tensor.
+
+    Args:
+        source: a folder, a TensorFlow prefix, or any one file of a checkpoint.
+        config: the model's JSON, where it does not lie beside the weights.
+
+    Raises:
+        CheckpointError: there is nothing to read, or it is damaged.
+        UsageError: there are several checkpoints.
+    """
+    checkpoint = open_checkpoint(source)
+    entries = checkpoint.entries
+    table, inference, problems, hint = None, Inference((), ""), [], ""
+    survey = None
+    try:
+        table = family_of(entries)
+        raw_path = Path(config) if config else checkpoint.config
+        raw = read_config(raw_path, checkpoint.path) if raw_path else {}
+        inference = infer_head(table, entries, architecture_of(raw))
+        _refuse_foreign(entries, None)
+        read_config(raw_path, checkpoint.path)
+        survey = _understand(checkpoint, table, inference, HEADS[inference.heads[0]], raw, {})
+        problems = list(survey.plan.problems())
+        hint = f"nezha-convert convert {source} OUTPUT"
+        if len(inference.heads) > 1:
+            hint += f" --head {'|'.join(inference.heads)}"
+    except (MappingError, CheckpointError) as error:
+        problems, hint = [error.message, *error.problems], error.hint
+    optimizer = [entry for name, entry in entries.items() if table and _is_optimizer(table, name)]
+    return Inspection(
+        source=str(source),
+        format=checkpoint.format,
+        family=table.name if table else None,
+        title=table.title if table else "no NEZHA that is known here",
+        heads=inference.heads,
+        reason=inference.reason,
+        model=survey.config.fields if survey else {},
+        decisions=tuple(survey.config.decisions) if survey else (),
+        problems=tuple(problems),
+        hint=hint,
+        files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
+        tensors=len(entries),
+        nbytes=sum(entry.nbytes for entry in entries.values()),
+        weight_nbytes=sum(step.entry.nbytes for step in survey.plan.steps) if survey else 0,
+        optimizer_tensors=len(optimizer),
+        optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
+        dropped=tuple(survey.plan.dropped) if survey else (),
+    )
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    head: str | None = None,
+    labels: str | Path | None = None,
+    config: str | Path | None = None,
+    vocab: str | Path | None = None,
+    lower_case: bool | None = None,
+    activation: str | None = None,
+    max_relative_position: int | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    dry_run: bool = False,
+    force: bool = False,
+    progress: Progress = lambda nbytes: None,
+    started: Progress = lambda nbytes: None,
+) -> Report:
+    """Convert the checkpoint `source` into the folder `output`, which today's transformers loads.
+
+    Args:
+        source: a folder, a TensorFlow prefix, or any one file of a checkpoint.
+        output: the folder to write; it appears complete or not at all.
+        head: the kind of model (a name in ``mapping.tables.HEADS``); None takes what the tensors say.
+        labels: names of the classifier's rows.
+        config: the model's JSON, where it does not lie beside the weights.
+        vocab: vocab.txt, where it does not lie beside the weights.
+        lower_case: whether the tokenizer lower-cases; None lets the vocabulary say.
+        activation: transformers' name of the activation, instead of the one decided.
+        max_relative_position: clip distance, instead of the one decided.
+        dtype: element type of the output's weights; None keeps the source's.
+        max_shard_bytes: size past which weights are split.
+        dry_run: end after the plan, writing nothing.
+        force: replace `output` if it is a converted folder.
+        progress: called with the bytes just done, from any thread; each byte is written once and checked once.
+        started: called once with the bytes that there are to do.
+
+    Raises:
+        NezhaConvertError: see ``errors``; nothing is left behind.
+    """
+    begun = time.monotonic()
+    output = Path(output)
+    if not dry_run:
+        check_output(output, force)
+    checkpoint = open_checkpoint(source)
+    _keep_apart(checkpoint, output)
+    raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
+    _refuse_foreign(checkpoint.entries, head)
+    table = family_of(checkpoint.entries)
+    inference = infer_head(table, checkpoint.entries, architecture_of(raw))
+    labels_path = Path(labels) if labels else None
+    options = {
+        "activation": activation,
+        "max_relative_position": max_relative_position,
+        "labels": read_labels(labels_path) if labels_path else None,
+    }
+    survey = _understand(checkpoint, table, inference, choose_head(head, inference), raw, options)
+    survey.plan.check()
+    decisions = survey.config.decisions
+    vocab_path = Path(vocab) if vocab else checkpoint.vocab
+    files = _tokenizer(survey, vocab_path, lower_case)
+    layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
+    if dtype:
+        decisions.append(Decision("dtype", dtype, "asked for on the command line"))
+    files["config.json"] = _json(survey.config.to_json(_common_dtype(layout)))
+    files.update(_model_files())
+    if layout.index:
+        files[f"{WEIGHTS}.index.json"] = layout.index
+
+    beside = (Path(config) if config else checkpoint.config, vocab_path, labels_path)
+    sources = (*checkpoint.files, *(path for path in beside if path))
+    hashes: dict[Path, str] = {}
+    written: dict[Path, str] = {}
+
+    def report(folder: Path | None) -> Report:
+        sizes = {name: size for name, _, size in layout.files} | {name: len(data) for name, data in files.items()}
+        return Report(
+            version=__version__,
+            source=_name_of(source),
+            format=checkpoint.format,
+            family=table.name,
+            title=table.title,
+            head=survey.head.name,
+            architecture=survey.head.architecture,
+            head_reason="asked for on the command line" if head else inference.reason,
+            decisions=tuple(decisions),
+            ignored_fields=survey.config.ignored,
+            source_files=tuple(FileRecord(path.name, path.stat().st_size, hashes.get(path)) for path in sources),
+            output_files=tuple(
+                FileRecord(name, size, written.get(folder / name) if folder else None)
+                for name, size in sorted(sizes.items())
+            ),
+            source_nbytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
+            weight_nbytes=sum(placed.nbytes for placed in layout.placed),
+            optimizer_nbytes=sum(dropped.nbytes for dropped in survey.plan.dropped if dropped.optimizer),
+            written=tuple(
+                Written(p.step.entry.name, p.step.target, p.step.op.value, p.dtype, p.step.shape)
+                for p in sorted(layout.placed, key=lambda p: p.step.target)
+            ),
+            dropped=tuple(survey.plan.dropped),
+            tied=tuple(survey.plan.tied),
+            output=str(output),
+            dry_run=dry_run,
+            seconds=time.monotonic() - begun,
+        )
+
+    if dry_run:
+        return report(None)
+    total = sum(placed.nbytes for placed in layout.placed)
+    started(2 * total)
+    with staged(output, force, layout.nbytes + sum(len(data) for data in files.values())) as stage:
+        hashes.update(write_weights(stage, layout, sources, progress))
+        for name, data in files.items():
+            _write(stage / name, data)
+        written.update(check_weights(stage, layout, [stage / name for name in files], progress))
+        done = report(stage)
+        _write(stage / MARK, done.to_json().encode())
+    return done
+
+
+def _understand(
+    checkpoint: Checkpoint,
+    table: Table,
+    inference: Inference,
+    head: Head,
+    raw: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> _Survey:
+    """Config and plan of `checkpoint` as `head`."""
+    config = ConfigBuilder(raw, table, head, checkpoint.entries)
+    untied, reason = _untied(checkpoint, table, raw)
+    config.build(**options, untied=untied)
+    if reason:
+        config.decisions.append(Decision("tie_word_embeddings", not untied, reason))
+    plan = make_plan(table, head, checkpoint.entries, config.dimensions(), untied)
+    return _Survey(checkpoint, table, head, inference, config, plan)
+
+
+def _untied(checkpoint: Checkpoint, table: Table, raw: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the masked-LM decoder has values of its own, and why, where the config does not say so."""
+    by_target: dict[str, TensorEntry] = {}
+    for name, entry in checkpoint.entries.items():
+        found = table.find(name)
+        if isinstance(found, tuple):
+            by_target[found[1].target] = entry
+    if raw.get("tie_word_embeddings") is False:
+        return TIES[0].target in by_target, ""
+    for tie in TIES:
+        if tie.target in by_target and tie.of in by_target and not _equal(by_target[tie.target], by_target[tie.of]):
+            return True, f"{by_target[tie.target].name} differs from {by_target[tie.of].name}, so both are kept"
+    return False, ""
+
+
+def _equal(a: TensorEntry, b: TensorEntry) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a.blocks(), b.blocks(), strict=True))
+
+
+def _refuse_foreign(entries: Mapping[str, TensorEntry], head: str | None) -> None:
+    model = foreign(entries)
+    if model and not (model.encoder_converts and head == "encoder"):
+        raise MappingError(model.message, hint=model.hint)
+
+
+def _is_optimizer(table: Table, name: str) -> bool:
+    found = table.find(name)
+    return isinstance(found, Drop) and found.optimizer
+
+
+def _keep_apart(checkpoint: Checkpoint, output: Path) -> None:
+    folder = checkpoint.path.resolve().parent
+    if output.resolve() in (folder, *folder.parents):
+        raise UsageError(f"{output}: the output would replace the source", hint="Name another output.")
+
+
+def _tokenizer(survey: _Survey, path: Path | None, lower_case: bool | None) -> dict[str, bytes]:
+    decisions = survey.config.decisions
+    if path is None:
+        reason = "no vocab.txt beside the checkpoint; the folder is without a tokenizer. Add one with --vocab FILE"
+        decisions.append(Decision("tokenizer", None, reason))
+        return {}
+    vocab: Vocabulary = read_vocab(path)
+    shorter = check_length(vocab, survey.config.fields["vocab_size"])
+    if shorter:
+        decisions.append(shorter)
+    lower, casing = decide_casing(vocab, lower_case)
+    decisions.append(casing)
+    survey.config.fields.setdefault("pad_token_id", vocab.tokens.index("[PAD]"))
+    return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"])
+
+
+def _model_files() -> dict[str, bytes]:
+    """The model's source files, found without importing it: that would load torch."""
+    spec = find_spec("nezha")
+    if spec is None or not spec.submodule_search_locations:
+        raise NezhaConvertError(
+            "the package nezha is not installed beside nezha_convert",
+            hint="pip install --force-reinstall nezha-convert",
+        )
+    folder = Path(spec.submodule_search_locations[0])
+    return {name: (folder / name).read_bytes() for name in MODEL_FILES}
+
+
+def _common_dtype(layout: Layout) -> str:
+    """The element type of most of the weights."""
+    sizes: dict[str, int] = {}
+    for placed in layout.placed:
+        sizes[placed.dtype] = sizes.get(placed.dtype, 0) + placed.nbytes
+    return max(sizes, key=lambda name: sizes[name])
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _name_of(source: str | Path) -> str:
+    return Path(source).resolve().name

@@ -1,0 +1,58 @@
+"""Errors that a user sees. One base; each class carries its exit code.
+
+A message names the thing, what was expected and what was found; ``hint`` is the next command or step to try.
+"""
+
+from __future__ import annotations
+
+
+class NezhaConvertError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Args:
+        message: the thing, what was expected, what was found.
+        hint: what to do next, a command where there is one.
+        problems: every single problem, when there are several.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.problems = problems
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as ``--json`` prints it."""
+        return {
+            "error": type(self).__name__,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "problems": list(self.problems),
+            "hint": self.hint,
+        }
+
+
+class UsageError(NezhaConvertError):
+    """The request is incomplete or ambiguous: an option is missing or names nothing."""
+
+    exit_code = 2
+
+
+class CheckpointError(NezhaConvertError):
+    """The source is not there, not readable, corrupt or unsafe."""
+
+    exit_code = 3
+
+
+class MappingError(NezhaConvertError):
+    """The source was read, but its tensors, config or vocabulary do not make the requested model."""
+
+    exit_code = 4
+
+
+class OutputError(NezhaConvertError):
+    """The output cannot be written, or did not read back as written."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""Which source tensor becomes which target tensor: rules, the tables of data, recognition, and the plan."""

@@ -1,0 +1,113 @@
+"""What a checkpoint is, told by its tensors: the family, and the heads that it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ..errors import MappingError, UsageError
+from ..tensors import TensorEntry
+from .rules import Drop, Table
+from .tables import CLASSIFIER, ENCODER, FAMILIES, FOREIGN, HEADS, HUAWEI_TF, MLM, NSP, POOLER, QA, Foreign, Head
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The heads that fit the tensors, and why: one when the tensors say it, several when they do not."""
+
+    heads: tuple[str, ...]
+    reason: str
+
+
+def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
+    """The known model without a counterpart here that `entries` are, if they are one."""
+    return next((model for model in FOREIGN for name in entries if fnmatchcase(name, model.pattern)), None)
+
+
+def family_of(entries: Mapping[str, TensorEntry]) -> Table:
+    """The family whose names `entries` have: the one that knows the word embedding's.
+
+    Raises:
+        MappingError: none does.
+    """
+    for table in FAMILIES:
+        embedding = table.rules[ENCODER][0].source
+        if any(table.unwrapped(name) == embedding for name in entries):
+            return table
+    listing = ", ".join(sorted(entries)[:5]) or "no tensor at all"
+    expected = ", ".join(table.rules[ENCODER][0].source for table in FAMILIES)
+    raise MappingError(
+        f"not a NEZHA checkpoint that is known here: expected a word embedding by one of the names {expected}; "
+        f"found {listing}{', ...' if len(entries) > 5 else ''}",
+        hint="nezha-convert inspect SOURCE lists the tensors.",
+    )
+
+
+def infer_head(table: Table, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
+    """The heads that `entries` can be.
+
+    Args:
+        table: their family.
+        architecture: the class that the config names, which only decides between heads of the same tensors.
+    """
+    parts: dict[str, str] = {}
+    for name in entries:
+        found = table.find(name)
+        if found and not isinstance(found, Drop):
+            parts.setdefault(found[0], name)
+    if CLASSIFIER in parts:
+        return _classifier(table, entries[_weight(table, entries)], POOLER in parts, architecture)
+    for present, head in (
+        ({MLM, NSP}, "pretraining"),
+        ({MLM}, "masked-lm"),
+        ({NSP}, "next-sentence-prediction"),
+        ({QA}, "question-answering"),
+    ):
+        if present <= parts.keys():
+            return Inference((head,), f"it has the tensors of the {' and the '.join(sorted(present))}")
+    return Inference(("encoder",), "it has no tensors of a head")
+
+
+def _weight(table: Table, entries: Mapping[str, TensorEntry]) -> str:
+    names = {rule.source for rule in table.rules[CLASSIFIER]}
+    found = [name for name in entries if table.unwrapped(name) in names]
+    return max(found, key=lambda name: len(entries[name].shape))
+
+
+def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: str | None) -> Inference:
+    if table is HUAWEI_TF:
+        return Inference(
+            ("sequence-classification", "token-classification"),
+            f"{weight.name!r} is what run_classifier.py (sentences) and run_classifier_ner.py (tokens) both call it",
+        )
+    named = [
+        head.name
+        for head in HEADS.values()
+        if CLASSIFIER in head.parts and architecture and head.architecture.lower() == architecture.lower()
+    ]
+    if named:
+        return Inference((named[0],), f"it has a classifier, and the config names {architecture}")
+    if not pooled:
+        return Inference(("token-classification",), "it has a classifier and no pooler")
+    if weight.shape[:1] == (1,):
+        return Inference(("multiple-choice",), "its classifier has one row, the score of a choice")
+    return Inference(("sequence-classification",), "it has a pooler and a classifier of several rows")
+
+
+def choose_head(asked: str | None, inference: Inference) -> Head:
+    """The head to convert to: the one asked for, or the only one that fits.
+
+    Raises:
+        UsageError: there is no such head, or several fit and none was asked for.
+    """
+    if asked is not None:
+        if asked not in HEADS:
+            raise UsageError(f"--head {asked}: no such head; expected one of {', '.join(HEADS)}")
+        return HEADS[asked]
+    if len(inference.heads) > 1:
+        raise UsageError(
+            f"the tensors do not say which head this is: {inference.reason}",
+            hint=f"Add --head {' or --head '.join(inference.heads)}.",
+        )
+    return HEADS[inference.heads[0]]

@@ -1,0 +1,94 @@
+"""A folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+MARK = "conversion.json"
+"""The report in every converted folder; a folder without it is never replaced."""
+
+
+@contextmanager
+def staged(output: Path, force: bool, nbytes: int) -> Iterator[Path]:
+    """A temporary folder beside `output` that becomes `output` if the block ends well, and vanishes if it does not.
+
+    Args:
+        output: the folder to appear. It must not exist, unless `force` is given and it is a converted folder.
+        nbytes: what is going to be written, so that a full disk is noticed first.
+
+    Raises:
+        OutputError: it exists, there is not enough room, or it cannot be written.
+    """
+    with _as_output_error(output):
+        check_output(output, force)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(output.parent).free
+        if nbytes > free:
+            raise OutputError(
+                f"{output}: it needs {nbytes:,} bytes, and the disk has {free:,} free",
+                hint="Free some room, or name an output on another disk.",
+            )
+        stage = _new_folder(output, "part")
+        try:
+            yield stage
+            _rename_into_place(stage, output)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Raises OutputError unless `output` may be written."""
+    if not os.path.lexists(output):
+        return
+    if not force:
+        raise OutputError(f"{output}: exists already", hint="Name another output, or add --force to replace it.")
+    ours = output.is_dir() and not output.is_symlink() and ((output / MARK).is_file() or not any(output.iterdir()))
+    if not ours:
+        raise OutputError(
+            f"{output}: exists and is not a folder that nezha-convert wrote (no {MARK} in it); not replaced",
+            hint="Name another output, or remove it yourself.",
+        )
+
+
+def _rename_into_place(stage: Path, output: Path) -> None:
+    if not os.path.lexists(output):
+        stage.rename(output)
+        return
+    retired = _new_folder(output, "old")
+    output.rename(retired / output.name)
+    try:
+        stage.rename(output)
+    except OSError:
+        (retired / output.name).rename(output)
+        raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def _as_output_error(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise OutputError(
+            f"{error.filename or output}: cannot be written ({error.strerror or error})",
+            hint="Free some room, or name an output on another disk."
+            if full
+            else "Name an output that can be written.",
+        ) from error
+
+
+def _new_folder(output: Path, suffix: str) -> Path:
+    """A new hidden folder on the same disk as `output`, so that a rename moves nothing."""
+    folder = output.with_name(f".{output.name}.{secrets.token_hex(4)}.{suffix}")
+    folder.mkdir()
+    return folder
