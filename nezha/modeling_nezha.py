@@ -257,7 +257,8 @@ class NezhaPreTrainedModel(PreTrainedModel):
     config_class = NezhaConfig
     base_model_prefix = "nezha"
     supports_gradient_checkpointing = True
-    # Our losses are means over the batch; without this, Trainer takes them for sums when it accumulates gradients.
+    # Our losses are means over a batch. Trainer would take the heads' **kwargs for a sign that they are normalised over
+    # all the batches it accumulates, and leave out its own division.
     accepts_loss_kwargs = False
     _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]
     _supports_sdpa = False

@@ -149,9 +149,10 @@ def _guarded(run: Callable[[], Any], console: Console) -> int:
     except (click.Abort, KeyboardInterrupt):
         console.say("interrupted; nothing was left behind")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, which is its right
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except SystemExit as stop:  # click's 1 for a reader that has gone; 1 means something else here
+        if isinstance(stop.__context__, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        raise
     except NezhaConvertError as error:
         if debug:
             raise

@@ -1,0 +1,133 @@
+"""Releases of transformers other than the installed one, and the tests of the installed one.
+
+Both come through pip, once, into a cache that outlives the checkout: `$NEZHA_TEST_CACHE`, or `nezha-convert/tests`
+under the user's cache directory. `UnavailableError` says why something cannot be had, for a test to skip with.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+INSTALL_SECONDS = 600
+
+
+class UnavailableError(Exception):
+    """A release could not be fetched; the message is a reason to skip a test."""
+
+
+def installed_release(release: str) -> Path:
+    """A folder with one release of transformers and what it depends on; put it first on PYTHONPATH.
+
+    Torch is no dependency of transformers: it stays the one that runs the tests.
+    """
+
+    def install(folder: Path) -> None:
+        _pip("install", "--target", str(folder), f"transformers=={release}")
+
+    return _cached(f"transformers-{release}-python{sys.version_info.major}.{sys.version_info.minor}", install)
+
+
+def release_tests(release: str) -> Path:
+    """A folder with the `tests/test_*.py` that a release of transformers carries in its source distribution."""
+
+    def download(folder: Path) -> None:
+        _pip("download", "--no-deps", "--no-binary", "transformers", "--dest", str(folder), f"transformers=={release}")
+        (archive,) = folder.glob("*.tar.gz")
+        extract_tests(archive, folder)
+        archive.unlink()
+
+    return _cached(f"transformers-{release}-tests", download)
+
+
+def extract_tests(archive: Path, folder: Path) -> None:
+    """Extract `NAME-VERSION/tests/*.py` to `folder/tests`, and nothing anywhere else."""
+    (folder / "tests").mkdir()
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = member.name.split("/")
+            # Only plain files of exactly this depth, written under their last name: no path can lead outside.
+            if member.isfile() and len(parts) == 3 and parts[1] == "tests" and parts[2].endswith(".py"):
+                (folder / "tests" / Path(parts[2]).name).write_bytes(tar.extractfile(member).read())
+
+
+def run_isolated(release: str, program: str, *arguments: str, path: Path | None = None) -> str:
+    """Run a Python program on a release of transformers; what it printed.
+
+    Args:
+        release: as in `installed_release`.
+        program: source text.
+        arguments: its `sys.argv[1:]`.
+        path: a folder to import from besides, such as the repository's root.
+    """
+    return run_python(program, *arguments, path=[installed_release(release), *([path] if path else [])])
+
+
+def run_python(program: str, *arguments: str, path: list[Path] | None = None) -> str:
+    """Run a Python program in a fresh interpreter outside the checkout; what it printed.
+
+    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(folder) for folder in path or ()),
+            "PYTHONSAFEPATH": "1",
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": elsewhere,
+        }
+        ran = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=elsewhere,
+            timeout=INSTALL_SECONDS,
+        )
+    assert ran.returncode == 0, f"the program failed:\n{ran.stdout}\n{ran.stderr}"
+    return ran.stdout
+
+
+def _cache_directory() -> Path:
+    given = os.environ.get("NEZHA_TEST_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "nezha-convert" / "tests"
+
+
+def _cached(name: str, fill: Callable[[Path], None]) -> Path:
+    """The cached folder `name`; when there is none, filled beside it and renamed, so that none is ever half full."""
+    folder = _cache_directory() / name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as staged:
+        content = Path(staged) / name
+        content.mkdir()
+        fill(content)
+        try:
+            content.rename(folder)
+        except OSError:
+            # Another test process was faster; its copy is as good. Anything else is an error.
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    ran = subprocess.run(
+        [*command, *arguments, "--retries", "1", "--timeout", "15"],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+    )
+    if ran.returncode:
+        last = (ran.stderr.strip() or "pip is not installed").splitlines()[-1]
+        raise UnavailableError(f"pip could not fetch {arguments[-1]}: {last}")
