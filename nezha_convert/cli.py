@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -128,31 +127,32 @@ def convert(source: str, output: Path, as_json: bool, **options: Any) -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    console = Console("--json" in arguments)
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="nezha-convert", standalone_mode=False), console))
+    sys.exit(_run(arguments, Console("--json" in arguments)))
 
 
-def _guarded(run: Callable[[], Any], console: Console) -> int:
-    """`run`, with every error as a message and an exit code."""
+def _run(arguments: list[str], console: Console) -> int:
+    """The exit code of a command, whose errors become messages."""
     debug = bool(os.environ.get("NEZHA_DEBUG"))
     try:
-        result = run()
+        # Not cli.main(): it would turn a broken pipe into exit code 1.
+        with cli.make_context("nezha-convert", list(arguments)) as context:
+            cli.invoke(context)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.ClickException as error:
         if console.as_json:
             console.error(UsageError(error.format_message()))
         else:
             error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         console.say("interrupted; nothing was left behind")
-        return 130
-    except SystemExit as stop:  # click's 1 for a reader that has gone; 1 means something else here
-        if isinstance(stop.__context__, BrokenPipeError):
-            return 128 + signal.SIGPIPE
-        raise
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, which is its right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except NezhaConvertError as error:
         if debug:
             raise
@@ -167,7 +167,8 @@ def _guarded(run: Callable[[], Any], console: Console) -> int:
                 hint="Please report it with the output of the same command under NEZHA_DEBUG=1.",
             )
         )
-        return 1
+        return NezhaConvertError.exit_code
+    return 0
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
