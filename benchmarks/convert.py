@@ -1,0 +1,115 @@
+"""How long a conversion takes and how much memory, beside the least that any conversion must do.
+
+    python benchmarks/convert.py [--sizes base large] [--pairs 7] [--folder DIR]
+
+Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and the median of the pairs' ratios. B is
+``cp`` of the data file: it reads and writes every byte once. C is what coreutils need for the promises that a
+conversion makes: ``cp``, ``sha256sum`` of both files, and ``cmp``. Writes ``benchmarks/RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+from checkpoints import write_checkpoint
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["base", "base+lamb", "large"])
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument(
+        "--folder", type=Path, help="where checkpoints are made, 5 GB for all sizes; a temporary folder"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nezha-bench-") as temporary:
+        folder = options.folder or Path(temporary)
+        rows = [row for size in options.sizes for row in measure(folder, size, options.pairs)]
+    text = "\n".join([*_head(options.pairs), *rows, ""])
+    (HERE / "RESULTS.md").write_text(text)
+    print(text)
+
+
+def measure(folder: Path, size: str, pairs: int) -> list[str]:
+    """The table's rows for one checkpoint."""
+    prefix = write_checkpoint(folder / size, size.removesuffix("+lamb"), lamb=size.endswith("+lamb"))
+    data = Path(f"{prefix}.data-00000-of-00001")
+    copy, output = folder / "copy", folder / "output"
+    commands: dict[str, Callable[[], list[str]]] = {
+        "nezha-convert convert": lambda: [
+            *(sys.executable, "-m", "nezha_convert", "convert", str(prefix.parent), str(output)),
+            "--json",
+        ],
+        "cp": lambda: ["cp", str(data), str(copy)],
+        "cp, sha256sum, cmp": lambda: [
+            *("sh", "-c", 'cp "$0" "$1" && sha256sum "$0" "$1" && cmp "$0" "$1"', str(data), str(copy)),
+        ],
+    }
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for number in range(pairs + 1):
+        for name, command in commands.items():
+            shutil.rmtree(output, ignore_errors=True)
+            copy.unlink(missing_ok=True)
+            figures = run(command())
+            if number:  # the first round warms the page cache
+                runs[name].append(figures)
+        print(f"{size}: {number} of {pairs}", file=sys.stderr)
+    shutil.rmtree(output, ignore_errors=True)
+    copy.unlink(missing_ok=True)
+    ours = runs["nezha-convert convert"]
+    rows = []
+    for name, figures in runs.items():
+        seconds = [second for second, _ in figures]
+        low, middle, high = quantiles(seconds, n=4)
+        ratio = median(mine / other for (mine, _), (other, _) in zip(ours, figures, strict=True))
+        memory = max(mib for _, mib in figures)
+        rows.append(
+            f"| {size}, {data.stat().st_size / 1e6:,.0f} MB | {name} | {middle:.2f} ({low:.2f}-{high:.2f}) "
+            f"| {ratio:.2f} | {memory:.0f} |"
+        )
+    return rows
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds on the clock and peak MiB of a command."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command}: exit code {process.returncode}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def _head(pairs: int) -> list[str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return [
+        "# Results",
+        "",
+        "## Conversion from TensorFlow",
+        "",
+        f"`python benchmarks/convert.py`, {pairs} interleaved rounds, page cache warm, whole processes. "
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}.",
+        "",
+        "| checkpoint | command | seconds, median (quartiles) | ours / this | peak MiB |",
+        "|---|---|---|---|---|",
+    ]
+
+
+if __name__ == "__main__":
+    main()

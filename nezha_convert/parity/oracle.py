@@ -1,0 +1,279 @@
+"""NEZHA's forward pass in NumPy float64, computed from a source checkpoint as it lies on the disk.
+
+A conversion is measured against this, so it shares nothing with what converts: no mapping, no config decision, no
+torch, no attention code. It reads the SOURCE's own names and layouts and follows the original graphs, which differ:
+
+| family         | original                                | names    | "gelu" | kernels   | masked key  | clip       |
+|----------------|-----------------------------------------|----------|--------|-----------|-------------|------------|
+| "tensorflow"   | Huawei, NEZHA-TensorFlow/modeling.py    | `bert/`  | tanh   | [in, out] | -10000      | 64         |
+| "pytorch"      | Huawei, NEZHA-PyTorch/modeling_nezha.py | `bert.`  | erf    | [out, in] | -10000      | the JSON's |
+| "transformers" | transformers 4.40.2, models/nezha       | `nezha.` | erf    | [out, in] | float32 min | the JSON's |
+
+Shapes below: B batch, L length, D hidden size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import MappingError, UsageError
+from .formulas import ACTIVATIONS, Array, Function, attention, layer_norm, relative_table
+
+__all__ = ["HEADS", "Oracle"]
+
+HEADS: dict[str, tuple[str, ...]] = {
+    "encoder": (),
+    "pretraining": ("prediction_logits", "seq_relationship_logits"),
+    "masked-lm": ("logits",),
+    "next-sentence-prediction": ("logits",),
+    "sequence-classification": ("logits",),
+    "multiple-choice": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+"""The heads, and what each adds to the encoder's tensors, under transformers' names."""
+
+_POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification", "multiple-choice")
+"""The heads that cannot do without the pooler."""
+
+
+class Entry(Protocol):
+    """A tensor of the source, read on demand."""
+
+    def read(self) -> Array: ...
+
+
+class Oracle:
+    """One source checkpoint under one head.
+
+    Args:
+        entries: the source's tensors by their own names; optimizer slots among them are ignored.
+        config: the source's own JSON, as it is.
+        head: one of `HEADS`; the names of a TensorFlow classifier cannot tell sentences from tokens.
+
+    Raises:
+        UsageError: an unknown head.
+        MappingError: absolute positions (a plain BERT), or an activation that the original does not know.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], config: Mapping[str, Any], head: str) -> None:
+        if head not in HEADS:
+            raise UsageError(f"head {head!r} is not known", hint=f"One of: {', '.join(HEADS)}")
+        self.head = head
+        self.family = family_of(entries, config)
+        self._entries = entries
+        self._names = {_plain(name): name for name in entries}
+        if "embeddings.position_embeddings.weight" in self._names:
+            raise MappingError("the source has absolute position_embeddings: a plain BERT, no NEZHA")
+        # What each original assumes when its JSON is silent: 12 layers and heads, "gelu", 1e-12 and 64 in all three.
+        self._layers = int(config.get("num_hidden_layers", 12))
+        self._heads = int(config.get("num_attention_heads", 12))
+        self._clip = int(config.get("max_relative_position", 64))
+        # 1e-12 is fixed in all of TensorFlow's (modeling.py:486) and in PyTorch's head (modeling_nezha.py:731).
+        epsilon = float(config.get("layer_norm_eps", 1e-12))
+        self._epsilon = 1e-12 if self.family == "tensorflow" else epsilon
+        self._head_epsilon = epsilon if self.family == "transformers" else 1e-12
+        self._masked = float(np.finfo(np.float32).min) if self.family == "transformers" else -10000.0
+        activation = config.get("hidden_act", "gelu") or ""
+        activation = activation.lower() if self.family == "tensorflow" else activation
+        if activation not in ACTIVATIONS[self.family]:
+            known = ", ".join(filter(None, ACTIVATIONS[self.family]))
+            raise MappingError(
+                f"hidden_act is {activation!r}; of {self.family}'s activations, these are known: {known}"
+            )
+        self._activation = ACTIVATIONS[self.family][activation]
+
+    def forward(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        *,
+        record: bool = True,
+    ) -> dict[str, Array]:
+        """Everything that the model computes for one batch; see `forward_all`."""
+        case = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return self.forward_all([case], record=record)[0]
+
+    def forward_all(
+        self,
+        cases: Sequence[Mapping[str, Array | None]],
+        *,
+        record: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[dict[str, Array]]:
+        """Several batches of any lengths, layer by layer, so that each layer is read once and one is in memory.
+
+        Args:
+            cases: each with `input_ids`, [B, L] or for multiple choice [B, choices, L], and optionally `attention_mask`
+                (1: attend, 0: do not) and `token_type_ids` of the same shape; left out, all ones and all zeros.
+            record: keep what comes before the head.
+            progress: called with (layers done, layers).
+
+        Returns:
+            For each case, in float64: `embeddings` and `layer_0` ... [B, L, D], `pooler` [B, D] if the source has one,
+            and the head's logits under transformers' names. Multiple choice counts B * choices as B until its logits.
+
+        Raises:
+            UsageError: inputs that the model cannot take.
+            MappingError: a tensor that the head needs is missing.
+        """
+        inputs = [_Inputs(case, self.head) for case in cases]
+        states = self._embeddings(inputs)
+        width = states[0].shape[-1]
+        if width % self._heads:
+            raise MappingError(f"hidden size {width} is not a multiple of {self._heads} attention heads")
+        outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
+        table = relative_table(self._clip, width // self._heads)
+        for i in range(self._layers):
+            states = self._layer(i, states, [(1.0 - case.mask) * self._masked for case in inputs], table)
+            if record or (self.head == "encoder" and i == self._layers - 1):
+                for output, state in zip(outputs, states, strict=True):
+                    output[f"layer_{i}"] = state
+            if progress:
+                progress(i + 1, self._layers)
+        pooled: list[Array | None] = [None] * len(states)
+        if self.head in _POOLED or "pooler.dense.weight" in self._names:
+            pooler = self._linear("pooler.dense")
+            pooled = [np.tanh(pooler(state[:, 0])) for state in states]
+        head = self._head()
+        for case, output, state, pool in zip(inputs, outputs, states, pooled, strict=True):
+            if pool is not None and (record or self.head == "encoder"):
+                output["pooler"] = pool
+            output.update(zip(HEADS[self.head], head(state, pool), strict=True))
+            if self.head == "multiple-choice":
+                output["logits"] = output["logits"].reshape(case.choices)
+        return outputs
+
+    def _embeddings(self, inputs: list[_Inputs]) -> list[Array]:
+        """Words plus token types, normalised; no positions (modeling.py:171-195). Row 0 is an ordinary row."""
+        words, types = self._read(self._vocabulary()), self._read("embeddings.token_type_embeddings.weight")
+        for case in inputs:
+            for what, ids, table in (("input_ids", case.ids, words), ("token_type_ids", case.types, types)):
+                if not 0 <= ids.min() <= ids.max() < len(table):
+                    raise UsageError(f"{what} run from {ids.min()} to {ids.max()}; the source has {len(table)} rows")
+        norm = self._norm("embeddings.LayerNorm", self._epsilon)
+        return [norm(words[case.ids].astype(np.float64) + types[case.types]) for case in inputs]
+
+    def _layer(self, i: int, states: list[Array], masks: list[Array], table: Array) -> list[Array]:
+        """One layer over every case (modeling.py:1107-1164; modeling_nezha.py:327-484)."""
+        at = f"encoder.layer.{i}"
+        projections = [self._linear(f"{at}.attention.self.{name}") for name in ("query", "key", "value")]
+        merge, merge_norm = self._linear(f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm"
+        attention_norm, norm = (
+            self._norm(merge_norm, self._epsilon),
+            self._norm(f"{at}.output.LayerNorm", self._epsilon),
+        )
+        up, down = self._linear(f"{at}.intermediate.dense"), self._linear(f"{at}.output.dense")
+        results = []
+        for state, mask in zip(states, masks, strict=True):
+            query, key, value = (
+                part(state).reshape(*state.shape[:2], self._heads, -1).swapaxes(1, 2) for part in projections
+            )
+            attended = attention_norm(merge(attention(query, key, value, mask, table)) + state)
+            results.append(norm(down(self._activation(up(attended))) + attended))
+        return results
+
+    def _head(self) -> Callable[[Array, Any], tuple[Array, ...]]:
+        """The head as a function of the last layer [B, L, D] and the pooler [B, D]; its outputs in `HEADS`' order."""
+        tensorflow = self.family == "tensorflow"
+        if self.head == "encoder":
+            return lambda state, pooled: ()
+        if self.head in ("pretraining", "masked-lm"):  # run_pretraining.py:271-336
+            transform = self._linear("cls.predictions.transform.dense")
+            norm = self._norm("cls.predictions.transform.LayerNorm", self._head_epsilon)
+            words = self._read(self._vocabulary()).astype(np.float64).T
+            bias = self._read("cls.predictions.output_bias" if tensorflow else "cls.predictions.bias")
+
+            def predict(state: Array) -> Array:
+                return np.asarray(norm(self._activation(transform(state))) @ words + bias)
+
+            if self.head == "masked-lm":
+                return lambda state, pooled: (predict(state),)
+            relation = self._classifier("cls.seq_relationship")
+            return lambda state, pooled: (predict(state), relation(pooled))
+        if self.head == "question-answering":  # run_squad.py:613-630, before its mask of what cannot be an answer
+            spans = self._classifier("cls.squad" if tensorflow else "qa_outputs")
+            return lambda state, pooled: tuple(np.moveaxis(spans(state), -1, 0))
+        if self.head == "token-classification":  # run_classifier_ner.py:605-627; JABER calls it "dense"
+            jaber = "dense.weight" in self._names and "classifier.weight" not in self._names
+            classify = self._classifier("dense" if jaber else "classifier")
+            return lambda state, pooled: (classify(state),)
+        # The next sentence and both classifiers: run_classifier.py:699-715, modeling_nezha.py:993-1029.
+        classify = self._classifier("cls.seq_relationship" if self.head == "next-sentence-prediction" else "classifier")
+        return lambda state, pooled: (classify(pooled),)
+
+    def _vocabulary(self) -> str:
+        """The table of words. PyTorch's original ties the decoder to it, and loads the decoder's rows over it last."""
+        decoder = "cls.predictions.decoder.weight"
+        tied = self.family == "pytorch" and self.head in ("pretraining", "masked-lm") and decoder in self._names
+        return decoder if tied else "embeddings.word_embeddings.weight"
+
+    def _linear(self, name: str) -> Function:
+        """x W + b. TensorFlow's kernel is [in, out], torch's weight [out, in]."""
+        kernel, bias = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
+        kernel = kernel if self.family == "tensorflow" else kernel.T
+        return lambda x: np.asarray(x @ kernel + bias)
+
+    def _classifier(self, name: str) -> Function:
+        """A head's last product. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
+        if self.family != "tensorflow":
+            return self._linear(name)
+        at = "" if name == "classifier" else f"{name}."  # sentence and token classifiers lie at the root
+        weights, bias = (self._read(f"{at}output_{part}").astype(np.float64) for part in ("weights", "bias"))
+        return lambda x: np.asarray(x @ weights.T + bias)
+
+    def _norm(self, name: str, epsilon: float) -> Function:
+        scale, shift = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
+        return lambda x: layer_norm(x, scale, shift, epsilon)
+
+    def _read(self, name: str) -> Array:
+        if name not in self._names:
+            raise MappingError(
+                f"head {self.head!r} needs {name}, in its family's spelling: not among {len(self._entries)} tensors",
+                hint="Choose another --head, or see what is there: nezha-convert inspect SOURCE",
+            )
+        return self._entries[self._names[name]].read()
+
+
+class _Inputs:
+    """One case's inputs, flattened to [B, L]."""
+
+    def __init__(self, case: Mapping[str, Array | None], head: str) -> None:
+        given = np.asarray(case["input_ids"])
+        axes = 3 if head == "multiple-choice" else 2
+        if given.ndim != axes or not given.size:
+            raise UsageError(f"input_ids have shape {given.shape}; head {head!r} takes {axes} axes, none of them empty")
+
+        def flat(name: str, otherwise: int) -> Array:
+            array = case.get(name)
+            array = np.full(given.shape, otherwise) if array is None else np.asarray(array)
+            if array.shape != given.shape:
+                raise UsageError(f"{name} has shape {array.shape}, input_ids {given.shape}: expected the same")
+            return array.reshape(-1, given.shape[-1])
+
+        self.choices = given.shape[:-1]
+        self.ids, self.types = flat("input_ids", 0), flat("token_type_ids", 0)
+        self.mask = flat("attention_mask", 1).astype(np.float64)
+
+
+def family_of(entries: Mapping[str, Entry], config: Mapping[str, Any]) -> str:
+    """Which original program a checkpoint belongs to: see the module's table."""
+    if any("/" in name for name in entries):
+        return "tensorflow"
+    saved_by_transformers = {"model_type", "architectures", "transformers_version"} & set(config)
+    return "transformers" if saved_by_transformers or any(name.startswith("nezha.") for name in entries) else "pytorch"
+
+
+def _plain(name: str) -> str:
+    """A source's name without what varies: `module.`, the model's prefix, gamma and beta, TensorFlow's spelling."""
+    name = name.replace("/", ".").removeprefix("module.")
+    name = re.sub(r"^(bert|nezha)\.", "", name)
+    name = re.sub(r"\blayer_(\d+)", r"layer.\1", name)
+    name = re.sub(r"\.(kernel|gamma)$", ".weight", name)
+    name = re.sub(r"\.beta$", ".bias", name)
+    return re.sub(r"_embeddings$", "_embeddings.weight", name)
