@@ -14,6 +14,7 @@ import click
 
 from . import conversion
 from ._version import __version__
+from .config import ACTIVATIONS
 from .console import Console
 from .errors import NezhaConvertError, UsageError
 from .mapping.tables import HEADS
@@ -88,7 +89,9 @@ def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> N
 @_config_option
 @click.option("--vocab", type=_EXISTING, help="vocab.txt, if it is not beside the weights.")
 @click.option("--lower-case/--cased", "lower_case", default=None, help="Casing; the vocabulary says it otherwise.")
-@click.option("--activation", help="transformers' name of the activation, instead of the one decided.")
+@click.option(
+    "--activation", type=click.Choice(ACTIVATIONS), help="transformers' name of it, instead of the one decided."
+)
 @click.option("--max-relative-position", type=click.IntRange(1), help="Clip distance, instead of the one decided.")
 @click.option(
     "--dtype",

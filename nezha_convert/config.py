@@ -30,6 +30,12 @@ _GELU = {
     HUAWEI_TORCH.name: 'Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
 }
 
+ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu", "tanh", "linear")
+"""transformers' names of what a NEZHA may have been trained with."""
+
+LABELLED = ("sequence-classification", "token-classification")
+"""The heads whose classifier's rows have names."""
+
 _DEFAULTS: dict[str, tuple[Any, str]] = {
     "hidden_act": ("gelu", "the originals' default"),
     "hidden_dropout_prob": (0.1, "the originals' default"),
@@ -157,7 +163,7 @@ class ConfigBuilder:
     @property
     def ignored(self) -> tuple[str, ...]:
         """The JSON's fields that say nothing about a Nezha."""
-        used = {*self.fields, *_BOOKKEEPING, "use_relative_position", "id2label", "label2id", "num_labels"}
+        used = {*self.fields, *_BOOKKEEPING, "use_relative_position"}
         return tuple(name for name in self.raw if name not in used)
 
     def dimensions(self) -> dict[str, int]:
@@ -221,7 +227,7 @@ class ConfigBuilder:
     def _checked(self, name: str, kind: type, value: Any) -> Any:
         """`value` if it is a number that `name` can have: a positive int, or a float from 0."""
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is int and number and value == int(value) and 0 < value < 2**31:
+        if kind is int and number and 0 < value < 2**31 and value == int(value):
             return int(value)
         if kind is float and number and 0 <= value < float("inf"):
             return float(value)
@@ -264,7 +270,7 @@ class ConfigBuilder:
 
     def _labels(self, labels: Sequence[str] | None) -> None:
         rows = self._rows()
-        if self.head.name not in ("sequence-classification", "token-classification") or rows is None:
+        if self.head.name not in LABELLED or rows is None:
             if labels is not None:
                 raise UsageError(f"--labels: the {self.head.name} model has no labels of its own")
             return

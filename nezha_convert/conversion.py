@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .config import ConfigBuilder, Decision, architecture_of, read_config, read_labels
+from .config import LABELLED, ConfigBuilder, Decision, architecture_of, read_config, read_labels
 from .errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from .mapping.plan import Plan, make_plan
 from .mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 from .mapping.rules import Drop, Table
-from .mapping.tables import HEADS, TIES, Head
+from .mapping.tables import HEADS, MLM, TIES, Head
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
@@ -60,11 +60,10 @@ def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspecti
     survey = None
     try:
         table = family_of(entries)
-        raw_path = Path(config) if config else checkpoint.config
-        raw = read_config(raw_path, checkpoint.path) if raw_path else {}
-        inference = infer_head(table, entries, architecture_of(raw))
+        inference = infer_head(table, entries)
         _refuse_foreign(entries, None)
-        read_config(raw_path, checkpoint.path)
+        raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
+        inference = infer_head(table, entries, architecture_of(raw))
         survey = _understand(checkpoint, table, inference, HEADS[inference.heads[0]], raw, {})
         problems = list(survey.plan.problems())
         hint = f"nezha-convert convert {source} OUTPUT"
@@ -144,13 +143,14 @@ def convert(
     _refuse_foreign(checkpoint.entries, head)
     table = family_of(checkpoint.entries)
     inference = infer_head(table, checkpoint.entries, architecture_of(raw))
-    labels_path = Path(labels) if labels else None
+    chosen = choose_head(head, inference)
+    labels_path = Path(labels) if labels else checkpoint.labels if chosen.name in LABELLED else None
     options = {
         "activation": activation,
         "max_relative_position": max_relative_position,
         "labels": read_labels(labels_path) if labels_path else None,
     }
-    survey = _understand(checkpoint, table, inference, choose_head(head, inference), raw, options)
+    survey = _understand(checkpoint, table, inference, chosen, raw, options)
     survey.plan.check()
     decisions = survey.config.decisions
     vocab_path = Path(vocab) if vocab else checkpoint.vocab
@@ -224,7 +224,7 @@ def _understand(
 ) -> _Survey:
     """Config and plan of `checkpoint` as `head`."""
     config = ConfigBuilder(raw, table, head, checkpoint.entries)
-    untied, reason = _untied(checkpoint, table, raw)
+    untied, reason = _untied(checkpoint, table, head, raw)
     config.build(**options, untied=untied)
     if reason:
         config.decisions.append(Decision("tie_word_embeddings", not untied, reason))
@@ -232,15 +232,15 @@ def _understand(
     return _Survey(checkpoint, table, head, inference, config, plan)
 
 
-def _untied(checkpoint: Checkpoint, table: Table, raw: Mapping[str, Any]) -> tuple[bool, str]:
+def _untied(checkpoint: Checkpoint, table: Table, head: Head, raw: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether the masked-LM decoder has values of its own, and why, where the config does not say so."""
+    if raw.get("tie_word_embeddings") is False or MLM not in head.parts:
+        return raw.get("tie_word_embeddings") is False, ""
     by_target: dict[str, TensorEntry] = {}
     for name, entry in checkpoint.entries.items():
         found = table.find(name)
         if isinstance(found, tuple):
             by_target[found[1].target] = entry
-    if raw.get("tie_word_embeddings") is False:
-        return TIES[0].target in by_target, ""
     for tie in TIES:
         if tie.target in by_target and tie.of in by_target and not _equal(by_target[tie.target], by_target[tie.of]):
             return True, f"{by_target[tie.target].name} differs from {by_target[tie.of].name}, so both are kept"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a NumPy dtype name)
 import numpy as np
 
-BLOCK_BYTES = 8 << 20
+from .errors import CheckpointError
+
+BLOCK_BYTES = 4 << 20
 """Bytes of one tensor that are in memory at a time; what keeps the peak independent of the model's size."""
 
 
@@ -43,17 +46,19 @@ class TensorEntry:
         """The whole tensor, checked as far as the format allows.
 
         Raises:
-            CheckpointError: the data is short or its checksum is wrong.
+            CheckpointError: the data is short, its checksum is wrong, or it is of a type that NumPy does not have.
         """
-        array = np.empty(self.shape, np.dtype(self.dtype))
+        array: np.ndarray | None = None
         row = 0
         for block in self.blocks():  # to the end: the checksum is checked behind the last block
+            if array is None:  # not sooner: the reader refuses a type that NumPy does not have
+                array = np.empty(self.shape, block.dtype)
             if not self.shape:
                 array[()] = block
             else:
                 array[row : row + len(block)] = block
                 row += len(block)
-        return array
+        return np.empty(self.shape, np.dtype(self.dtype)) if array is None else array
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,36 @@ def row_blocks(array: np.ndarray, limit: int) -> Iterator[np.ndarray]:
     rows = rows_within(array.shape, array.itemsize, limit)
     for start in range(0, array.shape[0], rows):
         yield array[start : start + rows]
+
+
+def file_blocks(
+    file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], limit: int
+) -> Iterator[np.ndarray]:
+    """The tensor at `offset` of `file` as the blocks of ``TensorEntry.stream``, through one buffer.
+
+    Read, not mapped: pages of a mapping count as the process's memory until it is closed.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is shorter than the tensor.
+    """
+    itemsize = dtype.itemsize
+    nbytes = prod(shape) * itemsize
+    size = nbytes if not shape else min(nbytes, rows_within(shape, itemsize, limit) * (nbytes // max(1, shape[0])))
+    buffer = np.empty(size, np.uint8)
+    try:
+        with open(file, "rb", buffering=0) as data:
+            data.seek(offset)
+            for start in range(0, nbytes, max(1, size)):
+                block = buffer[: min(size, nbytes - start)]
+                got = 0
+                while got < len(block):
+                    count = data.readinto(block[got:])
+                    if not count:
+                        raise CheckpointError(f"{file}: it ended while it was read; was it changed meanwhile?")
+                    got += count
+                yield block.view(dtype).reshape(-1, *shape[1:]) if shape else block.view(dtype)[0]
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def rows_within(shape: tuple[int, ...], itemsize: int, limit: int) -> int:

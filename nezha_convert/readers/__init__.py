@@ -148,7 +148,9 @@ def _weight_map(index: Path) -> dict[str, str]:
         weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
         if not all(isinstance(name, str) for name in weight_map.values()):
             raise TypeError("weight_map holds something else than file names")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not weight_map:
+            raise ValueError("it names no shard")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from error
     return weight_map
 

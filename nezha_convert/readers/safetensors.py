@@ -1,9 +1,8 @@
-"""Safetensors files, single or sharded, read through the safetensors library (memory-mapped, validated)."""
+"""Safetensors files, single or sharded: validated by the safetensors library, read in blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import json
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, rows_within
+from ..tensors import TensorEntry, file_blocks
 
 FORMAT = "safetensors"
 
@@ -43,39 +42,31 @@ def read_safetensors(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
     """
     entries: dict[str, TensorEntry] = {}
     for number, file in enumerate(files):
-        with _opened(file) as data:
-            for offset, name in enumerate(data.offset_keys()):
-                if name in entries:
-                    raise CheckpointError(f"{file}: {name!r} stands in another shard too")
-                part = data.get_slice(name)
-                shape, dtype = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
-                itemsize = np.dtype(dtype).itemsize if part.get_dtype() in DTYPES else 1
-                stream = partial(_stream, file, name, shape, itemsize)
-                entries[name] = TensorEntry(name, dtype, shape, prod(shape) * itemsize, stream, (number, offset))
+        start, header = _header(file)
+        for name, info in header.items():
+            if name in entries:
+                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+            if info["dtype"] not in DTYPES:
+                raise CheckpointError(f"{file}: {name!r} is of type {info['dtype']}, which NumPy does not have")
+            dtype, shape = np.dtype(DTYPES[info["dtype"]]), tuple(info["shape"])
+            offset = start + info["data_offsets"][0]
+            stream = partial(file_blocks, file, offset, dtype, shape)
+            entries[name] = TensorEntry(name, dtype.name, shape, prod(shape) * dtype.itemsize, stream, (number, offset))
     return entries
 
 
-def _stream(file: Path, name: str, shape: tuple[int, ...], itemsize: int, limit: int) -> Iterator[np.ndarray]:
-    with _opened(file) as data:
-        if not shape:
-            yield data.get_tensor(name)
-            return
-        part = data.get_slice(name)
-        if part.get_dtype() not in DTYPES:
-            raise CheckpointError(f"{file}: {name!r} is of type {part.get_dtype()}, which NumPy does not have")
-        rows = rows_within(shape, itemsize, limit)
-        for start in range(0, shape[0], rows):
-            yield part[start : min(start + rows, shape[0])]
-
-
-def _opened(file: Path) -> Any:
-    with ExitStack() as stack:
-        try:
-            data = stack.enter_context(safe_open(file, framework="np"))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{file}: not a sound safetensors file ({error})",
-                hint="The file is damaged or cut short: copy it again from where it came from.",
-            ) from error
-        stack.pop_all()
-        return data
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data begins, and each tensor's type, shape and place in it."""
+    try:
+        with safe_open(file, framework="np"):  # checks every length and offset of the header against the file
+            pass
+        with open(file, "rb") as data:
+            size = int.from_bytes(data.read(8), "little")
+            header: dict[str, Any] = json.loads(data.read(size))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file}: not a sound safetensors file ({error})",
+            hint="The file is damaged or cut short: copy it again from where it came from.",
+        ) from error
+    header.pop("__metadata__", None)
+    return 8 + size, header

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import partial
-from io import FileIO
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ import google_crc32c
 import numpy as np
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, rows_within
+from ..tensors import TensorEntry, file_blocks
 
 FORMAT = "tensorflow-bundle"
 
@@ -28,6 +27,8 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # one byte of compression, four of checksum, behind every block
 _MAX_INDEX_BYTES = 1 << 30
+_MAX_RANK = 32  # what every version of NumPy holds
+_MAX_ELEMENTS = 1 << 56
 _DTYPES = {
     1: "float32",
     2: "float64",
@@ -89,8 +90,9 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
     files = tuple(prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards))
     missing = [file.name for file in files if not file.is_file()]
     if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CheckpointError(
-            f"{prefix.parent}: the index names {shards} data file(s), but {', '.join(missing)} is not there",
+            f"{prefix.parent}: the index names {shards} data file(s), but {', '.join(missing[:3])}{more} is not there",
             hint="Copy the missing data file beside the index.",
         )
     sizes = [file.stat().st_size for file in files]
@@ -114,36 +116,16 @@ def _tensor(name: str, slot: _Slot, file: Path, sizes: list[int]) -> TensorEntry
 def _stream(name: str, slot: _Slot, file: Path, dtype: str, limit: int) -> Iterator[np.ndarray]:
     if slot.dtype not in _DTYPES:
         raise CheckpointError(f"{file}: {name!r} is of {dtype}, which holds no numbers")
-    itemsize = np.dtype(dtype).itemsize
-    rows = rows_within(slot.shape, itemsize, limit)
-    row_bytes = slot.size // max(1, slot.shape[0]) if slot.shape else slot.size
-    buffer = np.empty(min(rows * row_bytes, slot.size), np.uint8)
     crc = 0
-    with _opened(file) as data:
-        data.seek(slot.offset)
-        for start in range(0, slot.size, max(1, len(buffer))):
-            block = buffer[: min(len(buffer), slot.size - start)]
-            got = 0
-            while got < len(block):
-                count = data.readinto(block[got:])
-                if not count:
-                    raise CheckpointError(f"{file}: ended while {name!r} was read; was it changed meanwhile?")
-                got += count
-            crc = google_crc32c.extend(crc, block)
-            yield block.view(dtype).reshape(-1, *slot.shape[1:]) if slot.shape else block.view(dtype)[0]
+    for block in file_blocks(file, slot.offset, np.dtype(dtype), slot.shape, limit):
+        crc = google_crc32c.extend(crc, block)
+        yield block
     if _masked(crc) != slot.crc:
         raise CheckpointError(
             f"{file}: the bytes of {name!r} (from {slot.offset:,}, {slot.size:,} bytes) do not have the checksum that "
             f"the index records (expected {slot.crc:08x}, found {_masked(crc):08x})",
             hint="The file is damaged: copy it again from where it came from.",
         )
-
-
-def _opened(file: Path) -> FileIO:
-    try:
-        return open(file, "rb", buffering=0)
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _masked(crc: int) -> int:
@@ -159,12 +141,14 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     magic = struct.unpack("<Q", footer[-8:])[0]
     if magic != _MAGIC:
         raise _FormatError(f"the footer's magic number is {magic:016x}, expected {_MAGIC:016x}")
-    _, _, position = _handle(footer, 0)  # the metaindex, which bundles leave empty
-    offset, size, _ = _handle(footer, position)
-    last = b""
+    *metaindex, position = _handle(footer, 0)
+    offset, size, position = _handle(footer, position)
+    if any(_block(data, *metaindex)) or any(footer[position:-8]):
+        raise _FormatError("it holds more than a bundle's index does")
+    last: bytes | None = None
     for _, value in _block(data, offset, size):
         for key, record in _block(data, *_handle(value, 0)[:2]):
-            if key < last or (key == last and key):
+            if last is not None and key <= last:
                 raise _FormatError(f"key {key!r} follows {last!r}; keys must rise")
             last = key
             yield key, record
@@ -217,7 +201,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            if value >> 64:
+            if value >> 64 or (shift and not byte):  # no writer ends a number with a byte of nothing
                 break
             return value, position
     raise _FormatError("a variable-length number is cut short or too long")
@@ -286,6 +270,8 @@ def _shape(record: bytes) -> tuple[int, ...]:
             sizes.append(size)
         elif number == 3 and value:
             raise _FormatError("a tensor of unknown rank")
+    if len(sizes) > _MAX_RANK or prod(max(1, size) for size in sizes) > _MAX_ELEMENTS:
+        raise _FormatError(f"a shape that no array has: {len(sizes)} dimensions, the first {sizes[:4]}")
     return tuple(sizes)
 
 

@@ -78,10 +78,13 @@ def _entry(file: Path, number: int, name: str, tensor: torch.Tensor) -> TensorEn
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise CheckpointError(f"{file}: {name!r} is no plain dense tensor ({tensor.layout}, {tensor.device})")
     tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        array = tensor.view(torch.uint16).numpy().view(np.dtype("bfloat16"))
-    else:
-        array = tensor.numpy()
+    try:
+        if tensor.dtype == torch.bfloat16:
+            array = tensor.view(torch.uint16).numpy().view(np.dtype("bfloat16"))
+        else:
+            array = tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # eight-bit floats, half complex, conjugates
+        raise CheckpointError(f"{file}: {name!r} is of type {tensor.dtype}, which NumPy does not have") from error
     stream = partial(row_blocks, array)
     position = (number, tensor.data_ptr())
     return TensorEntry(name, str(array.dtype), tuple(array.shape), array.nbytes, stream, position)
