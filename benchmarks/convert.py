@@ -1,10 +1,13 @@
 """How long a conversion takes and how much memory, beside the least that any conversion must do.
 
-    python benchmarks/convert.py [--sizes base large] [--pairs 7] [--folder DIR]
+    python benchmarks/convert.py [--sizes base large] [--pairs 7] [--folder DIR] [--peer CLONE --peer-python PYTHON]
 
 Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and the median of the pairs' ratios. B is
 ``cp`` of the data file: it reads and writes every byte once. C is what coreutils need for the promises that a
-conversion makes: ``cp``, ``sha256sum`` of both files, and ``cmp``. Writes ``benchmarks/RESULTS.md``.
+conversion makes: ``cp``, ``sha256sum`` of both files, and ``cmp``. The peer is Huawei's own converter (its copy in
+JABER-PyTorch, the one that starts) from a clone of huawei-noah/Pretrained-Language-Model, unmodified, run by a Python
+that has tensorflow and torch; its ``.cuda()`` and its
+downloads are neutralised in memory. Writes ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,16 @@ from checkpoints import write_checkpoint
 
 HERE = Path(__file__).parent
 
+PEER = """
+import runpy, sys, torch
+from unittest.mock import MagicMock
+sys.modules.update(dict.fromkeys(("boto3", "botocore", "botocore.exceptions", "requests", "tqdm"), MagicMock()))  # never called
+torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor
+sys.path.insert(0, sys.argv[1])
+sys.argv[:2] = [sys.argv[1] + "/convert_tf_checkpoint_to_pytorch.py"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 def main() -> None:
     """Measure, print and write the table."""
@@ -35,16 +48,18 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where checkpoints are made, 5 GB for all sizes; a temporary folder"
     )
+    parser.add_argument("--peer", type=Path, help="a clone of huawei-noah/Pretrained-Language-Model")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python with tensorflow and torch")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nezha-bench-") as temporary:
         folder = options.folder or Path(temporary)
-        rows = [row for size in options.sizes for row in measure(folder, size, options.pairs)]
+        rows = [row for size in options.sizes for row in measure(folder, size, options)]
     text = "\n".join([*_head(options.pairs), *rows, ""])
     (HERE / "RESULTS.md").write_text(text)
     print(text)
 
 
-def measure(folder: Path, size: str, pairs: int) -> list[str]:
+def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
     """The table's rows for one checkpoint."""
     prefix = write_checkpoint(folder / size, size.removesuffix("+lamb"), lamb=size.endswith("+lamb"))
     data = Path(f"{prefix}.data-00000-of-00001")
@@ -59,15 +74,20 @@ def measure(folder: Path, size: str, pairs: int) -> list[str]:
             *("sh", "-c", 'cp "$0" "$1" && sha256sum "$0" "$1" && cmp "$0" "$1"', str(data), str(copy)),
         ],
     }
+    if options.peer:
+        peer = options.peer.resolve() / "JABER-PyTorch" / "NEZHA_PyTorch"
+        arguments = ["--tf_checkpoint_path", str(prefix), "--bert_config_file", str(prefix.parent / "bert_config.json")]
+        arguments += ["--pytorch_dump_path", str(copy)]
+        commands["Huawei's converter"] = lambda: [options.peer_python, "-c", PEER, str(peer), *arguments]
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for number in range(pairs + 1):
+    for number in range(options.pairs + 1):
         for name, command in commands.items():
             shutil.rmtree(output, ignore_errors=True)
             copy.unlink(missing_ok=True)
             figures = run(command())
             if number:  # the first round warms the page cache
                 runs[name].append(figures)
-        print(f"{size}: {number} of {pairs}", file=sys.stderr)
+        print(f"{size}: {number} of {options.pairs}", file=sys.stderr)
     shutil.rmtree(output, ignore_errors=True)
     copy.unlink(missing_ok=True)
     ours = runs["nezha-convert convert"]
@@ -87,11 +107,13 @@ def measure(folder: Path, size: str, pairs: int) -> list[str]:
 def run(command: list[str]) -> tuple[float, float]:
     """Seconds on the clock and peak MiB of a command."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr
+    said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{command}: exit code {process.returncode}")
+        raise SystemExit(f"{command}: exit code {process.returncode}\n{said.decode()}")
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_config(path: Path | None, where: Path) -> dict[str, Any]:
         )
     try:
         raw = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Name the config: --config FILE") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, expected an object of fields")
@@ -98,21 +99,30 @@ def read_labels(path: Path) -> list[str]:
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix != ".json":
-            return [line.strip() for line in text.split("\n") if line.strip()]
-        loaded = json.loads(text)
-        if isinstance(loaded, dict):
-            by_id = loaded if all(key.isdecimal() for key in loaded) else {i: name for name, i in loaded.items()}
-            by_id = {int(key): str(name) for key, name in by_id.items()}
-            if sorted(by_id) != list(range(len(by_id))):
-                raise ValueError(f"ids must run from 0 to {len(by_id) - 1}")
-            loaded = [by_id[i] for i in range(len(by_id))]
-        if not isinstance(loaded, list) or not all(isinstance(name, str) for name in loaded):
+            labels = [line.strip() for line in text.split("\n") if line.strip()]
+        else:
+            loaded = json.loads(text)
+            labels = _in_order(loaded) if isinstance(loaded, dict) else loaded
+        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
             raise ValueError("expected a list of names, or an object of ids and names")
-    except (OSError, ValueError, TypeError) as error:
+        twice = [name for name, count in Counter(labels).items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice")
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{path}: not a file of labels ({error})", hint="One label a line, in the order of ids."
         ) from error
-    return loaded
+    return labels
+
+
+def _in_order(loaded: Mapping[str, Any]) -> list[Any]:
+    """The names of an object of ids by name, or of names by id, in the order of the ids."""
+    by_name = all(type(value) is int for value in loaded.values())
+    pairs = [(value, key) if by_name else (int(key), value) for key, value in loaded.items()]
+    by_id = dict(pairs)
+    if len(by_id) < len(pairs) or sorted(by_id) != list(range(len(by_id))):
+        raise ValueError(f"ids must run from 0 to {len(pairs) - 1}, each once")
+    return [by_id[i] for i in range(len(by_id))]
 
 
 class ConfigBuilder:
@@ -215,6 +225,8 @@ class ConfigBuilder:
 
     def _numbers(self, max_relative_position: int | None) -> None:
         if max_relative_position is not None:
+            if max_relative_position < 1:
+                raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
             self.decide("max_relative_position", max_relative_position, "asked for on the command line")
         for name, (default, reason) in _DEFAULTS.items():
             if name in self.fields or name == "hidden_act":
@@ -225,13 +237,14 @@ class ConfigBuilder:
                 self.decide(name, default, f"the config does not say: {reason}")
 
     def _checked(self, name: str, kind: type, value: Any) -> Any:
-        """`value` if it is a number that `name` can have: a positive int, or a float from 0."""
+        """`value` if it is a number that `name` can have: a positive int, or a float from 0 (a dropout: to 1)."""
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if kind is int and number and 0 < value < 2**31 and value == int(value):
             return int(value)
-        if kind is float and number and 0 <= value < float("inf"):
+        limit = 1 if name.endswith(("_prob", "_dropout")) else 1e9
+        if kind is float and number and 0 <= value <= limit:
             return float(value)
-        expected = "a positive whole number" if kind is int else "a number from 0"
+        expected = "a positive whole number" if kind is int else f"a number from 0 to {limit:g}"
         raise MappingError(f"config: {name} is {value!r}, expected {expected}", hint="Name another: --config FILE")
 
     def _activation(self, asked: str | None) -> None:
@@ -239,15 +252,20 @@ class ConfigBuilder:
             self.decide("hidden_act", asked, "asked for on the command line")
             return
         known = _ACTIVATIONS.get(self.table.name)
-        named = self.raw.get("hidden_act", _DEFAULTS["hidden_act"][0])
-        if known is None:
+        default, why = _DEFAULTS["hidden_act"]
+        named = self.raw.get("hidden_act", default)
+        if known is None and "hidden_act" not in self.raw:
+            self.decide("hidden_act", default, f"the config does not say: {why}")
+            return
+        if known is None and isinstance(named, str):
             self.fields["hidden_act"] = named
             return
+        known = known or {}
         key = named.lower() if isinstance(named, str) and self.table is HUAWEI_TF else named
         if not isinstance(key, str) or key not in known:
             raise MappingError(
-                f"config: hidden_act is {named!r}, which {self.table.title} does not have; expected one of "
-                f"{', '.join(known)}",
+                f"config: hidden_act is {named!r}, which {self.table.title} does not have; expected "
+                f"{'one of ' + ', '.join(known) if known else 'a name'}",
                 hint="If the model was trained by other code, say what it computes: --activation NAME",
             )
         reason = _GELU[self.table.name] if key == "gelu" else f"{self.table.title} calls it {named!r}"
@@ -255,7 +273,10 @@ class ConfigBuilder:
 
     def _dropout(self) -> None:
         if "classifier_dropout" in self.raw:
-            self.fields["classifier_dropout"] = self.raw["classifier_dropout"]
+            value = self.raw["classifier_dropout"]
+            self.fields["classifier_dropout"] = (
+                None if value is None else self._checked("classifier_dropout", float, value)
+            )
         elif CLASSIFIER in self.head.parts:
             if self.table is HUAWEI_TF:
                 self.decide("classifier_dropout", 0.1, "Huawei's run_*.py keep 0.9 before a classifier")

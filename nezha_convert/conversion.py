@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
 from .tensors import Checkpoint, TensorEntry
 from .tokenizer import Vocabulary, check_length, decide_casing, read_vocab, tokenizer_files
-from .writer import WEIGHTS, Layout, Progress, check_weights, lay_out, write_weights
+from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
 MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
 """The model's own source, which every converted folder carries."""
@@ -127,7 +128,7 @@ def convert(
         max_shard_bytes: size past which weights are split.
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
-        progress: called with the bytes just done, from any thread; each byte is written once and checked once.
+        progress: called with the bytes just done, from any thread; each byte is written once and hashed once.
         started: called once with the bytes that there are to do.
 
     Raises:
@@ -166,7 +167,6 @@ def convert(
     beside = (Path(config) if config else checkpoint.config, vocab_path, labels_path)
     sources = (*checkpoint.files, *(path for path in beside if path))
     hashes: dict[Path, str] = {}
-    written: dict[Path, str] = {}
 
     def report(folder: Path | None) -> Report:
         sizes = {name: size for name, _, size in layout.files} | {name: len(data) for name, data in files.items()}
@@ -183,7 +183,7 @@ def convert(
             ignored_fields=survey.config.ignored,
             source_files=tuple(FileRecord(path.name, path.stat().st_size, hashes.get(path)) for path in sources),
             output_files=tuple(
-                FileRecord(name, size, written.get(folder / name) if folder else None)
+                FileRecord(name, size, hashes.get(folder / name) if folder else None)
                 for name, size in sorted(sizes.items())
             ),
             source_nbytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
@@ -202,13 +202,12 @@ def convert(
 
     if dry_run:
         return report(None)
-    total = sum(placed.nbytes for placed in layout.placed)
-    started(2 * total)
+    started(sum(placed.nbytes for placed in layout.placed) + layout.nbytes)
     with staged(output, force, layout.nbytes + sum(len(data) for data in files.values())) as stage:
         hashes.update(write_weights(stage, layout, sources, progress))
         for name, data in files.items():
             _write(stage / name, data)
-        written.update(check_weights(stage, layout, [stage / name for name in files], progress))
+            hashes[stage / name] = sha256(data).hexdigest()
         done = report(stage)
         _write(stage / MARK, done.to_json().encode())
     return done

@@ -94,9 +94,7 @@ def row_blocks(array: np.ndarray, limit: int) -> Iterator[np.ndarray]:
         yield array[start : start + rows]
 
 
-def file_blocks(
-    file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], limit: int
-) -> Iterator[np.ndarray]:
+def file_blocks(file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
     """The tensor at `offset` of `file` as the blocks of ``TensorEntry.stream``, through one buffer.
 
     Read, not mapped: pages of a mapping count as the process's memory until it is closed.

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import MappingError, OutputError
+from .errors import CheckpointError, MappingError, OutputError
 from .mapping.plan import Step
 from .mapping.rules import Op
 from .readers.safetensors import DTYPES, read_safetensors
 from .tensors import BLOCK_BYTES, TensorEntry
 
-WORKERS = 3
-"""Threads, one of which hashes. Each of the others holds a few blocks, so this bounds memory."""
+WRITERS, HASHERS = 2, 2
+"""Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
 
 WEIGHTS = "model.safetensors"
 
@@ -59,7 +59,7 @@ class Layout:
 
     Attributes:
         files: (name, header bytes, size of the file) in order.
-        placed: every step with its place, in the source's order.
+        placed: every step with its place, in the files' order.
         index: model.safetensors.index.json, when there are several files.
     """
 
@@ -110,7 +110,6 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
         total = sum(p.nbytes for p in placed_all)
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         index = (json.dumps(content, indent=2) + "\n").encode()
-    placed_all.sort(key=lambda p: p.step.entry.position)
     return Layout(tuple(files), tuple(placed_all), index)
 
 
@@ -172,79 +171,79 @@ def _cast(block: np.ndarray, dtype: str, name: str) -> np.ndarray:
 
 
 def write_weights(folder: Path, layout: Layout, sources: Sequence[Path], progress: Progress) -> dict[Path, str]:
-    """Write the weights into `folder`, and hash `sources` meanwhile, so that each byte comes off the disk once.
+    """Write the weights into `folder`, read every block back and compare it bit by bit, and hash all files.
+
+    Three things go on side by side, so that each byte comes off the disk once: tensors are written, in the order of
+    the files; `sources` are hashed; and the written files are hashed, close behind the writers.
+
+    Args:
+        progress: told of each byte of a tensor twice, when it is written and when it is hashed.
 
     Returns:
-        The SHA-256 of each source file.
+        The SHA-256 of each source and of each written file.
+
+    Raises:
+        CheckpointError: a tensor cannot be read, or its checksum is wrong.
+        MappingError: a value does not fit into the output's element type.
+        OutputError: what was written does not read back.
     """
     for name, header, size in layout.files:
         with open(folder / name, "wb") as file:
             file.write(header)
             file.truncate(size)
+    stop = threading.Event()
+    with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(HASHERS) as hashers:
+        try:
+            hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
+            written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
+            synced = []
+            for name, _, _ in layout.files:
+                done = [(p.offset + p.nbytes, future) for p, future in written.items() if p.file == name]
+                hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, done, progress)
+                synced.append(writers.submit(_sync, folder / name, done))
+            futures: list[Future[Any]] = [*written.values(), *synced, *hashes.values()]
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            stop.set()
+            for pool in (writers, hashers):
+                pool.shutdown(wait=False, cancel_futures=True)
+    _check_headers(folder, layout)
+    return {path: future.result() for path, future in hashes.items()}
 
-    def write(placed: Placed) -> None:
-        with open(folder / placed.file, "r+b", buffering=0) as file:
-            file.seek(placed.offset)
-            for block in converted(placed.step, placed.dtype):
-                _write_all(file, block)
-                progress(block.nbytes)
 
-    return _together(write, layout.placed, sources)
-
-
-def check_weights(folder: Path, layout: Layout, others: Sequence[Path], progress: Progress) -> dict[Path, str]:
-    """Read the written files back through the safetensors library and compare each tensor, bit by bit, with the source;
-    hash them, and `others`, meanwhile.
-
-    Returns:
-        The SHA-256 of each file.
-
-    Raises:
-        OutputError: a tensor is not what was to be written.
-    """
-    files = tuple(folder / name for name, _, _ in layout.files)
-    for file in files:
-        with open(file, "rb+") as handle:
-            os.fsync(handle.fileno())
-    written = read_safetensors(files)
-    planned = {placed.step.target: placed for placed in layout.placed}
-    if written.keys() != planned.keys():
-        raise OutputError(f"{folder}: the files hold other tensors than planned")
-
-    def check(placed: Placed) -> None:
-        entry = written[placed.step.target]
-        same = entry.dtype == placed.dtype and entry.shape == placed.step.shape
-        found = _Bits(entry)
+def _write(folder: Path, placed: Placed, progress: Progress) -> None:
+    """Write one tensor, and compare each block with what reads back while the block is at hand."""
+    position = placed.offset
+    with open(folder / placed.file, "r+b", buffering=0) as file:
         for block in converted(placed.step, placed.dtype):
             wanted = _bits(block)
-            at = 0
-            while same and at < len(wanted):
-                piece = found.take(len(wanted) - at)
-                same = len(piece) > 0 and np.array_equal(piece, wanted[at : at + len(piece)])
-                at += len(piece)
+            file.seek(position)
+            _write_all(file, wanted)
+            found = np.empty_like(wanted)
+            file.seek(position)
+            _read_all(file, found)
+            if not np.array_equal(found, wanted):
+                raise OutputError(
+                    f"{folder / placed.file}: {placed.step.target} does not read back as it was written",
+                    hint="The disk or memory is at fault: check them, and convert again.",
+                )
+            position += block.nbytes
             progress(block.nbytes)
-        if not same:
-            raise OutputError(
-                f"{folder / placed.file}: {placed.step.target} does not read back as it was written",
-                hint="The disk or memory is at fault: check them, and convert again.",
-            )
-
-    return _together(check, layout.placed, (*files, *others))
+    if position != placed.offset + placed.nbytes:
+        raise OutputError(f"{placed.step.target}: {position - placed.offset:,} bytes, planned {placed.nbytes:,}")
 
 
-class _Bits:
-    """The elements of an entry as unsigned integers, taken in pieces of any size."""
+def _check_headers(folder: Path, layout: Layout) -> None:
+    """Read the files as anyone would, and compare names, types, shapes and places with the plan.
 
-    def __init__(self, entry: TensorEntry) -> None:
-        self._blocks = entry.blocks()
-        self._rest = np.empty(0, np.uint8)
-
-    def take(self, count: int) -> np.ndarray:
-        """At most `count` elements, at least one unless the tensor is at its end."""
-        if not len(self._rest) and (block := next(self._blocks, None)) is not None:
-            self._rest = _bits(block)
-        piece, self._rest = self._rest[:count], self._rest[count:]
-        return piece
+    The safetensors library sees to it that the places do not overlap, so no tensor can lie over another's bytes.
+    """
+    names = [name for name, _, _ in layout.files]
+    entries = read_safetensors(tuple(folder / name for name in names))
+    found = {e.name: (names[e.position[0]], e.position[1], e.dtype, e.shape) for e in entries.values()}
+    if found != {p.step.target: (p.file, p.offset, p.dtype, p.step.shape) for p in layout.placed}:
+        raise OutputError(f"{folder}: the files hold other tensors than planned")
 
 
 def _bits(block: np.ndarray) -> np.ndarray:
@@ -252,35 +251,44 @@ def _bits(block: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(block).reshape(-1).view(f"u{block.dtype.itemsize}")
 
 
-def _write_all(file: Any, block: np.ndarray) -> None:
-    data = memoryview(block.reshape(-1).view(np.uint8))
+def _write_all(file: Any, array: np.ndarray) -> None:
+    data = memoryview(array).cast("B")
     while data:
         data = data[file.write(data) :]
 
 
-def _together(work: Callable[[Placed], None], items: Sequence[Placed], files: Sequence[Path]) -> dict[Path, str]:
-    """Do `work` on every item and hash every file, side by side; the first error stops all."""
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="nezha-convert")
-    try:
-        hashes = {file: pool.submit(_sha256, file, stop) for file in files}
-        tasks = [pool.submit(work, item) for item in items]
-        futures: list[Future[Any]] = [*hashes.values(), *tasks]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        for task in tasks:
-            if task.done():
-                task.result()
-        return {file: future.result() for file, future in hashes.items()}
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+def _read_all(file: Any, array: np.ndarray) -> None:
+    data = memoryview(array).cast("B")
+    while data and (count := file.readinto(data)):
+        data = data[count:]
 
 
-def _sha256(file: Path, stop: threading.Event) -> str:
+def _sync(path: Path, written: Sequence[tuple[int, Future[None]]]) -> None:
+    """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
+    wait([future for _, future in written])
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sha256(
+    path: Path,
+    stop: threading.Event,
+    written: Sequence[tuple[int, Future[None]]] | None = None,
+    progress: Progress = lambda nbytes: None,
+) -> str:
+    """The hash of a file; of one that is being written, each part (by its end) once its future is done."""
     digest = hashlib.sha256()
-    buffer = bytearray(1 << 20)
-    view = memoryview(buffer)
-    with open(file, "rb", buffering=0) as data:
-        while not stop.is_set() and (count := data.readinto(buffer)):
-            digest.update(view[:count])
+    buffer = memoryview(bytearray(1 << 20))
+    position = 0
+    with open(path, "rb", buffering=0) as file:
+        for end, future in [(path.stat().st_size, None)] if written is None else written:
+            if future:
+                future.result()
+            while position < end and not stop.is_set():
+                count = file.readinto(buffer[: min(len(buffer), end - position)])
+                if not count:
+                    raise CheckpointError(f"{path}: it ended while it was hashed; was it changed meanwhile?")
+                digest.update(buffer[:count])
+                position += count
+                progress(count)
     return digest.hexdigest()

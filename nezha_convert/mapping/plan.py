@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..errors import MappingError
 from ..tensors import TensorEntry
-from .rules import Drop, Op, Table, Tie, layer_of, numbered, pattern_of
+from .rules import MAX_LAYERS, Drop, Op, Table, Tie, layer_of, numbered, pattern_of
 from .tables import ENCODER, POOLER, TARGETS, TIES, Head
 
 TRAINING, UNUSED, TIED = "training state", "not in this head", "tied"
@@ -117,7 +117,7 @@ def make_plan(
     layers = config["num_hidden_layers"]
     parts = {rule: part for part in TARGETS for rule in TARGETS[part]}
     symbols = {target: dims for part in head.parts for target, dims in TARGETS[part].items()}
-    wanted = dict.fromkeys(numbered(symbols, layers))
+    wanted = dict.fromkeys(numbered(symbols, min(layers, MAX_LAYERS)))  # a config may claim billions
     ties = [] if untied else [tie for tie in TIES if tie.target in wanted]
 
     filled: dict[str, list[TensorEntry]] = {}
@@ -128,7 +128,7 @@ def make_plan(
         if isinstance(found, Drop):
             plan.dropped.append(Dropped(name, entry.nbytes, found.reason, found.optimizer))
         elif found is None:
-            if head.parts == (ENCODER, POOLER) and not name.startswith(table.backbone):
+            if head.parts == (ENCODER, POOLER) and not table.unwrapped(name).startswith(table.backbone):
                 plan.dropped.append(Dropped(name, entry.nbytes, "not part of the encoder"))
             else:
                 plan.unmatched.append(name)

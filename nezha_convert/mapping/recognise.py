@@ -84,7 +84,7 @@ def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: s
     named = [
         head.name
         for head in HEADS.values()
-        if CLASSIFIER in head.parts and architecture and head.architecture.lower() == architecture.lower()
+        if CLASSIFIER in head.parts and architecture and _task(head.architecture) == _task(architecture)
     ]
     if named:
         return Inference((named[0],), f"it has a classifier, and the config names {architecture}")
@@ -93,6 +93,11 @@ def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: s
     if weight.shape[:1] == (1,):
         return Inference(("multiple-choice",), "its classifier has one row, the score of a choice")
     return Inference(("sequence-classification",), "it has a pooler and a classifier of several rows")
+
+
+def _task(architecture: str) -> str:
+    """What a class is for, whatever the model is called: NeZhaFor..., and BertFor... in ports of Huawei's code."""
+    return architecture.lower().removeprefix("nezha").removeprefix("bert")
 
 
 def choose_head(asked: str | None, inference: Inference) -> Head:

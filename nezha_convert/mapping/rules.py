@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 
-_LAYER = re.compile(r"(?<=\blayer[._])(0|[1-9]\d*)(?=[./])")
+MAX_LAYERS = 10_000
+"""Layers of a model, at most: their numbers have four digits."""
+
+_LAYER = re.compile(r"(?<=\blayer[._])(0|[1-9][0-9]{0,3})(?=[./])")
 
 
 class Op(Enum):
@@ -89,7 +92,7 @@ class Table:
         bare = self.unwrapped(name)
         pattern, layer = _split(bare)
         found = self._by_source.get(pattern)
-        if found is None:
+        if found is None or (layer is None and "{i}" in bare):
             return None
         part, rule = found
         return part, Rule(bare, _fill(rule.target, layer), rule.op)

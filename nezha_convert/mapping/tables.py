@@ -228,7 +228,7 @@ HUAWEI_TORCH = Table(
     title="Huawei's NEZHA-PyTorch",
     rules=_torch_rules("bert.", tuple(TARGETS)),
     drops=_BUFFERS,
-    backbone=("bert.", "module.bert."),
+    backbone=("bert.",),
     wrappers=("module.",),
 )
 
@@ -237,7 +237,7 @@ TRANSFORMERS = Table(
     title="transformers up to 4.57",
     rules=_torch_rules("nezha.", tuple(TARGETS)),
     drops=_BUFFERS,
-    backbone=("nezha.", "module.nezha."),
+    backbone=("nezha.",),
     wrappers=("module.",),
 )
 
