@@ -29,17 +29,19 @@ def staged(output: Path, force: bool, nbytes: int) -> Iterator[Path]:
     """
     with _as_output_error(output):
         check_output(output, force)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(output.parent).free
+        place = output.resolve()  # "." has no name, and a working folder may change
+        place.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place.parent).free
         if nbytes > free:
             raise OutputError(
                 f"{output}: it needs {nbytes:,} bytes, and the disk has {free:,} free",
                 hint="Free some room, or name an output on another disk.",
             )
-        stage = _new_folder(output, "part")
+        stage = _new_folder(place, "part")
         try:
             yield stage
-            _rename_into_place(stage, output)
+            check_output(place, force)  # again: another program may have been faster
+            _rename_into_place(stage, place)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -63,13 +65,12 @@ def _rename_into_place(stage: Path, output: Path) -> None:
         stage.rename(output)
         return
     retired = _new_folder(output, "old")
-    output.rename(retired / output.name)
     try:
+        output.rename(retired / output.name)
         stage.rename(output)
-    except OSError:
-        (retired / output.name).rename(output)
-        raise
-    finally:
+    finally:  # Ctrl-C between the two as well: the old output goes back unless the new one is in place
+        if not os.path.lexists(output):
+            (retired / output.name).rename(output)
         shutil.rmtree(retired, ignore_errors=True)
 
 

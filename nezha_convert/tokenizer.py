@@ -41,7 +41,7 @@ def read_vocab(path: Path) -> Vocabulary:
     """
     try:
         data = path.read_bytes()
-        lines = data.decode("utf-8").split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise MappingError(
             f"{path}: cannot be read ({error.strerror})", hint="Name the vocabulary: --vocab FILE"
@@ -85,6 +85,14 @@ def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision
     return True, Decision("do_lower_case", True, reason)
 
 
+def decide_language(vocab: Vocabulary) -> Decision | None:
+    """Chinese, where more than a fifth of the tokens are Chinese characters; else the vocabulary does not say."""
+    chinese = sum(len(token) == 1 and "\u4e00" <= token <= "\u9fff" for token in vocab.tokens)
+    if 5 * chinese <= len(vocab.tokens):
+        return None
+    return Decision("language", "zh", f"{chinese:,} of the {len(vocab.tokens):,} tokens are Chinese characters")
+
+
 def check_length(vocab: Vocabulary, rows: int) -> Decision | None:
     """Compare the vocabulary with the embedding's `rows`; a shorter one is fit for use and reported.
 
@@ -124,7 +132,9 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int) -> dic
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     config = {
-        "tokenizer_class": "BertTokenizer",
+        # The class that takes tokenizer.json as it is; AutoTokenizer of transformers 5 needs one to be named. Its
+        # BertTokenizer would build a tokenizer of its own from the vocabulary, and forget MAX_CHARS_PER_WORD.
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "do_lower_case": lower_case,
         "tokenize_chinese_chars": True,
         "strip_accents": None,

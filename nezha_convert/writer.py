@@ -163,8 +163,9 @@ def _cast(block: np.ndarray, dtype: str, name: str) -> np.ndarray:
         cast = np.ascontiguousarray(block).astype(np.dtype(dtype))
     lost = int(np.count_nonzero(np.isfinite(block))) - int(np.count_nonzero(np.isfinite(cast)))
     if lost:
+        largest = np.abs(block[np.isfinite(block)]).max()
         raise MappingError(
-            f"{name}: {lost:,} of its values do not fit into {dtype} (largest {np.abs(block).max():.6g})",
+            f"{name}: {lost:,} of its values do not fit into {dtype} (largest {largest:.6g})",
             hint="Use --dtype bfloat16 or float32, whose range is wide enough.",
         )
     return cast
@@ -197,9 +198,10 @@ def write_weights(folder: Path, layout: Layout, sources: Sequence[Path], progres
             hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
             written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
             synced = []
-            for name, _, _ in layout.files:
+            for name, header, _ in layout.files:
                 done = [(p.offset + p.nbytes, future) for p, future in written.items() if p.file == name]
-                hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, done, progress)
+                parts = [(len(header), None), *done]
+                hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, parts, progress)
                 synced.append(writers.submit(_sync, folder / name, done))
             futures: list[Future[Any]] = [*written.values(), *synced, *hashes.values()]
             for future in as_completed(futures):
@@ -240,7 +242,10 @@ def _check_headers(folder: Path, layout: Layout) -> None:
     The safetensors library sees to it that the places do not overlap, so no tensor can lie over another's bytes.
     """
     names = [name for name, _, _ in layout.files]
-    entries = read_safetensors(tuple(folder / name for name in names))
+    try:
+        entries = read_safetensors(tuple(folder / name for name in names))
+    except CheckpointError as error:
+        raise OutputError(f"what was written does not read back: {error.message}") from error
     found = {e.name: (names[e.position[0]], e.position[1], e.dtype, e.shape) for e in entries.values()}
     if found != {p.step.target: (p.file, p.offset, p.dtype, p.step.shape) for p in layout.placed}:
         raise OutputError(f"{folder}: the files hold other tensors than planned")
@@ -273,10 +278,10 @@ def _sync(path: Path, written: Sequence[tuple[int, Future[None]]]) -> None:
 def _sha256(
     path: Path,
     stop: threading.Event,
-    written: Sequence[tuple[int, Future[None]]] | None = None,
+    written: Sequence[tuple[int, Future[None] | None]] | None = None,
     progress: Progress = lambda nbytes: None,
 ) -> str:
-    """The hash of a file; of one that is being written, each part (by its end) once its future is done."""
+    """The hash of a file; of one that is being written, each part (by its end) once its future is done, if any."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(1 << 20))
     position = 0

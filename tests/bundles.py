@@ -10,12 +10,28 @@ import google_crc32c
 import numpy as np
 
 MAGIC = 0xDB4775248B80FB57
-DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "bool": 10, "bfloat16": 14, "float16": 19}
+DTYPES = {
+    "float32": 1,
+    "float64": 2,
+    "int32": 3,
+    "uint8": 4,
+    "int16": 5,
+    "int8": 6,
+    "int64": 9,
+    "bool": 10,
+    "bfloat16": 14,
+    "uint16": 17,
+    "float16": 19,
+    "uint32": 22,
+    "uint64": 23,
+}
 RESTART_INTERVAL = 16
 BLOCK_BYTES = 4096
 
 
-def write_bundle(prefix: Path, tensors: Iterable[tuple[str, np.ndarray]], shards: int = 1) -> None:
+def write_bundle(
+    prefix: Path, tensors: Iterable[tuple[str, np.ndarray]], shards: int = 1, block_bytes: int = BLOCK_BYTES
+) -> None:
     """Write `tensors`, given in any order, as PREFIX.index and PREFIX.data-*; tensors go to shards in turn."""
     entries: dict[str, bytes] = {}
     files = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}").open("wb") for i in range(shards)]  # noqa: SIM115
@@ -33,7 +49,7 @@ def write_bundle(prefix: Path, tensors: Iterable[tuple[str, np.ndarray]], shards
         file.write(data)
     for file in files:
         file.close()
-    Path(f"{prefix}.index").write_bytes(table({"": header(shards), **entries}))
+    Path(f"{prefix}.index").write_bytes(table({"": header(shards), **entries}, block_bytes))
 
 
 def header(shards: int = 1, endianness: int = 0) -> bytes:
@@ -57,11 +73,16 @@ def entry(dtype: int, shape: Iterable[int], shard: int, offset: int, size: int, 
 
 def table(records: Mapping[str, bytes], block_bytes: int = BLOCK_BYTES) -> bytes:
     """An SSTable of `records`, sorted by key."""
+    return unsorted_table(sorted((key.encode(), value) for key, value in records.items()), block_bytes)
+
+
+def unsorted_table(records: Iterable[tuple[bytes, bytes]], block_bytes: int = BLOCK_BYTES) -> bytes:
+    """An SSTable of `records` as they come, which may break the format's order."""
     out = bytearray()
     index: list[tuple[bytes, bytes]] = []
     pending: list[tuple[bytes, bytes]] = []
     size = 0
-    for key, value in sorted((key.encode(), value) for key, value in records.items()):
+    for key, value in records:
         pending.append((key, value))
         size += len(key) + len(value)
         if size >= block_bytes:
@@ -69,8 +90,22 @@ def table(records: Mapping[str, bytes], block_bytes: int = BLOCK_BYTES) -> bytes
             pending, size = [], 0
     if pending:
         index.append((pending[-1][0], _append(out, block(pending))))
-    metaindex = _append(out, block([]))
-    handles = metaindex + _append(out, block(index))
+    return _finished(out, index)
+
+
+def table_of_block(data: bytes, compression: int = 0, metaindex: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """An SSTable of one block whose bytes are given, its checksum right whatever they are."""
+    out = bytearray()
+    return _finished(out, [(b"", _append(out, data, compression))], metaindex)
+
+
+def table_of_handle(handle: bytes) -> bytes:
+    """An SSTable whose index names one block by `handle`."""
+    return _finished(bytearray(), [(b"", handle)])
+
+
+def _finished(out: bytearray, index: list[tuple[bytes, bytes]], metaindex: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    handles = _append(out, block(metaindex)) + _append(out, block(index))
     return bytes(out) + handles.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
 
 
@@ -105,10 +140,11 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _append(out: bytearray, data: bytes) -> bytes:
+def _append(out: bytearray, data: bytes, compression: int = 0) -> bytes:
     """Add a block with its trailer; its handle."""
     offset = len(out)
-    out += data + b"\0" + struct.pack("<I", masked(google_crc32c.value(data + b"\0")))
+    out += data + bytes([compression])
+    out += struct.pack("<I", masked(google_crc32c.value(bytes(out[offset:]))))
     return varint(offset) + varint(len(data))
 
 

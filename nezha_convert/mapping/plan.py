@@ -11,8 +11,6 @@ from ..tensors import TensorEntry
 from .rules import MAX_LAYERS, Drop, Op, Table, Tie, layer_of, numbered, pattern_of
 from .tables import ENCODER, POOLER, TARGETS, TIES, Head
 
-TRAINING, UNUSED, TIED = "training state", "not in this head", "tied"
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -49,7 +47,7 @@ class Plan:
     """Every source name used once or dropped for a reason, every target filled once; or the list of what is wrong.
 
     Attributes:
-        steps: what is written, in the source's order.
+        steps: what is written.
         dropped: what is not.
         tied: targets that share another target's values and are not written.
         missing: targets that nothing fills.
@@ -115,7 +113,6 @@ def make_plan(
     """
     plan = Plan()
     layers = config["num_hidden_layers"]
-    parts = {rule: part for part in TARGETS for rule in TARGETS[part]}
     symbols = {target: dims for part in head.parts for target, dims in TARGETS[part].items()}
     wanted = dict.fromkeys(numbered(symbols, min(layers, MAX_LAYERS)))  # a config may claim billions
     ties = [] if untied else [tie for tie in TIES if tie.target in wanted]
@@ -132,15 +129,17 @@ def make_plan(
                 plan.dropped.append(Dropped(name, entry.nbytes, "not part of the encoder"))
             else:
                 plan.unmatched.append(name)
-        elif (part := parts[pattern_of(found[1].target)]) not in head.parts:
-            plan.dropped.append(Dropped(name, entry.nbytes, f"the {head.name} model has no {part}"))
-        elif tie := next((tie for tie in ties if tie.target == found[1].target), None):
-            plan.dropped.append(Dropped(name, entry.nbytes, f"equal to {tie.of}, to which it is tied"))
-        elif found[1].target not in wanted:
-            beyond[name] = found[1].target
+        elif found[0] not in head.parts:
+            plan.dropped.append(Dropped(name, entry.nbytes, f"the {head.name} model has no {found[0]}"))
         else:
-            filled.setdefault(found[1].target, []).append(entry)
-            ops[found[1].target] = found[1].op
+            target, op = found[1].target, found[1].op
+            if tie := next((tie for tie in ties if tie.target == target), None):
+                plan.dropped.append(Dropped(name, entry.nbytes, f"equal to {tie.of}, to which it is tied"))
+            elif target not in wanted:
+                beyond[name] = target
+            else:
+                filled.setdefault(target, []).append(entry)
+                ops[target] = op
 
     plan.tied = ties
     if untied:
@@ -187,16 +186,16 @@ def _steps(
     for target, sources in filled.items():
         dims = symbols[pattern_of(target)]
         expected = tuple(config[dim] if isinstance(dim, str) else dim for dim in dims)
-        for entry in sources[:1]:
-            found = entry.shape[::-1] if ops[target] is Op.TRANSPOSE else entry.shape
-            if len(found) == len(dims):
-                for dim, size in zip(dims, found, strict=True):
-                    if isinstance(dim, str):
-                        votes.setdefault(dim, Counter())[size] += 1
-            if found == expected:
-                plan.steps.append(Step(entry, target, ops[target], expected))
-            else:
-                mismatched.append(Mismatch(entry.name, target, found, expected))
+        entry = sources[0]  # of several, all are reported as a collision
+        found = entry.shape[::-1] if ops[target] is Op.TRANSPOSE else entry.shape
+        if len(found) == len(dims):
+            for dim, size in zip(dims, found, strict=True):
+                if isinstance(dim, str):
+                    votes.setdefault(dim, Counter())[size] += 1
+        if found == expected:
+            plan.steps.append(Step(entry, target, ops[target], expected))
+        else:
+            mismatched.append(Mismatch(entry.name, target, found, expected))
     told = {}
     for dim, counts in votes.items():
         (size, count), *others = counts.most_common()
@@ -207,4 +206,3 @@ def _steps(
         dims = symbols[pattern_of(m.target)]
         if m.found != tuple(told.get(dim, config[dim]) if isinstance(dim, str) else dim for dim in dims):
             plan.mismatched.append(m)
-    plan.steps.sort(key=lambda step: step.entry.position)

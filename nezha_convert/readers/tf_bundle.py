@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -87,14 +88,15 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
             f"{index}: not a sound TensorFlow checkpoint index: {error}",
             hint="Copy the checkpoint again from where it came from; a download cut short is the usual cause.",
         ) from error
-    files = tuple(prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards))
-    missing = [file.name for file in files if not file.is_file()]
+    names = (f"{prefix.name}.data-{i:05d}-of-{shards:05d}" for i in range(shards))
+    missing = list(islice((name for name in names if not prefix.with_name(name).is_file()), 4))
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        more = " and more" if len(missing) > 3 else ""
         raise CheckpointError(
             f"{prefix.parent}: the index names {shards} data file(s), but {', '.join(missing[:3])}{more} is not there",
             hint="Copy the missing data file beside the index.",
         )
+    files = tuple(prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards))
     sizes = [file.stat().st_size for file in files]
     return (index, *files), {name: _tensor(name, slot, files[slot.shard], sizes) for name, slot in slots.items()}
 

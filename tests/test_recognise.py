@@ -1,0 +1,238 @@
+"""What a checkpoint is, by its tensors: every fixture is told, foreign models are refused, and doubt is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nezha_convert.config import architecture_of
+from nezha_convert.errors import MappingError, UsageError
+from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
+from nezha_convert.mapping.tables import HEADS, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
+from nezha_convert.readers import open_checkpoint
+from nezha_convert.tensors import TensorEntry
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+TWO = ("sequence-classification", "token-classification")
+EXPECTED = {
+    "huawei-tf-classifier": (HUAWEI_TF, TWO),
+    "huawei-tf-ner": (HUAWEI_TF, TWO),
+    "huawei-tf-pretraining": (HUAWEI_TF, ("pretraining",)),
+    "huawei-tf-squad": (HUAWEI_TF, ("question-answering",)),
+    "huawei-torch-classifier": (HUAWEI_TORCH, ("sequence-classification",)),
+    "huawei-torch-mlm-rel127": (HUAWEI_TORCH, ("masked-lm",)),
+    "huawei-torch-multiple-choice": (HUAWEI_TORCH, ("multiple-choice",)),
+    "huawei-torch-pretraining": (HUAWEI_TORCH, ("pretraining",)),
+    "huawei-torch-qa": (HUAWEI_TORCH, ("question-answering",)),
+    "transformers-4.40.2-encoder": (TRANSFORMERS_BASE, ("encoder",)),
+} | {f"transformers-4.40.2-{head}": (TRANSFORMERS, (head,)) for head in HEADS if head != "encoder"}
+
+
+def no_data(limit: int) -> Iterator[np.ndarray]:
+    raise AssertionError("recognising reads no tensor")
+
+
+def entries(*names: str, **shapes: tuple[int, ...]) -> dict[str, TensorEntry]:
+    return {name: TensorEntry(name, "float32", shapes.get(name, (4, 4)), 64, no_data) for name in names}
+
+
+def classifier(shape: tuple[int, ...], *others: str) -> dict[str, TensorEntry]:
+    found = entries("bert.embeddings.word_embeddings.weight", "classifier.weight", "classifier.bias", *others)
+    for name, size in (("classifier.weight", shape), ("classifier.bias", shape[:1])):
+        found[name] = TensorEntry(name, "float32", size, 64, no_data)
+    return found
+
+
+POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+
+
+def test_every_fixture_is_expected() -> None:
+    folders = {path.name for path in FIXTURES.iterdir() if path.is_dir()}
+    assert folders - {"tokenization"} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("fixture", EXPECTED)
+@pytest.mark.parametrize("with_config", [True, False])
+def test_the_family_and_the_heads_of_every_fixture(fixture: str, with_config: bool) -> None:
+    checkpoint = open_checkpoint(FIXTURES / fixture)
+    assert checkpoint.config
+    table, heads = EXPECTED[fixture]
+    raw = json.loads(checkpoint.config.read_text("utf-8")) if with_config else {}
+    assert family_of(checkpoint.entries) is table
+    inference = infer_head(table, checkpoint.entries, architecture_of(raw))
+    assert inference.heads == heads
+    assert inference.reason
+    assert foreign(checkpoint.entries) is None
+
+
+# Families
+
+
+@pytest.mark.parametrize(
+    "name, table",
+    [
+        ("bert/embeddings/word_embeddings", HUAWEI_TF),
+        ("bert.embeddings.word_embeddings.weight", HUAWEI_TORCH),
+        ("module.bert.embeddings.word_embeddings.weight", HUAWEI_TORCH),
+        ("nezha.embeddings.word_embeddings.weight", TRANSFORMERS),
+        ("module.nezha.embeddings.word_embeddings.weight", TRANSFORMERS),
+        ("embeddings.word_embeddings.weight", TRANSFORMERS_BASE),
+        ("module.embeddings.word_embeddings.weight", TRANSFORMERS_BASE),
+    ],
+)
+def test_the_word_embeddings_name_is_the_family(name: str, table: object) -> None:
+    assert family_of(entries("something.else", name)) is table
+
+
+def test_unknown_names_are_refused_with_what_was_expected_and_found() -> None:
+    with pytest.raises(MappingError) as caught:
+        family_of(entries(*(f"gpt.h.{i}.weight" for i in range(9))))
+    message = str(caught.value)
+    assert "bert/embeddings/word_embeddings" in message
+    assert "nezha.embeddings.word_embeddings.weight" in message
+    assert "gpt.h.0.weight, gpt.h.1.weight, gpt.h.2.weight, gpt.h.3.weight, gpt.h.4.weight, ..." in message
+    assert "inspect" in caught.value.hint
+
+
+def test_a_checkpoint_of_nothing_is_refused() -> None:
+    with pytest.raises(MappingError, match="found no tensor at all"):
+        family_of({})
+
+
+def test_optimizer_slots_alone_are_no_family() -> None:
+    with pytest.raises(MappingError):
+        family_of(entries("bert/embeddings/word_embeddings/adam_m"))
+
+
+# Foreign models
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert/embeddings/position_embeddings",
+        "bert.embeddings.position_embeddings.weight",
+        "embeddings.position_embeddings.weight",
+    ],
+)
+def test_absolute_positions_are_a_plain_bert(name: str) -> None:
+    model = foreign(entries("bert/embeddings/word_embeddings", name))
+    assert model is not None
+    assert "plain BERT" in model.message
+    assert not model.encoder_converts
+
+
+def test_the_joint_lstm_model_is_known_and_its_encoder_converts() -> None:
+    model = foreign(entries("bert.embeddings.word_embeddings.weight", "lstm.weight_ih_l0", "slot_classifier.weight"))
+    assert model is not None
+    assert "BertForJointLSTM" in model.message
+    assert "--head encoder" in model.hint
+    assert model.encoder_converts
+
+
+@pytest.mark.parametrize("name", ["bert.embeddings.position_ids", "bert/embeddings/word_embeddings", "lstm.weight"])
+def test_other_names_are_not_foreign(name: str) -> None:
+    assert foreign(entries(name)) is None
+
+
+# Heads
+
+
+def test_a_root_classifier_of_tensorflow_is_two_heads_whatever_the_config_names() -> None:
+    found = entries("bert/embeddings/word_embeddings", "bert/pooler/dense/kernel", "output_weights", "output_bias")
+    inference = infer_head(HUAWEI_TF, found, "NezhaForTokenClassification")
+    assert inference.heads == TWO
+    assert "output_weights" in inference.reason
+    assert "run_classifier_ner.py" in inference.reason
+
+
+def test_slots_of_a_classifier_are_no_classifier() -> None:
+    assert infer_head(HUAWEI_TF, entries("output_weights/adam_m")).heads == ("encoder",)
+
+
+@pytest.mark.parametrize(
+    "architecture, head",
+    [
+        ("NezhaForTokenClassification", "token-classification"),
+        ("NeZhaForTokenClassification", "token-classification"),
+        ("NEZHAForTokenClassification", "token-classification"),
+        ("BertForTokenClassification", "token-classification"),
+        ("NezhaForMultipleChoice", "multiple-choice"),
+        ("BertForMultipleChoice", "multiple-choice"),
+        ("NeZhaForSequenceClassification", "sequence-classification"),
+        ("BertForSequenceClassification", "sequence-classification"),
+        ("NezhaForMaskedLM", "sequence-classification"),
+        ("SomethingElse", "sequence-classification"),
+        ("", "sequence-classification"),
+        (None, "sequence-classification"),
+    ],
+)
+def test_the_configs_class_however_spelt_decides_between_classifiers(architecture: str | None, head: str) -> None:
+    assert infer_head(HUAWEI_TORCH, classifier((5, 4), *POOLER), architecture).heads == (head,)
+
+
+def test_a_classifier_of_one_row_is_multiple_choice_unless_the_config_names_a_regression() -> None:
+    found = classifier((1, 4), *POOLER)
+    assert infer_head(HUAWEI_TORCH, found).heads == ("multiple-choice",)
+    assert infer_head(HUAWEI_TORCH, found, "NezhaForSequenceClassification").heads == ("sequence-classification",)
+
+
+def test_a_classifier_without_a_pooler_is_of_tokens() -> None:
+    assert infer_head(HUAWEI_TORCH, classifier((5, 4))).heads == ("token-classification",)
+    assert infer_head(HUAWEI_TORCH, classifier((1, 4))).heads == ("token-classification",)
+
+
+def test_a_wrapped_classifier_is_one() -> None:
+    found = {f"module.{name}": entry for name, entry in classifier((1, 4), *POOLER).items()}
+    assert infer_head(HUAWEI_TORCH, found).heads == ("multiple-choice",)
+
+
+def test_a_classifier_with_a_bias_alone_is_still_told() -> None:
+    found = classifier((5, 4), *POOLER)
+    del found["classifier.weight"]
+    assert infer_head(HUAWEI_TORCH, found).heads == ("sequence-classification",)
+
+
+@pytest.mark.parametrize(
+    "names, head",
+    [
+        (("cls.predictions.bias", "cls.seq_relationship.bias"), "pretraining"),
+        (("cls.predictions.bias",), "masked-lm"),
+        (("cls.seq_relationship.bias",), "next-sentence-prediction"),
+        (("qa_outputs.bias",), "question-answering"),
+        (POOLER, "encoder"),
+        ((), "encoder"),
+        (("lm_head.weight", "unknown"), "encoder"),
+    ],
+)
+def test_the_parts_that_are_there_say_the_head(names: tuple[str, ...], head: str) -> None:
+    assert infer_head(HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", *names)).heads == (head,)
+
+
+# Choosing
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_asked_for_is_taken_whatever_is_inferred(name: str) -> None:
+    assert choose_head(name, Inference(TWO, "")) is HEADS[name]
+    assert choose_head(name, Inference(("encoder",), "")) is HEADS[name]
+
+
+def test_the_only_head_that_fits_is_taken() -> None:
+    assert choose_head(None, Inference(("masked-lm",), "")) is HEADS["masked-lm"]
+
+
+def test_of_two_heads_none_is_guessed_and_both_are_named() -> None:
+    with pytest.raises(UsageError, match="do not say which head this is: because") as caught:
+        choose_head(None, Inference(TWO, "because"))
+    assert "--head sequence-classification or --head token-classification" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "bert", "Encoder"])
+def test_an_unknown_head_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UsageError, match=r"no such head; expected one of encoder, pretraining"):
+        choose_head(name, Inference(("encoder",), ""))
