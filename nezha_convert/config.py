@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import CheckpointError, MappingError, UsageError
 from .mapping.rules import Table, layer_of
-from .mapping.tables import CLASSIFIER, HEADS, HUAWEI_TF, HUAWEI_TORCH, Head
+from .mapping.tables import CLASSIFIER, HEADS, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, Head
 from .tensors import TensorEntry
 
 AUTO_MAP = {
@@ -20,9 +20,16 @@ AUTO_MAP = {
 }
 """Where transformers finds each class in the folder's own files, with trust_remote_code=True."""
 
+ACTIVATIONS = (
+    *("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python", "gelu_10", "gelu_accurate", "quick_gelu"),
+    *("relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "mish", "laplace", "sigmoid", "tanh", "linear"),
+)
+"""transformers' names of activations, the same from 4.52 to 5.23."""
+
 _ACTIVATIONS = {
     HUAWEI_TF.name: {"gelu": "gelu_pytorch_tanh", "relu": "relu", "tanh": "tanh", "linear": "linear"},
     HUAWEI_TORCH.name: {"gelu": "gelu", "relu": "relu", "swish": "silu"},
+    TRANSFORMERS.name: {name: name for name in ACTIVATIONS},
 }
 """The originals' names by transformers' (NEZHA-TensorFlow/modeling.py get_activation, NEZHA-PyTorch ACT2FN)."""
 
@@ -31,14 +38,10 @@ _GELU = {
     HUAWEI_TORCH.name: 'Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
 }
 
-ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu", "tanh", "linear")
-"""transformers' names of what a NEZHA may have been trained with."""
-
 LABELLED = ("sequence-classification", "token-classification")
 """The heads whose classifier's rows have names."""
 
 _DEFAULTS: dict[str, tuple[Any, str]] = {
-    "hidden_act": ("gelu", "the originals' default"),
     "hidden_dropout_prob": (0.1, "the originals' default"),
     "attention_probs_dropout_prob": (0.1, "the originals' default"),
     "initializer_range": (0.02, "the originals' default"),
@@ -167,6 +170,9 @@ class ConfigBuilder:
         for name in _CARRIED:
             if name in self.raw:
                 self.fields[name] = self.raw[name]
+        padding = self.fields.get("pad_token_id")
+        if padding is not None and not (isinstance(padding, int) and 0 <= padding < self.fields["vocab_size"]):
+            raise MappingError(f"config: pad_token_id is {padding!r}, expected an id below {self.fields['vocab_size']}")
         self.fields["tie_word_embeddings"] = not untied
         self._relative()
 
@@ -229,7 +235,7 @@ class ConfigBuilder:
                 raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
             self.decide("max_relative_position", max_relative_position, "asked for on the command line")
         for name, (default, reason) in _DEFAULTS.items():
-            if name in self.fields or name == "hidden_act":
+            if name in self.fields:
                 continue
             if name in self.raw:
                 self.fields[name] = self._checked(name, type(default), self.raw[name])
@@ -249,27 +255,27 @@ class ConfigBuilder:
 
     def _activation(self, asked: str | None) -> None:
         if asked is not None:
+            if asked not in ACTIVATIONS:
+                raise UsageError(f"--activation {asked}: expected one of {', '.join(ACTIVATIONS)}")
             self.decide("hidden_act", asked, "asked for on the command line")
             return
-        known = _ACTIVATIONS.get(self.table.name)
-        default, why = _DEFAULTS["hidden_act"]
-        named = self.raw.get("hidden_act", default)
-        if known is None and "hidden_act" not in self.raw:
-            self.decide("hidden_act", default, f"the config does not say: {why}")
-            return
-        if known is None and isinstance(named, str):
-            self.fields["hidden_act"] = named
-            return
-        known = known or {}
+        known = _ACTIVATIONS[self.table.name]
+        named = self.raw.get("hidden_act", "gelu")
         key = named.lower() if isinstance(named, str) and self.table is HUAWEI_TF else named
         if not isinstance(key, str) or key not in known:
             raise MappingError(
-                f"config: hidden_act is {named!r}, which {self.table.title} does not have; expected "
-                f"{'one of ' + ', '.join(known) if known else 'a name'}",
+                f"config: hidden_act is {named!r}, which {self.table.title} does not have; expected one of "
+                f"{', '.join(known)}",
                 hint="If the model was trained by other code, say what it computes: --activation NAME",
             )
-        reason = _GELU[self.table.name] if key == "gelu" else f"{self.table.title} calls it {named!r}"
-        self.decide("hidden_act", known[key], reason)
+        reasons = [] if "hidden_act" in self.raw else ["the config does not say: GELU is the originals' default"]
+        if key == "gelu" and self.table.name in _GELU:
+            reasons.append(_GELU[self.table.name])
+        elif self.table.name in _GELU:
+            reasons.append(f"{self.table.title} calls it {named!r}")
+        self.fields["hidden_act"] = known[key]
+        if reasons:
+            self.decide("hidden_act", known[key], "; ".join(reasons))
 
     def _dropout(self) -> None:
         if "classifier_dropout" in self.raw:
