@@ -1,4 +1,9 @@
-"""NEZHA-size TensorFlow checkpoints with random weights, for the benchmarks."""
+"""NEZHA-size TensorFlow checkpoints with random weights, for the benchmarks.
+
+    python benchmarks/checkpoints.py FOLDER base|large|base+lamb|large+lamb
+
+Prints the bundle's prefix; what is there already is kept.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +41,15 @@ SIZES = {
 }
 
 
-def write_checkpoint(folder: Path, size: str, lamb: bool = False) -> Path:
-    """Write a pre-training checkpoint of `size`, with LAMB's slots if asked; the bundle's prefix."""
+def write_checkpoint(folder: Path, size: str) -> Path:
+    """Write a pre-training checkpoint of `size`, with LAMB's slots if it says so; the bundle's prefix."""
+    size, _, lamb = size.partition("+")
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / "model.ckpt-1"
     config = SIZES[size] | {"hidden_act": "gelu", "use_relative_position": True}
     (folder / "bert_config.json").write_text(json.dumps(config))
     if not Path(f"{prefix}.index").exists():
-        write_bundle(prefix, _tensors(SIZES[size], lamb))
+        write_bundle(prefix, _tensors(SIZES[size], bool(lamb)))
     return prefix
 
 
@@ -60,3 +66,7 @@ def _tensors(sizes: dict[str, int], lamb: bool) -> Iterator[tuple[str, np.ndarra
             for name in numbered([source], sizes["num_hidden_layers"]):
                 for slot in ("", "/lamb_m", "/lamb_v") if lamb else ("",):
                     yield name + slot, random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
+
+
+if __name__ == "__main__":
+    print(write_checkpoint(Path(sys.argv[1]), sys.argv[2]))

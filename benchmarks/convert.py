@@ -21,18 +21,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
-
-import numpy as np
-from checkpoints import write_checkpoint
 
 HERE = Path(__file__).parent
 
 PEER = """
 import runpy, sys, torch
 from unittest.mock import MagicMock
-sys.modules.update(dict.fromkeys(("boto3", "botocore", "botocore.exceptions", "requests", "tqdm"), MagicMock()))  # never called
+# For downloads, which a local conversion never does.
+sys.modules.update(dict.fromkeys(("boto3", "botocore", "botocore.exceptions", "requests", "tqdm"), MagicMock()))
 torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor
 sys.path.insert(0, sys.argv[1])
 sys.argv[:2] = [sys.argv[1] + "/convert_tf_checkpoint_to_pytorch.py"]
@@ -51,6 +50,8 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="a clone of huawei-noah/Pretrained-Language-Model")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python with tensorflow and torch")
     options = parser.parse_args()
+    if options.pairs < 2:
+        parser.error("--pairs: quartiles need at least 2")
     with tempfile.TemporaryDirectory(prefix="nezha-bench-") as temporary:
         folder = options.folder or Path(temporary)
         rows = [row for size in options.sizes for row in measure(folder, size, options)]
@@ -61,7 +62,9 @@ def main() -> None:
 
 def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
     """The table's rows for one checkpoint."""
-    prefix = write_checkpoint(folder / size, size.removesuffix("+lamb"), lamb=size.endswith("+lamb"))
+    # In a process of its own: a child's peak memory counts from its parent's, so this one stays small.
+    made = [sys.executable, str(HERE / "checkpoints.py"), str(folder / size), size]
+    prefix = Path(subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip())
     data = Path(f"{prefix}.data-00000-of-00001")
     copy, output = folder / "copy", folder / "output"
     commands: dict[str, Callable[[], list[str]]] = {
@@ -126,7 +129,7 @@ def _head(pairs: int) -> list[str]:
         "",
         f"`python benchmarks/convert.py`, {pairs} interleaved rounds, page cache warm, whole processes. "
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}.",
+        f"NumPy {version('numpy')}.",
         "",
         "| checkpoint | command | seconds, median (quartiles) | ours / this | peak MiB |",
         "|---|---|---|---|---|",
