@@ -1,7 +1,7 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect` and `convert`. Importing this package loads neither torch,
-transformers nor tensorflow; a conversion from TensorFlow never does.
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull` and `repair`. Importing
+this package loads neither torch, transformers nor tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -9,33 +9,55 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .errors import CheckpointError, MappingError, NezhaConvertError, OutputError, UsageError
+from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from .conversion import convert, inspect
+    from .hub import Pulled, Pushed, pull
+    from .parity.compare import verify
+    from .parity.report import ParityReport
     from .readers import open_checkpoint
+    from .repairs import Repair, repair
     from .report import Inspection, Report
+    from .upload import push
 
 _LAZY = {
     "convert": "conversion",
     "inspect": "conversion",
     "open_checkpoint": "readers",
+    "pull": "hub",
+    "push": "upload",
+    "repair": "repairs",
+    "verify": "parity.compare",
     "Inspection": "report",
+    "ParityReport": "parity.report",
+    "Pulled": "hub",
+    "Pushed": "hub",
+    "Repair": "repairs",
     "Report": "report",
 }
 
 __all__ = [
     "CheckpointError",
+    "HubError",
     "Inspection",
     "MappingError",
     "NezhaConvertError",
     "OutputError",
+    "ParityReport",
+    "Pulled",
+    "Pushed",
+    "Repair",
     "Report",
     "UsageError",
     "__version__",
     "convert",
     "inspect",
     "open_checkpoint",
+    "pull",
+    "push",
+    "repair",
+    "verify",
 ]
 
 

@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 
 import click
 
-from . import conversion
+from . import conversion, hub, repairs, upload
 from ._version import __version__
+from .card import LICENSES
 from .config import ACTIVATIONS
 from .console import Console
 from .errors import NezhaConvertError, UsageError
 from .mapping.tables import HEADS
+from .parity import compare, html, junit
 from .readers import open_checkpoint
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -46,15 +48,17 @@ def cli() -> None:
     """Convert Huawei's NEZHA checkpoints to folders that today's transformers loads, with the same outputs.
 
     SOURCE is a folder, a TensorFlow prefix (model.ckpt-12345), or any one file of a checkpoint: .index, .data-*, .bin,
-    .pt, .pth, .safetensors.
+    .pt, .pth, .safetensors; or an address of the Hub, hf://owner/name[@revision], which is downloaded and cached.
 
     \b
     Examples:
       nezha-convert inspect NEZHA-Base/
       nezha-convert convert NEZHA-Base/ nezha-base/
+      nezha-convert verify NEZHA-Base/ nezha-base/
+      nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
 
-    Exit codes: 0 done, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot be written,
-    130 interrupted.
+    Exit codes: 0 done, 1 parity failed, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot
+    be written, 6 the Hub refused or failed, 130 interrupted.
     """
 
 
@@ -77,7 +81,7 @@ def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> N
       nezha-convert inspect pytorch_model.bin --json
     """
     found = conversion.inspect(source, config=config)
-    entries = open_checkpoint(source).entries.values() if tensors else None
+    entries = open_checkpoint(hub.local_source(source)[0]).entries.values() if tensors else None
     Console(as_json).inspection(found, entries)
 
 
@@ -125,6 +129,142 @@ def convert(source: str, output: Path, as_json: bool, **options: Any) -> None:
     with console.progress(f"converting {Path(source).name}") as (started, progress):
         report = conversion.convert(source, output, started=started, progress=progress, **options)
     console.report(report)
+
+
+_file = click.Path(dir_okay=False, path_type=Path)
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("output", type=click.Path(path_type=Path))
+@_config_option
+@click.option("--vocab", type=_EXISTING, help="vocab.txt, if it is not beside the weights.")
+@click.option("--texts", type=_EXISTING, help="Compare on these texts too: one a line, a tab parts a pair.")
+@click.option(
+    "--original",
+    metavar="CLONE",
+    help="Run the original program too: a clone of Huawei's repository, or transformers==4.40.2.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, min_open=True),
+    help="Largest error, as a part of each tensor's range; the element type's own otherwise.",
+)
+@click.option("--junit", "junit_file", type=_file, help="Write the outcome for a CI service.")
+@click.option("--html", "html_file", type=_file, help="Write the outcome as a page to look at.")
+@click.option("--no-record", "record", flag_value=False, default=True, help="Leave OUTPUT's conversion.json as it is.")
+@_json_option
+def verify(
+    source: str,
+    output: Path,
+    junit_file: Path | None,
+    html_file: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Prove that OUTPUT computes what SOURCE computes, layer by layer; exit with 1 if it does not.
+
+    The converted model is compared with an independent computation in float64 that reads SOURCE itself. The outcome
+    goes into OUTPUT's conversion.json.
+
+    \b
+    Examples:
+      nezha-convert verify NEZHA-Base/ nezha-base/
+      nezha-convert verify NEZHA-Base/ nezha-base/ --html parity.html --texts reviews.txt
+      nezha-convert verify NEZHA-Base/ nezha-base/ --original Pretrained-Language-Model/ --junit parity.xml
+    """
+    console = Console(as_json)
+    if html_file:
+        html.check_html()
+    with console.steps() as progress:
+        report = compare.verify(source, output, progress=progress, **options)
+    if junit_file:
+        junit.write_junit(report, junit_file)
+    if html_file:
+        html.write_html(report, html_file)
+    console.parity(report)
+    if not report.passed:
+        raise click.exceptions.Exit(1)
+
+
+_token_option = click.option(
+    "--token", help="The Hub's token. HF_TOKEN or `hf auth login` are better: others may see a command line."
+)
+_endpoint_option = click.option(
+    "--endpoint", metavar="URL", help="Another server than the public Hub; also HF_ENDPOINT."
+)
+
+
+@cli.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("repo_id", metavar="OWNER/NAME")
+@click.option("--license", metavar="ID", help="What holds for the weights, as the Hub spells it: apache-2.0, mit, ...")
+@click.option("--private", is_flag=True, help="Create a private repository; one that exists must be private.")
+@click.option("--revision", metavar="BRANCH", help="A branch that exists, instead of main.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch.")
+@click.option("--message", metavar="TEXT", help="The commit's first line.")
+@click.option("--no-card", "card", flag_value=False, default=True, help="Leave the repository's README.md as it is.")
+@click.option("--force", is_flag=True, help="Push a folder that is not proved; its card says so.")
+@click.option("--dry-run", is_flag=True, help="Show the files and the card, offline.")
+@_token_option
+@_endpoint_option
+@_json_option
+def push(output: Path, repo_id: str, license: str | None, as_json: bool, **options: Any) -> None:
+    """Push the verified folder OUTPUT to the Hub in one commit, with its card. What is there already is not sent again.
+
+    \b
+    Examples:
+      nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
+      nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0 --dry-run
+      nezha-convert push nezha-base/ owner/nezha-base --license mit --private --create-pr --message "Smaller shards"
+    """
+    console = Console(as_json)
+    if license is None and options["card"] and console.asks:
+        license = click.prompt("License of these weights", type=click.Choice(LICENSES), show_choices=False, err=True)
+    console.pushed(upload.push(output, repo_id, license=license, bars=console.bars, **options))
+
+
+@cli.command()
+@click.argument("address", metavar="hf://OWNER/NAME[@REVISION]")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@_token_option
+@_endpoint_option
+@_json_option
+def pull(address: str, folder: Path | None, token: str | None, endpoint: str | None, as_json: bool) -> None:
+    """Download a model from the Hub: one kind of weights and what belongs to them, into the cache or to FOLDER.
+
+    \b
+    Examples:
+      nezha-convert pull hf://owner/nezha-base
+      nezha-convert pull hf://owner/nezha-base@refs/pr/1 nezha-base/
+    """
+    console = Console(as_json)
+    console.pulled(hub.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("output", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--create-pr", is_flag=True, help="Open a pull request with the repaired files at SOURCE, hf://owner/name."
+)
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
+@_token_option
+@_endpoint_option
+@_json_option
+def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> None:
+    """Say what is wrong with the copy SOURCE, and repair it into OUTPUT or by a pull request. A good one is left alone.
+
+    \b
+    Examples:
+      nezha-convert repair hf://owner/name
+      nezha-convert repair hf://owner/name repaired/
+      nezha-convert repair hf://owner/name --create-pr
+    """
+    console = Console(as_json)
+    with console.progress(f"repairing {Path(source).name}") as (started, progress):
+        done = repairs.repair(source, output, bars=console.bars, started=started, progress=progress, **options)
+    console.repaired(done)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

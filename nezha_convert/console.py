@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .config import Decision
 from .errors import NezhaConvertError
+from .hub import Pulled, Pushed
 from .mapping.plan import Dropped
+from .parity.report import Comparison, ParityReport
+from .repairs import Repair
 from .report import Inspection, Report
 from .tensors import TensorEntry
 from .writer import Progress
@@ -81,6 +84,106 @@ class Console:
             rows.append(("time", f"{report.seconds:.1f} s"))
         self._table(rows)
 
+    def parity(self, report: ParityReport) -> None:
+        """What `verify` found."""
+        if self.as_json:
+            self._document(report.to_dict())
+            return
+        for comparison in report.comparisons:
+            self._comparison(comparison)
+        tokenizer = report.tokenizer
+        compared = f"{tokenizer.texts} texts against {tokenizer.reference}" if tokenizer else "none in the output"
+        rows = [
+            ("output", f"{report.output}: {report.architecture} in {report.dtype}, from {report.source}"),
+            ("inputs", ", ".join(f"{case.name} {list(case.shape)}" for case in report.cases)),
+            ("tokenizer", f"{compared}{f', {len(tokenizer.differing)} differ' if tokenizer else ''}"),
+            *(("warning", warning) for warning in report.warnings),
+            *(("problem", failure) for failure in report.failures),
+            ("time", f"{report.seconds:.1f} s"),
+            ("verdict", "passed" if report.passed else "FAILED"),
+        ]
+        self._table(rows)
+
+    def _comparison(self, comparison: Comparison) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        title = f"in {comparison.arithmetic}, against {comparison.reference}; allowed: {comparison.tolerance:g}"
+        table = Table(box=None, title=title, title_justify="left", pad_edge=False, padding=(0, 2, 0, 0))
+        for heading in ("tensor", "max error", "of range", "cosine", "argmax", "peak"):
+            table.add_column(heading, no_wrap=True, justify="left" if heading in ("tensor", "peak") else "right")
+        for tensor in comparison.tensors:
+            errors = (tensor.max_error, tensor.relative_error, tensor.cosine_distance)
+            numbers = (*(f"{error:.1e}" for error in errors), f"{tensor.argmax_agreement:.1%}", str(tensor.peak))
+            row = (Text(cell) for cell in (tensor.name, *numbers))
+            table.add_row(*row, style="" if tensor.passed else "red")
+        self._show(table)
+        print()
+
+    @property
+    def bars(self) -> bool:
+        """Whether a person is there to watch bars."""
+        return not self.as_json and sys.stderr.isatty()
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is there to be asked."""
+        return self.bars and sys.stdin.isatty()
+
+    def pushed(self, pushed: Pushed) -> None:
+        """What `push` did, or would do."""
+        if self.as_json:
+            self._document(pushed.to_dict())
+            return
+        rows = [(file.state, f"{file.name} ({size(file.nbytes)})") for file in pushed.files]
+        rows += [("left out", f"{name}: not of the conversion") for name in pushed.left_out]
+        rows += [("warning", doubt) for doubt in pushed.doubts]
+        if pushed.dry_run:
+            what = "nothing was sent; its card would be:" if pushed.card else "nothing was sent"
+            rows.append((pushed.repo_id, what))
+        else:
+            rows += self._outcome(pushed)
+        self._table(rows)
+        if pushed.dry_run and pushed.card:
+            print(f"\n{pushed.card}", end="")
+
+    def _outcome(self, pushed: Pushed) -> list[tuple[str, str]]:
+        created = [("created", pushed.url)] if pushed.created else []
+        if pushed.pull_request:
+            return [*created, ("pull request", pushed.pull_request)]
+        return [
+            *created,
+            ("commit", f"{pushed.url}/commit/{pushed.commit}" if pushed.commit else "none: nothing changed"),
+        ]
+
+    def pulled(self, pulled: Pulled) -> None:
+        """What `pull` downloaded."""
+        if self.as_json:
+            self._document(pulled.to_dict())
+            return
+        rows = [("file", f"{name} ({size(nbytes)})") for name, nbytes in pulled.files]
+        rows += [("address", str(pulled.address)), ("folder", str(pulled.folder))]
+        self._table([*rows, ("next", f"nezha-convert inspect {pulled.folder}")])
+
+    def repaired(self, repair: Repair) -> None:
+        """What `repair` found and did."""
+        if self.as_json:
+            self._document(repair.to_dict())
+            return
+        rows = [("source", repair.source)]
+        for fault in repair.faults:
+            rows += [("problem", f"{fault.kind}: {fault.found}"), ("repair", fault.repair)]
+        if not repair.faults:
+            rows.append(("verdict", "nothing is wrong with it; it was left alone"))
+        if repair.report:
+            rows.append(("output", f"{repair.report.output}: every tensor read back and equal bit by bit"))
+        if repair.pushed:
+            rows += self._outcome(repair.pushed)
+        if repair.faults and not (repair.report or repair.pushed):
+            hint = f"nezha-convert repair {repair.source} "
+            rows.append(("next", hint + ("OUTPUT, or --create-pr" if repair.source.startswith("hf://") else "OUTPUT")))
+        self._table(rows)
+
     def error(self, error: NezhaConvertError) -> None:
         """An error and what to do next."""
         if self.as_json:
@@ -119,12 +222,26 @@ class Console:
             task = bar.add_task(title, total=None)
             yield (lambda nbytes: bar.update(task, total=nbytes)), (lambda nbytes: bar.update(task, advance=nbytes))
 
+    @contextmanager
+    def steps(self) -> Iterator[Callable[[int, int, str], None]]:
+        """progress(done, steps, what): a bar over steps on a terminal, silence elsewhere."""
+        if self.as_json or not sys.stderr.isatty():
+            yield lambda done, steps, what: None
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Bar(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+            task = bar.add_task("hashing, loading", total=None)
+            yield lambda done, steps, what: bar.update(task, completed=done, total=steps, description=what)
+
     def _document(self, content: dict[str, Any]) -> None:
         json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
         print()
 
     def _table(self, rows: Iterable[tuple[str, str]]) -> None:
-        from rich.console import Console as RichConsole
         from rich.table import Table
         from rich.text import Text
 
@@ -132,8 +249,13 @@ class Console:
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for label, text in rows:
-            style = {"problem": "red", "next": "green"}.get(label, "")
+            style = {"problem": "red", "warning": "yellow", "next": "green"}.get(label, "")
             table.add_row(Text(label, style=style or "bold"), Text(text, style=style))
+        self._show(table)
+
+    def _show(self, table: Any) -> None:
+        from rich.console import Console as RichConsole
+
         console = RichConsole()
         if not console.is_terminal:  # a pipe has no width: keep each row on its line
             console.width = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
+from .card import CARD, render
 from .config import LABELLED, ConfigBuilder, Decision, architecture_of, read_config, read_labels
 from .errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from .hub import local_source
 from .mapping.plan import Plan, make_plan
 from .mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 from .mapping.rules import Drop, Table
@@ -23,7 +25,7 @@ from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
 from .tensors import Checkpoint, TensorEntry
-from .tokenizer import Vocabulary, check_length, decide_casing, read_vocab, tokenizer_files
+from .tokenizer import Vocabulary, check_length, decide_casing, decide_language, read_vocab, tokenizer_files
 from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
 MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
@@ -48,14 +50,15 @@ def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspecti
     """Tell what `source` is without reading a tensor.
 
     Args:
-        source: a folder, a TensorFlow prefix, or any one file of a checkpoint.
+        source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
         config: the model's JSON, where it does not lie beside the weights.
 
     Raises:
         CheckpointError: there is nothing to read, or it is damaged.
+        HubError: it cannot be downloaded.
         UsageError: there are several checkpoints.
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(local_source(source)[0])
     entries = checkpoint.entries
     table, inference, problems, hint = None, Inference((), ""), [], ""
     survey = None
@@ -95,9 +98,11 @@ def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspecti
 
 
 def convert(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     output: str | Path,
     *,
+    source_name: str | None = None,
+    decided: Sequence[Decision] = (),
     head: str | None = None,
     labels: str | Path | None = None,
     config: str | Path | None = None,
@@ -115,8 +120,10 @@ def convert(
     """Convert the checkpoint `source` into the folder `output`, which today's transformers loads.
 
     Args:
-        source: a folder, a TensorFlow prefix, or any one file of a checkpoint.
+        source: a folder, a TensorFlow prefix, any one file of a checkpoint, an address of the Hub, or one that is open.
         output: the folder to write; it appears complete or not at all.
+        source_name: what the report calls the source, instead of its own name.
+        decided: decisions that led to this source, for the report.
         head: the kind of model (a name in ``mapping.tables.HEADS``); None takes what the tensors say.
         labels: names of the classifier's rows.
         config: the model's JSON, where it does not lie beside the weights.
@@ -138,7 +145,11 @@ def convert(
     output = Path(output)
     if not dry_run:
         check_output(output, force)
-    checkpoint = open_checkpoint(source)
+    if isinstance(source, Checkpoint):
+        checkpoint, named = source, source.path.name
+    else:
+        path, named = local_source(source)
+        checkpoint = open_checkpoint(path)
     _keep_apart(checkpoint, output)
     raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
     _refuse_foreign(checkpoint.entries, head)
@@ -154,6 +165,7 @@ def convert(
     survey = _understand(checkpoint, table, inference, chosen, raw, options)
     survey.plan.check()
     decisions = survey.config.decisions
+    decisions[:0] = decided
     vocab_path = Path(vocab) if vocab else checkpoint.vocab
     files = _tokenizer(survey, vocab_path, lower_case)
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
@@ -168,11 +180,11 @@ def convert(
     sources = (*checkpoint.files, *(path for path in beside if path))
     hashes: dict[Path, str] = {}
 
-    def report(folder: Path | None) -> Report:
+    def report(folder: Path | None, card: FileRecord | None = None) -> Report:
         sizes = {name: size for name, _, size in layout.files} | {name: len(data) for name, data in files.items()}
         return Report(
             version=__version__,
-            source=_name_of(source),
+            source=source_name or named,
             format=checkpoint.format,
             family=table.name,
             title=table.title,
@@ -195,6 +207,7 @@ def convert(
             ),
             dropped=tuple(survey.plan.dropped),
             tied=tuple(survey.plan.tied),
+            card=card,
             output=str(output),
             dry_run=dry_run,
             seconds=time.monotonic() - begun,
@@ -208,7 +221,9 @@ def convert(
         for name, data in files.items():
             _write(stage / name, data)
             hashes[stage / name] = sha256(data).hexdigest()
-        done = report(stage)
+        card = render(report(stage).to_dict()).encode()
+        _write(stage / CARD, card)
+        done = report(stage, FileRecord(CARD, len(card), sha256(card).hexdigest()))
         _write(stage / MARK, done.to_json().encode())
     return done
 
@@ -281,6 +296,8 @@ def _tokenizer(survey: _Survey, path: Path | None, lower_case: bool | None) -> d
         decisions.append(shorter)
     lower, casing = decide_casing(vocab, lower_case)
     decisions.append(casing)
+    if language := decide_language(vocab):
+        decisions.append(language)
     survey.config.fields.setdefault("pad_token_id", vocab.tokens.index("[PAD]"))
     return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"])
 
@@ -314,7 +331,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _name_of(source: str | Path) -> str:
-    return Path(source).resolve().name

@@ -56,3 +56,9 @@ class OutputError(NezhaConvertError):
     """The output cannot be written, or did not read back as written."""
 
     exit_code = 5
+
+
+class HubError(NezhaConvertError):
+    """The Hub refused, failed or could not be reached, or a folder is not fit to be pushed."""
+
+    exit_code = 6

@@ -99,6 +99,7 @@ class Report:
     written: tuple[Written, ...]
     dropped: tuple[Dropped, ...]
     tied: tuple[Tie, ...]
+    card: FileRecord | None = None
     output: str = ""
     dry_run: bool = False
     seconds: float = field(default=0.0)

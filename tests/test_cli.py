@@ -330,7 +330,7 @@ def test_a_root_classifier_without_a_head_is_2_and_names_both(run, tmp_path):
         (("convert", "a", "b", "--head", "ner"), "token-classification"),
         (("convert", "a", "b", "--max-shard-size", "2 parsecs"), "2GB"),
         (("convert", "a", "b", "--vocab", "nope.txt"), "nope.txt"),
-        (("convert", "hf://owner/name", "b"), "hf download owner/name"),
+        (("convert", "hf://name", "b"), "OWNER/NAME"),
     ],
 )
 def test_a_wrong_command_is_2_and_says_what_was_expected(run, arguments, words):
@@ -347,6 +347,98 @@ def test_a_failure_is_one_json_document_too(run, arguments, code):
     document = json.loads(result.out)
     assert result.code == document["exit_code"] == code
     assert document["message"] and result.err == ""
+
+
+# verify
+
+
+@pytest.fixture
+def output(run, tmp_path) -> Path:
+    assert run("convert", TF, tmp_path / "out").code == 0
+    return tmp_path / "out"
+
+
+def change_clip(output: Path) -> None:
+    config = (output / "config.json").read_text()
+    (output / "config.json").write_text(config.replace('"max_relative_position": 64', '"max_relative_position": 63'))
+
+
+def test_verify_shows_every_tensor_and_the_verdict(run, output):
+    result = run("verify", TF, output)
+    assert result.code == 0 and result.err == ""
+    rows = {line.split()[0]: line for line in result.out.splitlines() if line}
+    for tensor in ("embeddings", "layer_0", "layer_1", "pooler", "prediction_logits", "seq_relationship_logits"):
+        assert "100.0%" in rows[tensor]
+    assert "against the oracle; allowed: 2e-05" in result.out
+    assert rows["verdict"].split() == ["verdict", "passed"]
+
+
+def test_a_failed_verification_is_1_and_names_what_departs_first(run, output, tmp_path):
+    change_clip(output)
+    result = run("verify", TF, output, "--junit", tmp_path / "parity.xml")
+    assert result.code == 1
+    assert "first departs layer_0: " in result.out and "FAILED" in result.out
+    assert "config.json was changed since it was converted" in result.out
+    assert "<failure" in (tmp_path / "parity.xml").read_text()
+    document = json.loads(run("verify", TF, output, "--json").out)
+    assert (document["passed"], document["first_departs"]) == (False, "layer_0")
+    assert run("verify", TF, output, "--json").code == 1
+
+
+def test_verify_writes_a_page_whose_numbers_are_the_json_s(run, output, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra html is not installed")
+    result = run("verify", TF, output, "--json", "--html", tmp_path / "parity.html")
+    document, text = json.loads(result.out), (tmp_path / "parity.html").read_text("utf-8")
+    assert result.code == 0 and document["passed"]
+    embedded = json.loads(text.split('<script type="application/json" id="report">')[1].split("</script>")[0])
+    assert embedded == document
+
+
+def test_verify_leaves_the_folder_alone_on_request(run, output):
+    before = (output / "conversion.json").read_bytes()
+    assert run("verify", TF, output, "--no-record").code == 0
+    assert (output / "conversion.json").read_bytes() == before
+    assert run("verify", TF, output).code == 0
+    assert json.loads((output / "conversion.json").read_text())["parity"]["passed"] is True
+
+
+def test_the_options_of_verify_reach_it(run, tmp_path):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a"]) + "\n")
+    (tmp_path / "texts.txt").write_text("a aa\n")
+    config = ["--config", TF / "bert_config.json", "--vocab", vocab]
+    assert run("convert", TF, tmp_path / "out", *config).code == 0
+    options = [*config, "--texts", tmp_path / "texts.txt", "--tolerance", "1e-3", "--json"]
+    document = json.loads(run("verify", TF, tmp_path / "out", *options).out)
+    assert document["passed"] and document["comparisons"][0]["tolerance"] == 1e-3
+    assert document["cases"][-1] == {"name": "text 1", "shape": [1, 5]}
+    refused = run("verify", TF, tmp_path / "out", *config, "--original", tmp_path / "no-clone")
+    assert refused.code == 2 and "git clone" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        (TORCH, 4, "not a conversion of this source"),
+        (FIXTURES / "nowhere", 3, "no such file"),
+    ],
+    ids=["another source", "no source"],
+)
+def test_verify_refuses_what_it_cannot_compare(run, output, source, code, words):
+    result = run("verify", source, output)
+    assert result.code == code and words in result.err and result.out == ""
+    assert json.loads(run("verify", source, output, "--json").out)["exit_code"] == code
+
+
+def test_verify_of_texts_without_a_tokenizer_is_2(run, output, tmp_path):
+    (tmp_path / "texts.txt").write_text("a\n")
+    result = run("verify", TF, output, "--texts", tmp_path / "texts.txt")
+    assert result.code == 2 and "has no tokenizer" in result.err and "--vocab FILE" in result.err
+
+
+def test_a_junit_file_that_cannot_be_written_is_5(run, output, tmp_path):
+    result = run("verify", TF, output, "--junit", tmp_path / "nowhere" / "parity.xml")
+    assert result.code == 5 and "parity.xml: cannot be written" in result.err
 
 
 # A process of its own

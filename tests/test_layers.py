@@ -21,8 +21,10 @@ LAYERS = [
     {"config"},
     {"tokenizer", "writer"},
     {"report"},
+    {"card", "hub"},
     {"parity"},
-    {"conversion"},
+    {"conversion", "upload"},
+    {"repairs"},
     {"console"},
     {"cli"},
     {"__main__"},
@@ -86,10 +88,9 @@ def test_only_the_command_line_knows_click_and_only_the_console_prints():
     ],
     ids=["importing the package", "importing the command line", "a TensorFlow conversion"],
 )
-def test_neither_torch_nor_transformers_nor_tensorflow_is_loaded_by(code, tmp_path):
-    heavy = (
-        "import sys, json; json.dump(sorted({'torch', 'transformers', 'tensorflow'} & set(sys.modules)), sys.stderr)"
-    )
+def test_neither_torch_nor_transformers_nor_tensorflow_nor_the_hub_s_client_is_loaded_by(code, tmp_path):
+    named = {"torch", "transformers", "tensorflow", "huggingface_hub"}
+    heavy = f"import sys, json; json.dump(sorted({named} & set(sys.modules)), sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{heavy}"], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -37,13 +37,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: nothing there, nothing to open, or a damaged file.
-        UsageError: several candidates, or an address of the Hub.
+        UsageError: several candidates.
     """
-    if str(source).startswith("hf://"):
-        raise UsageError(
-            f"{source}: addresses of the Hub are not read directly",
-            hint=f"hf download {str(source)[5:]} --local-dir model, then: nezha-convert inspect model",
-        )
     path = Path(source)
     if path.is_dir():
         candidate = _in_folder(path)

@@ -1,0 +1,135 @@
+"""How far two computations are apart, tensor by tensor, and how far they may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import MappingError
+from .formulas import Array
+from .report import EXPONENTS, Comparison, Peak, TensorParity
+
+TOLERANCES: dict[str, tuple[float, str]] = {
+    "float64": (1e-11, "float64 rounds to 1e-16; measured is up to 5e-15 of a range"),
+    "float32": (
+        2e-5,
+        "float32 rounds to 6e-8; measured is up to 4e-6 of a range, erf in place of tanh makes 9e-5 and more",
+    ),
+    "float16": (3e-2, "float16 rounds to 5e-4; measured is up to 9e-3 of a range, in a next-sentence head"),
+    "bfloat16": (0.25, "bfloat16 rounds to 4e-3; measured is up to 8e-2 of a range, in a next-sentence head"),
+}
+"""The largest error allowed, as a part of each tensor's range, by the element type computed in; and why.
+
+Measured on every golden and on two NEZHA-base of random weights: embeddings, layers, pooler and heads. The half types
+leave a margin of three, for deeper models; there is a sharper comparison beside them (compare.py, `_Runs`).
+"""
+
+_BLOCK = 1 << 20
+"""Numbers that are compared at a time, so that logits over a vocabulary need no second copy of themselves."""
+
+
+class Measurement:
+    """One comparison, fed case by case.
+
+    Args:
+        reference: what the converted model is compared with, in words.
+        arithmetic: the element type that it computes in.
+        tolerance: the largest error allowed, instead of the element type's own.
+    """
+
+    def __init__(self, reference: str, arithmetic: str, tolerance: float | None = None) -> None:
+        self.reference, self.arithmetic = reference, arithmetic
+        self.tolerance, self.reason = TOLERANCES[arithmetic]
+        if tolerance is not None:
+            self.tolerance, self.reason = tolerance, "asked for"
+        self._scales: dict[str, float] = {}
+        self._tensors: dict[str, _Tensor] = {}
+        self._histogram = np.zeros(len(EXPONENTS), np.int64)
+
+    def scale_to(self, references: Sequence[Mapping[str, Array]]) -> None:
+        """Take each tensor's range from these cases, and keep it for all later ones: so no small case is fragile."""
+        if self._scales:
+            return
+        for name in references[0]:
+            low = min(float(outputs[name].min()) for outputs in references)
+            high = max(float(outputs[name].max()) for outputs in references)
+            # A tensor that is one number over and over has no range: its size is what an error is relative to.
+            self._scales[name] = high - low or abs(high) or 1.0
+
+    def add(self, case: str, expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+        """Compare one case's tensors; what only the reference has (a pooler that the head lacks) is left out.
+
+        Raises:
+            MappingError: a tensor is of another shape, or the reference does not have it.
+        """
+        for name in found:
+            if name not in expected or expected[name].shape != found[name].shape:
+                shape = list(expected[name].shape) if name in expected else "nothing"
+                raise MappingError(
+                    f"{name} of case {case!r}: the converted model gives {list(found[name].shape)}, "
+                    f"{self.reference} gives {shape}: the output is not a conversion of this source",
+                    hint="Convert again, with the head that is wanted: nezha-convert convert SOURCE OUTPUT --head HEAD",
+                )
+            tensor = self._tensors.setdefault(name, _Tensor(name, self._scales[name]))
+            self._histogram += tensor.add(case, expected[name], found[name])
+
+    def result(self) -> Comparison:
+        """What was found so far."""
+        tensors = tuple(tensor.result(self.tolerance) for tensor in self._tensors.values())
+        histogram = tuple(int(count) for count in self._histogram)
+        return Comparison(self.reference, self.arithmetic, self.tolerance, self.reason, tensors, histogram)
+
+
+class _Tensor:
+    """What is known of one tensor's errors."""
+
+    def __init__(self, name: str, scale: float) -> None:
+        self.name, self.scale = name, scale
+        self.max_error = -1.0
+        self.peak: Peak | None = None
+        self.products = np.zeros(3)  # expected . expected, found . found, expected . found
+        self.same = self.rows = self.nonfinite = self.values = 0
+
+    def add(self, case: str, expected: Array, found: Array) -> Array:
+        """Compare one case; the histogram of its errors."""
+        histogram = np.zeros(len(EXPONENTS), np.int64)
+        wanted, got = expected.reshape(-1), found.reshape(-1)
+        for start in range(0, wanted.size, _BLOCK):
+            x = wanted[start : start + _BLOCK].astype(np.float64)
+            y = got[start : start + _BLOCK].astype(np.float64)
+            with np.errstate(invalid="ignore", over="ignore"):
+                error = np.abs(y - x)
+                self.products += x @ x, y @ y, x @ y
+            bad = ~np.isfinite(y)
+            error[bad] = np.inf
+            self.nonfinite += int(bad.sum())
+            at = int(error.argmax())
+            if error[at] > self.max_error:
+                index = np.unravel_index(start + at, expected.shape)
+                self.max_error = float(error[at])
+                self.peak = Peak(case, tuple(int(i) for i in index), float(x[at]), float(y[at]))
+            exponents = np.frexp(error[~bad] / self.scale)[1].clip(EXPONENTS[0], EXPONENTS[-1]) - EXPONENTS[0]
+            histogram += np.bincount(exponents, minlength=len(EXPONENTS))
+        self.values += wanted.size
+        agree = expected.argmax(-1) == found.argmax(-1)
+        self.same, self.rows = self.same + int(agree.sum()), self.rows + agree.size
+        return histogram
+
+    def result(self, tolerance: float) -> TensorParity:
+        assert self.peak is not None  # every case holds at least one value
+        xx, yy, xy = (float(product) for product in self.products)
+        relative = self.max_error / self.scale
+        return TensorParity(
+            name=self.name,
+            scale=self.scale,
+            max_error=self.max_error,
+            relative_error=relative,
+            cosine_distance=max(0.0, 1.0 - xy / math.sqrt(xx * yy)) if xx * yy > 0 else float(xx != yy),
+            argmax_agreement=self.same / self.rows,
+            nonfinite=self.nonfinite,
+            values=self.values,
+            peak=self.peak,
+            passed=not self.nonfinite and relative <= tolerance,
+        )

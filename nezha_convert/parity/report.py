@@ -1,0 +1,238 @@
+"""What a verification found, as plain data; table, JSON, JUnit's XML and the HTML page are made of this alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..report import FileRecord
+
+EXPONENTS = range(-60, 11)
+"""The histogram's bins: bin e counts the errors in [2^(e-1), 2^e) of their tensor's range; the ends hold the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where a tensor's largest error is, and both values there."""
+
+    case: str
+    index: tuple[int, ...]
+    expected: float
+    found: float
+
+    def __str__(self) -> str:
+        return f"{self.case}{list(self.index)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorParity:
+    """One tensor, over all cases.
+
+    Attributes:
+        name: `embeddings`, `layer_i`, `pooler`, or the logits' name in transformers.
+        scale: the reference's range (largest minus smallest value) over the built-in cases; errors are relative to it.
+        max_error: the largest absolute error.
+        relative_error: the same, divided by `scale`; what the tolerance is for.
+        cosine_distance: 1 - cosine of both tensors, all cases taken for one vector.
+        argmax_agreement: the part of the rows (last axis) whose largest element is the same one.
+        nonfinite: how many of the converted model's values are NaN or infinite; one is a failure.
+        values: how many there are.
+        peak: where the largest error is.
+        passed: whether it is within the comparison's tolerance.
+    """
+
+    name: str
+    scale: float
+    max_error: float
+    relative_error: float
+    cosine_distance: float
+    argmax_agreement: float
+    nonfinite: int
+    values: int
+    peak: Peak
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The converted model against one reference.
+
+    Attributes:
+        reference: what it was compared with, in words.
+        arithmetic: the element type that the converted model computed in.
+        tolerance: the largest relative error allowed.
+        reason: why this much.
+        tensors: in the order in which the model computes them.
+        histogram: how many values have an error in each bin of `EXPONENTS`.
+    """
+
+    reference: str
+    arithmetic: str
+    tolerance: float
+    reason: str
+    tensors: tuple[TensorParity, ...]
+    histogram: tuple[int, ...]
+
+    @property
+    def first_departs(self) -> TensorParity | None:
+        """The first tensor over the tolerance: what is wrong lies in it, or between it and the one before."""
+        return next((tensor for tensor in self.tensors if not tensor.passed), None)
+
+    @property
+    def worst(self) -> TensorParity:
+        """The tensor with the largest relative error."""
+        return max(self.tensors, key=lambda tensor: tensor.relative_error)
+
+
+@dataclass(frozen=True, slots=True)
+class Mistokenized:
+    """A text whose tokens are others than the reference's, from token `at` on."""
+
+    text: str
+    at: int
+    expected: tuple[str, ...]
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerParity:
+    """The converted tokenizer against a reference; `differing` is empty when it passed."""
+
+    reference: str
+    texts: int
+    lower_case: bool
+    differing: tuple[Mistokenized, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightStatistics:
+    """All weights of one part of the converted model: `embeddings`, `layer_i`, `pooler` or `head`."""
+
+    part: str
+    values: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    nonfinite: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An input: its name, and the shape of its `input_ids`."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """A verification: what was compared with what, how far apart it is, and the verdict.
+
+    Attributes:
+        versions: of nezha-convert and of the libraries that computed.
+        source, output: their names.
+        family, head, architecture, dtype: what the output is.
+        cases: the inputs.
+        comparisons: one a reference; the first is the one that conversion.json quotes.
+        tokenizer: None when the output has none.
+        changed: files of the output that are not as the conversion wrote them.
+        failures: every reason why it did not pass, in words; empty when it passed.
+        warnings: what a reader should know, in words.
+        weights: statistics by part.
+        decisions, dropped: as the conversion recorded them.
+        verified: the weights' files and their hashes.
+        seconds: how long it took.
+    """
+
+    versions: Mapping[str, str]
+    source: str
+    output: str
+    family: str
+    head: str
+    architecture: str
+    dtype: str
+    cases: tuple[Case, ...]
+    comparisons: tuple[Comparison, ...]
+    tokenizer: TokenizerParity | None
+    changed: tuple[str, ...]
+    failures: tuple[str, ...]
+    warnings: tuple[str, ...]
+    weights: tuple[WeightStatistics, ...]
+    decisions: tuple[Mapping[str, Any], ...]
+    dropped: tuple[Mapping[str, Any], ...]
+    verified: tuple[FileRecord, ...]
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output is what the source says."""
+        return not self.failures
+
+    @property
+    def first_departs(self) -> str | None:
+        """The first tensor over its tolerance, in the first comparison that has one."""
+        departing = (comparison.first_departs for comparison in self.comparisons)
+        return next((tensor.name for tensor in departing if tensor), None)
+
+    @property
+    def verdict(self) -> str:
+        """One line for a log: passed, or why not."""
+        if not self.passed:
+            return f"{self.output} failed: {'; '.join(self.failures)}"
+        first = self.comparisons[0]
+        return (
+            f"{self.output} passed: largest error {first.worst.relative_error:.1e} of the range of {first.worst.name}, "
+            f"allowed {first.tolerance:g}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as ``--json`` prints it; NaN and infinity, which JSON lacks, are null."""
+        judged = {"passed": self.passed, "first_departs": self.first_departs, "verdict": self.verdict}
+        content: dict[str, Any] = _finite({**judged, **asdict(self)})
+        for comparison, own in zip(content["comparisons"], self.comparisons, strict=True):
+            comparison["first_departs"] = own.first_departs.name if own.first_departs else None
+        return content
+
+    def summary(self) -> dict[str, Any]:
+        """What conversion.json keeps: without dates and seconds, so that equal proofs give equal files."""
+        return {
+            "passed": self.passed,
+            "failures": list(self.failures),
+            "comparisons": [
+                _finite(
+                    {
+                        "reference": comparison.reference,
+                        "arithmetic": comparison.arithmetic,
+                        "tolerance": comparison.tolerance,
+                        "worst_error": comparison.worst.relative_error,
+                        "worst_tensor": comparison.worst.name,
+                        "worst_at": str(comparison.worst.peak),
+                    }
+                )
+                for comparison in self.comparisons
+            ],
+            "tokenizer": self.tokenizer and {"reference": self.tokenizer.reference, "texts": self.tokenizer.texts},
+            "versions": dict(self.versions),
+            "verified": [asdict(file) for file in self.verified],
+        }
+
+    def to_json(self) -> str:
+        """The report as one JSON document."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+
+def shortened(text: str) -> str:
+    """A text for a line of a message."""
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

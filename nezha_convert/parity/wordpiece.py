@@ -1,0 +1,90 @@
+"""Huawei's tokenizer once more, in plain Python, from its description: what converted tokenizers are measured against.
+
+NEZHA-TensorFlow/tokenization.py: clean, space out Chinese characters, lower-case and strip accents, split punctuation,
+take the longest piece first; a word of more than 200 characters is unknown.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection
+
+LONGEST_WORD = 200
+UNKNOWN = "[UNK]"
+
+_CHINESE = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+_ASCII_PUNCTUATION = set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+
+TEXTS = (
+    "我们在中国学习,使用哪吒模型。",
+    "NEZHA (2019)是一个中文模型;Hello, World!",
+    "Café déjà vu — naïve Ångström İstanbul ẞtraße",
+    "全角ＡＢＣ１２３，。！？、；：“引号”《书名》",
+    "a\tb\nc\r\nd\u00a0e\u3000f\u200bg\u00adh\ufeffi\ufffdj\x00k\u2028l\u0085m",
+    "𠀀𪜀㐀豈龥 カタカナ ひらがな 한국어 ไทย العربية עברית",
+    "e-mail: user@example.com, https://example.org/?q=1&x=2#top $3.14 50% 10^2 `code` ~|{}",
+    "😀👍🏽👨‍👩‍👧 ① Ⅳ ½ ² ℃ № ™ ﬁ",
+    "ALLCAPS MixedCase lower12345 1234567890",
+)
+"""Texts that every tokenizer is compared on; `texts_for` adds long words of its vocabulary's own."""
+
+
+def tokenize(text: str, vocabulary: Collection[str], lower_case: bool) -> list[str]:
+    """The tokens that Huawei's `FullTokenizer` makes of `text`."""
+    spaced = "".join(f" {c} " if _chinese(c) else c for c in map(_clean, text))
+    tokens = []
+    for word in spaced.split():
+        if lower_case:
+            word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
+        for part in "".join(f" {c} " if _punctuation(c) else c for c in word).split():
+            tokens += _pieces(part, vocabulary)
+    return tokens
+
+
+def texts_for(vocabulary: Collection[str]) -> list[str]:
+    """`TEXTS`, and a letter of the vocabulary's own: as a capital, with an accent, in words of 101 to 201 characters.
+
+    The words of up to 200 are known if the letter is also a piece by itself, as it is in every vocabulary of Huawei's.
+    """
+    letter = next((c for c in "abcdefghijklmnopqrstuvwxyz0123456789" if {c, f"##{c}"} <= set(vocabulary)), "a")
+    words = (f"{letter * length} {letter}" for length in (101, 150, LONGEST_WORD, LONGEST_WORD + 1))
+    return [*TEXTS, f"{letter.upper()} {letter}\u0301 {letter}{letter.upper()}", *words]
+
+
+def _clean(c: str) -> str:
+    category = unicodedata.category(c)
+    if c in " \t\n\r" or category == "Zs":
+        return " "
+    return "" if c in "\0\ufffd" or category in ("Cc", "Cf") else c
+
+
+def _chinese(c: str) -> bool:
+    return bool(c) and any(low <= ord(c) <= high for low, high in _CHINESE)
+
+
+def _punctuation(c: str) -> bool:
+    return c in _ASCII_PUNCTUATION or unicodedata.category(c).startswith("P")
+
+
+def _pieces(word: str, vocabulary: Collection[str]) -> list[str]:
+    """The longest pieces from the left, or unknown if they do not reach the end."""
+    pieces: list[str] = []
+    start = 0
+    while start < len(word) <= LONGEST_WORD:
+        prefix = "##" if start else ""
+        ends = range(len(word), start, -1)
+        end = next((end for end in ends if prefix + word[start:end] in vocabulary), None)
+        if end is None:
+            return [UNKNOWN]
+        pieces.append(prefix + word[start:end])
+        start = end
+    return pieces or [UNKNOWN]
