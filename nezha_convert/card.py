@@ -185,7 +185,7 @@ def _parity(conversion: Mapping[str, Any]) -> str:
         (
             _text(c["reference"]),
             c["arithmetic"],
-            f"{c['tolerance']:.0e}",
+            f"{c['tolerance']:g}",
             "not finite" if c["worst_error"] is None else f"{c['worst_error']:.1e}",
             f"{_inline(c['worst_tensor'])} at {_text(c['worst_at'])}",
         )

@@ -12,7 +12,7 @@ from .formulas import Array
 from .report import EXPONENTS, Comparison, Peak, TensorParity
 
 TOLERANCES: dict[str, tuple[float, str]] = {
-    "float64": (1e-11, "float64 rounds to 1e-16; measured is up to 5e-15 of a range"),
+    "float64": (1e-11, "float64 rounds to 1e-16; measured is up to 3e-15 of a range"),
     "float32": (
         2e-5,
         "float32 rounds to 6e-8; measured is up to 4e-6 of a range, erf in place of tanh makes 9e-5 and more",
