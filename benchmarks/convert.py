@@ -2,12 +2,13 @@
 
     python benchmarks/convert.py [--sizes base large] [--pairs 7] [--folder DIR] [--peer CLONE --peer-python PYTHON]
 
-Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and the median of the pairs' ratios. B is
-``cp`` of the data file: it reads and writes every byte once. C is what coreutils need for the promises that a
-conversion makes: ``cp``, ``sha256sum`` of both files, and ``cmp``. The peer is Huawei's own converter (its copy in
-JABER-PyTorch, the one that starts) from a clone of huawei-noah/Pretrained-Language-Model, unmodified, run by a Python
-that has tensorflow and torch; its ``.cuda()`` and its
-downloads are neutralised in memory. Writes ``benchmarks/RESULTS.md``.
+Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and the median of the pairs' ratios.
+``cp`` of the data file reads and writes every byte once; ``cp, sync`` puts it on the disk, as a conversion does;
+``cp, sha256sum, cmp`` is what coreutils need for the promises that a conversion makes: both hashes and a comparison.
+
+The peer is Huawei's own converter (its copy in JABER-PyTorch, the one that starts) from a clone of
+huawei-noah/Pretrained-Language-Model, unmodified, run by a Python that has tensorflow and torch; its ``.cuda()`` and
+its downloads are neutralised in memory. Writes ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
             "--json",
         ],
         "cp": lambda: ["cp", str(data), str(copy)],
+        "cp, sync": lambda: ["sh", "-c", 'cp "$0" "$1" && sync "$1"', str(data), str(copy)],
         "cp, sha256sum, cmp": lambda: [
             *("sh", "-c", 'cp "$0" "$1" && sha256sum "$0" "$1" && cmp "$0" "$1"', str(data), str(copy)),
         ],
