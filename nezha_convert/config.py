@@ -241,6 +241,10 @@ class ConfigBuilder:
                 self.fields[name] = self._checked(name, type(default), self.raw[name])
             else:
                 self.decide(name, default, f"the config does not say: {reason}")
+        epsilon, hard_coded = self.fields["layer_norm_eps"], _DEFAULTS["layer_norm_eps"][0]
+        if self.table is HUAWEI_TF and epsilon != hard_coded:
+            reason = f"hard-coded in Huawei's TensorFlow code, which does not read the config's {epsilon:g}"
+            self.decide("layer_norm_eps", hard_coded, reason)
 
     def _checked(self, name: str, kind: type, value: Any) -> Any:
         """`value` if it is a number that `name` can have: a positive int, or a float from 0 (a dropout: to 1)."""
@@ -259,20 +263,23 @@ class ConfigBuilder:
                 raise UsageError(f"--activation {asked}: expected one of {', '.join(ACTIVATIONS)}")
             self.decide("hidden_act", asked, "asked for on the command line")
             return
-        known = _ACTIVATIONS[self.table.name]
+        # A copy on the Hub may have Huawei's prefix: who wrote its config says what the name means.
+        saved_by_transformers = self.table is HUAWEI_TORCH and {"architectures", "model_type"} & self.raw.keys()
+        family = TRANSFORMERS if saved_by_transformers else self.table
+        known = _ACTIVATIONS[family.name]
         named = self.raw.get("hidden_act", "gelu")
         key = named.lower() if isinstance(named, str) and self.table is HUAWEI_TF else named
         if not isinstance(key, str) or key not in known:
             raise MappingError(
-                f"config: hidden_act is {named!r}, which {self.table.title} does not have; expected one of "
+                f"config: hidden_act is {named!r}, which {family.title} does not have; expected one of "
                 f"{', '.join(known)}",
                 hint="If the model was trained by other code, say what it computes: --activation NAME",
             )
         reasons = [] if "hidden_act" in self.raw else ["the config does not say: GELU is the originals' default"]
-        if key == "gelu" and self.table.name in _GELU:
-            reasons.append(_GELU[self.table.name])
-        elif self.table.name in _GELU:
-            reasons.append(f"{self.table.title} calls it {named!r}")
+        if key == "gelu" and family.name in _GELU:
+            reasons.append(_GELU[family.name])
+        elif family.name in _GELU:
+            reasons.append(f"{family.title} calls it {named!r}")
         self.fields["hidden_act"] = known[key]
         if reasons:
             self.decide("hidden_act", known[key], "; ".join(reasons))

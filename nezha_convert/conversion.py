@@ -19,13 +19,13 @@ from .errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from .hub import local_source
 from .mapping.plan import Plan, make_plan
 from .mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
-from .mapping.rules import Drop, Table
-from .mapping.tables import HEADS, MLM, TIES, Head
+from .mapping.rules import Drop, Table, Tie
+from .mapping.tables import MLM, TIES, Head
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
 from .tensors import Checkpoint, TensorEntry
-from .tokenizer import Vocabulary, check_length, decide_casing, decide_language, read_vocab, tokenizer_files
+from .tokenizer import check_length, decide_added, decide_casing, decide_language, read_vocab, tokenizer_files
 from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
 MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
@@ -47,7 +47,7 @@ class _Survey:
 
 
 def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspection:
-    """Tell what `source` is without reading a tensor.
+    """Tell what `source` is. No tensor is read, but for a decoder and what it may be tied to.
 
     Args:
         source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
@@ -68,10 +68,12 @@ def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspecti
         _refuse_foreign(entries, None)
         raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
         inference = infer_head(table, entries, architecture_of(raw))
-        survey = _understand(checkpoint, table, inference, HEADS[inference.heads[0]], raw, {})
+        survey = _understand(checkpoint, table, inference, choose_head((*inference.heads, None)[0], inference), raw, {})
         problems = list(survey.plan.problems())
         hint = f"nezha-convert convert {source} OUTPUT"
-        if len(inference.heads) > 1:
+        if problems:
+            hint = "Name the right --config, or the right --head of convert."
+        elif len(inference.heads) > 1:
             hint += f" --head {'|'.join(inference.heads)}"
     except (MappingError, CheckpointError) as error:
         problems, hint = [error.message, *error.problems], error.hint
@@ -238,27 +240,25 @@ def _understand(
 ) -> _Survey:
     """Config and plan of `checkpoint` as `head`."""
     config = ConfigBuilder(raw, table, head, checkpoint.entries)
-    untied, reason = _untied(checkpoint, table, head, raw)
+    untied = raw.get("tie_word_embeddings") is False
     config.build(**options, untied=untied)
-    if reason:
-        config.decisions.append(Decision("tie_word_embeddings", not untied, reason))
-    plan = make_plan(table, head, checkpoint.entries, config.dimensions(), untied)
+    over = () if untied or MLM not in head.parts else _loaded_over(checkpoint, table)
+    for tie, name, other in over:
+        reason = f"{name} differs from {other}; the original has one tensor for both and loads {name} last"
+        config.decisions.append(Decision(tie.of, f"the values of {name}", reason))
+    plan = make_plan(table, head, checkpoint.entries, config.dimensions(), untied, [tie for tie, _, _ in over])
     return _Survey(checkpoint, table, head, inference, config, plan)
 
 
-def _untied(checkpoint: Checkpoint, table: Table, head: Head, raw: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether the masked-LM decoder has values of its own, and why, where the config does not say so."""
-    if raw.get("tie_word_embeddings") is False or MLM not in head.parts:
-        return raw.get("tie_word_embeddings") is False, ""
+def _loaded_over(checkpoint: Checkpoint, table: Table) -> list[tuple[Tie, str, str]]:
+    """The ties whose two names both stand in the source, with different values; and these names."""
     by_target: dict[str, TensorEntry] = {}
     for name, entry in checkpoint.entries.items():
         found = table.find(name)
         if isinstance(found, tuple):
             by_target[found[1].target] = entry
-    for tie in TIES:
-        if tie.target in by_target and tie.of in by_target and not _equal(by_target[tie.target], by_target[tie.of]):
-            return True, f"{by_target[tie.target].name} differs from {by_target[tie.of].name}, so both are kept"
-    return False, ""
+    pairs = [(tie, by_target.get(tie.target), by_target.get(tie.of)) for tie in TIES]
+    return [(tie, a.name, b.name) for tie, a, b in pairs if a and b and not _equal(a, b)]
 
 
 def _equal(a: TensorEntry, b: TensorEntry) -> bool:
@@ -290,14 +290,13 @@ def _tokenizer(survey: _Survey, path: Path | None, lower_case: bool | None) -> d
         reason = "no vocab.txt beside the checkpoint; the folder is without a tokenizer. Add one with --vocab FILE"
         decisions.append(Decision("tokenizer", None, reason))
         return {}
-    vocab: Vocabulary = read_vocab(path)
+    vocab = read_vocab(path)
     shorter = check_length(vocab, survey.config.fields["vocab_size"])
     if shorter:
         decisions.append(shorter)
     lower, casing = decide_casing(vocab, lower_case)
     decisions.append(casing)
-    if language := decide_language(vocab):
-        decisions.append(language)
+    decisions += [decision for decision in (decide_added(vocab), decide_language(vocab)) if decision]
     survey.config.fields.setdefault("pad_token_id", vocab.tokens.index("[PAD]"))
     return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"])
 

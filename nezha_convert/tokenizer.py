@@ -6,8 +6,11 @@ Source: NEZHA-TensorFlow/tokenization.py at commit 0598f02 (FullTokenizer).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
 
 from .config import Decision
 from .errors import MappingError
@@ -25,32 +28,42 @@ SPECIAL_TOKENS = {
 
 
 @dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that was added to a tokenizer after its vocabulary, such as a marker of entities."""
+
+    content: str
+    special: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokens of a vocab.txt, in the order of their ids, and the file's bytes."""
+    """The tokens of a vocab.txt, in the order of their ids; behind them, those that transformers' files add."""
 
     path: Path
-    data: bytes
     tokens: tuple[str, ...]
+    added: tuple[AddedToken, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tokens) + len(self.added)
 
 
 def read_vocab(path: Path) -> Vocabulary:
     """Read `path`: one token a line, lines ended by a newline and nothing else (U+2028 and U+0085 are tokens).
 
+    A byte order mark, carriage returns and empty lines at the end are no part of it.
+
     Raises:
-        MappingError: not UTF-8, a token twice, or a special token is missing.
+        MappingError: not UTF-8, a token twice, a special token is missing, or added tokens without their place.
     """
     try:
-        data = path.read_bytes()
-        lines = data.decode("utf-8-sig").split("\n")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise MappingError(
             f"{path}: cannot be read ({error.strerror})", hint="Name the vocabulary: --vocab FILE"
         ) from error
     except UnicodeDecodeError as error:
         raise MappingError(f"{path}: not a vocabulary: not UTF-8 text ({error})") from error
-    if lines and not lines[-1]:
-        lines.pop()
-    tokens = tuple(line.removesuffix("\r") for line in lines)
+    tokens = tuple(line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n"))
     seen: dict[str, int] = {}
     for number, token in enumerate(tokens):
         if seen.setdefault(token, number) != number:
@@ -61,28 +74,69 @@ def read_vocab(path: Path) -> Vocabulary:
             f"{path}: no WordPiece vocabulary of NEZHA: {', '.join(lacking)} not in its {len(tokens):,} lines",
             hint="Name another one: --vocab FILE",
         )
-    return Vocabulary(path, data, tokens)
+    return Vocabulary(path, tokens, _added(path.parent, seen))
+
+
+def _added(folder: Path, known: dict[str, int]) -> tuple[AddedToken, ...]:
+    """What transformers' tokenizer files in `folder` add to the vocabulary `known`, in the order of their ids."""
+    found = {number: token for number, token in _said_added(folder) if token.content not in known}
+    wanted = range(len(known), len(known) + len(found))
+    if sorted(found) != list(wanted):
+        names = ", ".join(token.content for token in found.values())
+        raise MappingError(
+            f"{folder}: its tokenizer adds {names} by the ids {sorted(found)}; expected {list(wanted)}",
+            hint="Name the vocabulary that belongs to it: --vocab FILE, in a folder of its own to leave them out.",
+        )
+    return tuple(found[number] for number in wanted)
+
+
+def _said_added(folder: Path) -> Iterator[tuple[int, AddedToken]]:
+    """(id, token) of tokenizer.json, and of added_tokens.json, which older folders have."""
+    listed = _json(folder / "tokenizer.json").get("added_tokens")
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, dict) and isinstance(item.get("id"), int) and isinstance(item.get("content"), str):
+            yield item["id"], AddedToken(item["content"], item.get("special") is True)
+    for content, number in _json(folder / "added_tokens.json").items():
+        if isinstance(number, int):
+            yield number, AddedToken(content, special=False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; nothing where the file is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise MappingError(f"{path}: not a JSON file ({error})", hint="Mend it or move it away.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision]:
-    """Whether text is lower-cased, and why.
+    """Whether text is lower-cased, and why: told by the user, by transformers' own file, or by the vocabulary.
 
     Args:
-        asked: True for lower case, False for cased, None to let the vocabulary say.
+        asked: True for lower case, False for cased, None for neither.
     """
-    special = set(SPECIAL_TOKENS.values())
-    capitals = [
-        token
-        for token in vocab.tokens
-        if token not in special and not token.startswith("[") and any(c.isascii() and c.isupper() for c in token)
-    ]
     if asked is not None:
         return asked, Decision("do_lower_case", asked, "asked for on the command line")
-    if capitals:
-        reason = f"the vocabulary holds capitals ({len(capitals):,} tokens such as {capitals[0]!r})"
-        return False, Decision("do_lower_case", False, reason)
-    reason = "the vocabulary holds no capitals, so every capital letter would become [UNK]"
-    return True, Decision("do_lower_case", True, reason)
+    said = _json(vocab.path.parent / "tokenizer_config.json").get("do_lower_case")
+    if isinstance(said, bool):
+        return said, Decision("do_lower_case", said, "tokenizer_config.json beside the vocabulary says so")
+    # By the letters: a few words with capitals, such as <S> and <T> in the Chinese vocabulary, make no text readable.
+    letters = sum(letter in vocab.tokens for letter in ascii_uppercase)
+    cased = letters > len(ascii_uppercase) // 2
+    meaning = "so case is kept" if cased else "so capitals would become [UNK]"
+    reason = f"{letters} of the 26 capital letters are tokens of the vocabulary, {meaning}"
+    return not cased, Decision("do_lower_case", not cased, reason)
+
+
+def decide_added(vocab: Vocabulary) -> Decision | None:
+    """The tokens added behind the vocabulary, which are kept."""
+    if not vocab.added:
+        return None
+    names = " ".join(token.content for token in vocab.added[:4]) + (" ..." if len(vocab.added) > 4 else "")
+    return Decision("added_tokens", len(vocab.added), f"the tokenizer beside the vocabulary adds {names}")
 
 
 def decide_language(vocab: Vocabulary) -> Decision | None:
@@ -99,7 +153,7 @@ def check_length(vocab: Vocabulary, rows: int) -> Decision | None:
     Raises:
         MappingError: it has more tokens than the embedding has rows.
     """
-    count = len(vocab.tokens)
+    count = len(vocab)
     if count > rows:
         raise MappingError(
             f"{vocab.path}: {count:,} tokens, but the embedding has {rows:,} rows: this vocabulary is of another model",
@@ -112,7 +166,8 @@ def check_length(vocab: Vocabulary, rows: int) -> Decision | None:
 
 
 def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int) -> dict[str, bytes]:
-    """The files by name: tokenizer.json, tokenizer_config.json, vocab.txt (the source's own bytes)."""
+    """The files by name: tokenizer.json, tokenizer_config.json, vocab.txt."""
+    from tokenizers import AddedToken as Token
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
@@ -121,6 +176,7 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int) -> dic
         WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=MAX_CHARS_PER_WORD)  # noqa: S106 (no secret)
     )
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS.values()))
+    tokenizer.add_tokens([Token(token.content, special=token.special, normalized=False) for token in vocab.added])
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lower_case
     )
@@ -145,5 +201,5 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int) -> dic
     return {
         "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
         "tokenizer_config.json": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
-        "vocab.txt": vocab.data,
+        "vocab.txt": ("\n".join(vocab.tokens) + "\n").encode(),
     }

@@ -77,16 +77,23 @@ def test_only_the_command_line_knows_click_and_only_the_console_prints():
         assert not prints or path.name == "console.py"
 
 
+def converting(fixture: str) -> str:
+    return (
+        "from nezha_convert.cli import main\n"
+        f"try: main(['convert', {str(FIXTURES / fixture)!r}, 'out', '--json'])\n"
+        "except SystemExit as exit: assert not exit.code"
+    )
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import nezha_convert",
         "import nezha_convert.cli",
-        "from nezha_convert.cli import main\n"
-        f"try: main(['convert', {str(FIXTURES / 'huawei-tf-pretraining')!r}, 'out', '--json'])\n"
-        "except SystemExit as exit: assert not exit.code",
+        converting("huawei-tf-pretraining"),
+        converting("transformers-4.40.2-pretraining"),
     ],
-    ids=["importing the package", "importing the command line", "a TensorFlow conversion"],
+    ids=["importing the package", "importing the command line", "a TensorFlow conversion", "a safetensors conversion"],
 )
 def test_neither_torch_nor_transformers_nor_tensorflow_nor_the_hub_s_client_is_loaded_by(code, tmp_path):
     named = {"torch", "transformers", "tensorflow", "huggingface_hub"}

@@ -327,6 +327,16 @@ CONFIGS = {
 }
 
 
+@pytest.mark.parametrize("field", ["model_type", "architectures"])
+def test_transformers_own_config_goes_before_huaweis_beside_its_own_weights(field: str, tmp_path: Path) -> None:
+    (tmp_path / "bert_config.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({field: "nezha"}))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    assert open_checkpoint(tmp_path / "pytorch_model.bin").config == tmp_path / "config.json"
+    bundle(tmp_path, "m.ckpt")
+    assert open_checkpoint(tmp_path / "m.ckpt").config == tmp_path / "bert_config.json"
+
+
 @pytest.mark.parametrize("names, expected", CONFIGS.items())
 def test_the_config_is_the_one_of_the_model(names: tuple[str, ...], expected: str | None, tmp_path: Path) -> None:
     bundle(tmp_path, "m.ckpt")

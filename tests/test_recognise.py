@@ -206,11 +206,22 @@ def test_a_classifier_with_a_bias_alone_is_still_told() -> None:
         (("qa_outputs.bias",), "question-answering"),
         (POOLER, "encoder"),
         ((), "encoder"),
-        (("lm_head.weight", "unknown"), "encoder"),
     ],
 )
 def test_the_parts_that_are_there_say_the_head(names: tuple[str, ...], head: str) -> None:
     assert infer_head(HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", *names)).heads == (head,)
+
+
+def test_a_head_that_no_table_knows_is_not_an_encoder() -> None:
+    inference = infer_head(
+        HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", "dense.weight", "dense.bias")
+    )
+    assert inference.heads == ()
+    assert "dense.weight, dense.bias" in inference.reason
+    with pytest.raises(UsageError, match="dense") as error:
+        choose_head(None, inference)
+    assert "--head encoder" in error.value.hint
+    assert choose_head("encoder", inference) is HEADS["encoder"]
 
 
 # Choosing

@@ -21,6 +21,7 @@ from nezha_convert.tokenizer import (
     SPECIAL_TOKENS,
     Vocabulary,
     check_length,
+    decide_added,
     decide_casing,
     read_vocab,
     tokenizer_files,
@@ -38,7 +39,7 @@ CASES = [
 
 
 def vocabulary(tokens: list[str], path: Path = Path("vocab.txt")) -> Vocabulary:
-    return Vocabulary(path, ("\n".join(tokens) + "\n").encode(), tuple(tokens))
+    return Vocabulary(path, tuple(tokens))
 
 
 def written(folder: Path, content: str | bytes) -> Path:
@@ -231,17 +232,25 @@ def test_a_vocabulary_that_is_no_text_or_not_there_is_refused(tmp_path: Path) ->
 # Casing
 
 
-def test_a_vocabulary_without_capitals_is_lower_cased() -> None:
-    lower, decision = decide_casing(vocabulary([*SPECIALS, "[unused1]", "[UNUSED2]", "hello", "##ing", "我"]), None)
+@pytest.mark.parametrize("tokens", [[], ["<S>", "<T>"], ["Hello", "##A", "iPhone"], ["A", "B"]], ids=str)
+def test_a_few_words_with_capitals_do_not_make_a_cased_vocabulary(tokens: list[str]) -> None:
+    """Huawei's Chinese vocabulary has <S> and <T> and not one capital letter."""
+    lower, decision = decide_casing(vocabulary([*SPECIALS, "[UNUSED2]", "hello", "##ing", "我", *tokens]), None)
     assert (lower, decision.field, decision.value) == (True, "do_lower_case", True)
-    assert "no capitals" in decision.reason
+    assert f"{len([t for t in tokens if len(t) == 1])} of the 26 capital letters" in decision.reason
 
 
-@pytest.mark.parametrize("token", ["Hello", "##A", "A", "iPhone"])
-def test_a_vocabulary_with_a_capital_is_cased_and_it_is_named(token: str) -> None:
-    lower, decision = decide_casing(vocabulary([*SPECIALS, "hello", token]), None)
+def test_a_vocabulary_with_the_capital_letters_is_cased() -> None:
+    lower, decision = decide_casing(vocabulary([*SPECIALS, "hello", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]), None)
     assert (lower, decision.value) == (False, False)
-    assert f"1 tokens such as {token!r}" in decision.reason
+    assert decision.reason.startswith("26 of the 26 capital letters")
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_transformers_own_file_says_the_casing(said: bool, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": said}))
+    lower, decision = decide_casing(read_vocab(written(tmp_path, "\n".join(SPECIALS))), None)
+    assert lower is said and "tokenizer_config.json" in decision.reason
 
 
 @pytest.mark.parametrize("token", ["hello", "Hello"])
@@ -262,6 +271,42 @@ def test_the_casing_decides_capitals_and_accents(lower_case: bool, expected: lis
     vocab = vocabulary([*SPECIALS, "cafe", "Q"])
     tokenizer = Tokenizer.from_str(tokenizer_files(vocab, lower_case, 512)["tokenizer.json"].decode())
     assert tokenizer.encode("Café Q", add_special_tokens=False).tokens == expected
+
+
+# Added tokens
+
+
+def test_tokens_added_behind_the_vocabulary_keep_their_ids_and_their_meaning(tmp_path: Path) -> None:
+    vocab_path = written(tmp_path, "\n".join([*SPECIALS, "e", "1"]))
+    added = [{"id": 0, "content": "[PAD]", "special": True}, {"id": 7, "content": "[E1]", "special": True}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[E1]": 7, "<name>": 8}))
+    vocab = read_vocab(vocab_path)
+    assert [token.content for token in vocab.added] == ["[E1]", "<name>"]
+    tokenizer = Tokenizer.from_str(tokenizer_files(vocab, True, 512)["tokenizer.json"].decode())
+    assert tokenizer.encode("[E1] e <name>", add_special_tokens=False).ids == [7, 5, 8]
+    decision = decide_added(vocab)
+    assert decision is not None and decision.value == 2 and "[E1] <name>" in decision.reason
+    assert check_length(vocab, 9) is None
+    with pytest.raises(MappingError, match="9 tokens, but the embedding has 8 rows"):
+        check_length(vocab, 8)
+
+
+def test_no_added_tokens_are_no_decision(tmp_path: Path) -> None:
+    assert decide_added(read_vocab(written(tmp_path, "\n".join(SPECIALS)))) is None
+
+
+def test_added_tokens_that_do_not_follow_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    vocab_path = written(tmp_path, "\n".join(SPECIALS))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[E1]": 9}))
+    with pytest.raises(MappingError, match=r"adds \[E1\] by the ids \[9\]; expected \[5\]"):
+        read_vocab(vocab_path)
+
+
+def test_what_is_written_has_neither_byte_order_mark_nor_empty_lines_at_its_end(tmp_path: Path) -> None:
+    vocab = read_vocab(written(tmp_path, ("\r\n".join(SPECIALS) + "\r\n\r\n").encode("utf-8-sig")))
+    assert vocab.tokens == tuple(SPECIALS)
+    assert tokenizer_files(vocab, True, 512)["vocab.txt"].decode() == "\n".join(SPECIALS) + "\n"
 
 
 # Length

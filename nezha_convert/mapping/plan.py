@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MappingError
@@ -101,6 +101,7 @@ def make_plan(
     entries: Mapping[str, TensorEntry],
     config: Mapping[str, int],
     untied: bool = False,
+    loaded_over: Sequence[Tie] = (),
 ) -> Plan:
     """Plan the conversion of `entries` to `head`.
 
@@ -109,7 +110,9 @@ def make_plan(
         head: what to convert to.
         entries: the source's tensors.
         config: the dimensions that shapes are made of, and ``num_hidden_layers``.
-        untied: the masked-LM decoder has values of its own, so it is written.
+        untied: the masked-LM decoder is a tensor of its own, so it is written.
+        loaded_over: ties whose two names hold different values. The originals have one tensor for both and load
+            `target` last, so its values are the ones that they compute with.
     """
     plan = Plan()
     layers = config["num_hidden_layers"]
@@ -133,7 +136,14 @@ def make_plan(
             plan.dropped.append(Dropped(name, entry.nbytes, f"the {head.name} model has no {found[0]}"))
         else:
             target, op = found[1].target, found[1].op
-            if tie := next((tie for tie in ties if tie.target == target), None):
+            over = next((tie for tie in loaded_over if target in (tie.of, tie.target)), None)
+            if over and target == over.of:
+                reason = f"{over.target} is loaded over it: the original has one tensor for both"
+                plan.dropped.append(Dropped(name, entry.nbytes, reason))
+            elif over:
+                filled.setdefault(over.of, []).append(entry)
+                ops[over.of] = op
+            elif tie := next((tie for tie in ties if tie.target == target), None):
                 plan.dropped.append(Dropped(name, entry.nbytes, f"equal to {tie.of}, to which it is tied"))
             elif target not in wanted:
                 beyond[name] = target

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ..errors import MappingError, UsageError
 from ..tensors import TensorEntry
-from .rules import Drop, Table
+from .rules import Table
 from .tables import CLASSIFIER, ENCODER, FAMILIES, FOREIGN, HEADS, HUAWEI_TF, MLM, NSP, POOLER, QA, Foreign, Head
 
 
@@ -40,7 +40,8 @@ def family_of(entries: Mapping[str, TensorEntry]) -> Table:
     raise MappingError(
         f"not a NEZHA checkpoint that is known here: expected a word embedding by one of the names {expected}; "
         f"found {listing}{', ...' if len(entries) > 5 else ''}",
-        hint="nezha-convert inspect SOURCE lists the tensors.",
+        hint="nezha-convert inspect SOURCE --tensors lists the tensors; nezha-convert repair SOURCE mends a copy that "
+        "lost its word embeddings.",
     )
 
 
@@ -51,11 +52,14 @@ def infer_head(table: Table, entries: Mapping[str, TensorEntry], architecture: s
         table: their family.
         architecture: the class that the config names, which only decides between heads of the same tensors.
     """
-    parts: dict[str, str] = {}
+    parts: set[str] = set()
+    unknown = []
     for name in entries:
         found = table.find(name)
-        if found and not isinstance(found, Drop):
-            parts.setdefault(found[0], name)
+        if isinstance(found, tuple):
+            parts.add(found[0])
+        elif found is None and not table.unwrapped(name).startswith(table.backbone):
+            unknown.append(name)
     if CLASSIFIER in parts:
         return _classifier(table, entries[_weight(table, entries)], POOLER in parts, architecture)
     for present, head in (
@@ -64,8 +68,11 @@ def infer_head(table: Table, entries: Mapping[str, TensorEntry], architecture: s
         ({NSP}, "next-sentence-prediction"),
         ({QA}, "question-answering"),
     ):
-        if present <= parts.keys():
+        if present <= parts:
             return Inference((head,), f"it has the tensors of the {' and the '.join(sorted(present))}")
+    if unknown:
+        listing = ", ".join(unknown[:4]) + (", ..." if len(unknown) > 4 else "")
+        return Inference((), f"its head is none that is known here: {listing}")
     return Inference(("encoder",), "it has no tensors of a head")
 
 
@@ -91,8 +98,12 @@ def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: s
     if not pooled:
         return Inference(("token-classification",), "it has a classifier and no pooler")
     if weight.shape[:1] == (1,):
-        return Inference(("multiple-choice",), "its classifier has one row, the score of a choice")
-    return Inference(("sequence-classification",), "it has a pooler and a classifier of several rows")
+        reason = (
+            "its classifier has one row, the score of a choice; for a regression, say --head sequence-classification"
+        )
+        return Inference(("multiple-choice",), reason)
+    reason = "it has a pooler and a classifier of several rows; for tokens, say --head token-classification"
+    return Inference(("sequence-classification",), reason)
 
 
 def _task(architecture: str) -> str:
@@ -110,9 +121,10 @@ def choose_head(asked: str | None, inference: Inference) -> Head:
         if asked not in HEADS:
             raise UsageError(f"--head {asked}: no such head; expected one of {', '.join(HEADS)}")
         return HEADS[asked]
-    if len(inference.heads) > 1:
+    if len(inference.heads) != 1:
+        fitting = inference.heads or ("encoder",)
         raise UsageError(
             f"the tensors do not say which head this is: {inference.reason}",
-            hint=f"Add --head {' or --head '.join(inference.heads)}.",
+            hint=f"Add --head {' or --head '.join(fitting)}{'' if inference.heads else ' to convert the rest alone'}.",
         )
     return HEADS[inference.heads[0]]

@@ -57,7 +57,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         candidate.path,
         files,
         entries,
-        config=_config_in(folder),
+        config=_config_in(folder, format),
         vocab=_file(folder / "vocab.txt"),
         labels=_file(folder / "labels.txt"),
     )
@@ -165,11 +165,25 @@ def _file(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _config_in(folder: Path) -> Path | None:
-    """bert_config.json, config.json, or the only other JSON whose name says config."""
-    for name in ("bert_config.json", "config.json"):
+def _config_in(folder: Path, format: str) -> Path | None:
+    """bert_config.json, config.json, or the only other JSON whose name says config.
+
+    Beside weights that are not TensorFlow's, a config.json of transformers goes before Huawei's.
+    """
+    names = ["bert_config.json", "config.json"]
+    if format != tf_bundle.FORMAT and _saved_by_transformers(folder / "config.json"):
+        names.reverse()
+    for name in names:
         if (folder / name).is_file():
             return folder / name
     others = sorted(folder.glob("*config*.json"))
     others = [path for path in others if not path.name.startswith(("tokenizer", "generation"))]
     return others[0] if len(others) == 1 else None
+
+
+def _saved_by_transformers(config: Path) -> bool:
+    try:
+        raw = json.loads(config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # whoever reads it next says what is wrong with it
+    return isinstance(raw, dict) and bool({"architectures", "model_type"} & raw.keys())
