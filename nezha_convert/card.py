@@ -139,8 +139,8 @@ def _loading(conversion: Mapping[str, Any], repo_id: str | None) -> str:
     tokenizer = any(file["name"] == "tokenizer.json" for file in conversion["output_files"])
     lines = [f"from transformers import {auto}" + (", AutoTokenizer" if tokenizer else "")]
     lines.append(f"model = {auto}.from_pretrained({where}, trust_remote_code=True)")
-    if tokenizer:
-        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({where})")
+    if tokenizer:  # it has no code of its own, but transformers asks about the config's all the same
+        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({where}, trust_remote_code=True)")
     code = "\n".join(lines)
     return (
         f"## Use\n\n```python\n{code}\n```\n\n"
@@ -151,7 +151,7 @@ def _loading(conversion: Mapping[str, Any], repo_id: str | None) -> str:
 def _provenance(conversion: Mapping[str, Any]) -> str:
     weights = [file for file in conversion["output_files"] if file["name"].endswith(".safetensors")]
     rows = [
-        (role, f"`{file['name']}`", f"{file['nbytes']:,}", f"`{file['sha256']}`")
+        (role, _inline(file["name"]), f"{file['nbytes']:,}", _inline(file["sha256"]))
         for role, files in (("read", conversion["source_files"]), ("written", weights))
         for file in files
     ]
@@ -161,7 +161,7 @@ def _provenance(conversion: Mapping[str, Any]) -> str:
 
 def _decisions(conversion: Mapping[str, Any]) -> str:
     rows = [
-        (f"`{d['field']}`", _inline(json.dumps(d["value"], ensure_ascii=False)), _text(d["reason"]))
+        (_inline(d["field"]), _inline(json.dumps(d["value"], ensure_ascii=False)), _text(d["reason"]))
         for d in conversion["decisions"]
     ]
     what = "What the source did not say by itself, and what was taken."
@@ -245,5 +245,8 @@ def _text(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Code in a line. A grave accent inside cannot be escaped, and a bar would begin a cell."""
-    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
+    """Code in a line. A grave accent inside cannot be escaped, and a bar would begin a cell.
+
+    Backslashes before a bar are doubled, or one of them would escape the bar's own.
+    """
+    return "`" + re.sub(r"(\\*)\|", r"\1\1\|", " ".join(text.split()).replace("`", "'")) + "`"

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from .console import Console
 from .errors import NezhaConvertError, UsageError
 from .mapping.tables import HEADS
 from .parity import compare, html, junit
+from .parity.report import check_folder
 from .readers import open_checkpoint
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -58,7 +60,7 @@ def cli() -> None:
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
 
     Exit codes: 0 done, 1 parity failed, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot
-    be written, 6 the Hub refused or failed, 130 interrupted.
+    be written, 6 the Hub refused or failed, 70 a fault of nezha-convert, 130 interrupted.
     """
 
 
@@ -72,7 +74,7 @@ _config_option = click.option("--config", type=_EXISTING, help="bert_config.json
 @click.option("--tensors", is_flag=True, help="List every tensor with its type and shape.")
 @_json_option
 def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> None:
-    """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Reads no tensor, writes nothing.
+    """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Writes nothing.
 
     \b
     Examples:
@@ -174,15 +176,17 @@ def verify(
       nezha-convert verify NEZHA-Base/ nezha-base/ --original Pretrained-Language-Model/ --junit parity.xml
     """
     console = Console(as_json)
+    for file in filter(None, (junit_file, html_file)):
+        check_folder(file)
     if html_file:
         html.check_html()
     with console.steps() as progress:
         report = compare.verify(source, output, progress=progress, **options)
+    console.parity(report)  # before the files: one that cannot be written takes nothing away
     if junit_file:
         junit.write_junit(report, junit_file)
     if html_file:
         html.write_html(report, html_file)
-    console.parity(report)
     if not report.passed:
         raise click.exceptions.Exit(1)
 
@@ -267,6 +271,12 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
     console.repaired(done)
 
 
+class CancelledError(NezhaConvertError):
+    """Stopped by the user, or by whoever asked the process to end."""
+
+    exit_code = 128 + signal.SIGINT
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -290,20 +300,26 @@ def _run(arguments: list[str], console: Console) -> int:
         else:
             error.show()
         return error.exit_code
-    except KeyboardInterrupt:
-        console.say("interrupted; nothing was left behind")
-        return 128 + signal.SIGINT
+    except (KeyboardInterrupt, click.Abort, SystemExit) as stop:  # Ctrl-C, it or Ctrl-D at a question, SIGTERM
+        cancelled = CancelledError("interrupted; nothing was left behind")
+        if isinstance(stop, SystemExit):
+            cancelled.exit_code = 128 + signal.SIGTERM
+        if console.as_json:
+            console.error(cancelled)
+        else:
+            console.say(cancelled.message)
+        return cancelled.exit_code
     except BrokenPipeError:  # the reader of our output has gone, which is its right
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except NezhaConvertError as error:
         if debug:
-            raise
+            traceback.print_exc()
         console.error(error)
         return error.exit_code
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         console.error(
             NezhaConvertError(
                 f"a fault of nezha-convert: {type(error).__name__}: {error}",

@@ -15,7 +15,8 @@ class NezhaConvertError(Exception):
         problems: every single problem, when there are several.
     """
 
-    exit_code = 1
+    exit_code = 70
+    """A fault of ours, EX_SOFTWARE. Not 1, Python's own code of it: a CI service would read that as failed parity."""
 
     def __init__(self, message: str, *, hint: str = "", problems: tuple[str, ...] = ()) -> None:
         super().__init__(message)

@@ -31,7 +31,17 @@ _WEIGHTS = (
 )
 """The kinds of weights in the order of preference; of a repository with several kinds the first one is fetched."""
 
-_COMPANIONS = ("*config*.json", "tokenizer.json", "conversion.json", "*.txt", "*.py", "README.md", "checkpoint")
+_COMPANIONS = (
+    "*config*.json",
+    "tokenizer.json",
+    "added_tokens.json",
+    "conversion.json",
+    "*.txt",
+    "*.py",
+    "README.md",
+    "checkpoint",
+)
+_INDEXES = ("*.index.json", "*.index")
 _NEVER = ("training_args*", "optimizer*", "scheduler*", "scaler*", "rng_state*")
 """What a Trainer leaves behind."""
 
@@ -251,7 +261,7 @@ class Hub:
         for name in ("config.json", "bert_config.json"):
             found = try_to_load_from_cache(address.repo_id, name, revision=address.revision)
             if isinstance(found, str):
-                return _pulled(address, Path(found).parent)
+                return _with_weights(_pulled(address, Path(found).parent))
         raise HubError(
             f"{address}: not in the cache, and HF_HUB_OFFLINE is set", hint="Unset HF_HUB_OFFLINE to download it."
         )
@@ -413,6 +423,17 @@ def _pulled(address: Address, folder: Path) -> Pulled:
     names = _needed(sorted(path.name for path in folder.iterdir() if path.is_file()))
     files = tuple((name, (folder / name).stat().st_size) for name in names)
     return Pulled(Address(address.repo_id, folder.name), folder, files)
+
+
+def _with_weights(pulled: Pulled) -> Pulled:
+    """`pulled`, unless no weights are in it: other programs cache a config alone, and a download may have stopped."""
+    if any(not _matches(name, (*_COMPANIONS, *_INDEXES)) for name, _ in pulled.files):
+        return pulled
+    names = sorted(path.name for path in pulled.folder.iterdir())
+    raise HubError(
+        f"{pulled.address}: no weights in the cache, only {', '.join(names[:8])}, and HF_HUB_OFFLINE is set",
+        hint="Unset HF_HUB_OFFLINE to download them, or name a revision that was downloaded before.",
+    )
 
 
 def _is_weights(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -295,6 +296,9 @@ def _vocabulary(checkpoint: Checkpoint, temporary: Path) -> Path | None:
     ids = whole.get("model", {}).get("vocab", {})
     path = temporary / "vocab.txt"
     path.write_text("".join(f"{token}\n" for token in sorted(ids, key=ids.__getitem__)), "utf-8", newline="\n")
+    for name in ("tokenizer.json", "added_tokens.json"):  # the converter looks beside the vocabulary for added tokens
+        if (checkpoint.path.parent / name).is_file():
+            shutil.copyfile(checkpoint.path.parent / name, temporary / name)
     return path
 
 

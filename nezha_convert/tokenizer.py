@@ -37,11 +37,17 @@ class AddedToken:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokens of a vocab.txt, in the order of their ids; behind them, those that transformers' files add."""
+    """The tokens of a vocab.txt, in the order of their ids.
+
+    Attributes:
+        added: behind them, those that transformers' files beside it add.
+        whole: those of its own that these files match as one piece, such as an [unused1] that marks something.
+    """
 
     path: Path
     tokens: tuple[str, ...]
     added: tuple[AddedToken, ...] = ()
+    whole: tuple[AddedToken, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.added)
@@ -74,12 +80,14 @@ def read_vocab(path: Path) -> Vocabulary:
             f"{path}: no WordPiece vocabulary of NEZHA: {', '.join(lacking)} not in its {len(tokens):,} lines",
             hint="Name another one: --vocab FILE",
         )
-    return Vocabulary(path, tokens, _added(path.parent, seen))
+    said = dict(sorted(_said_added(path.parent), key=lambda item: item[1].special))
+    added = _behind(path.parent, {number: token for number, token in said.items() if token.content not in seen}, seen)
+    own = [token for token in said.values() if token.content in seen and token.content not in SPECIAL_TOKENS.values()]
+    return Vocabulary(path, tokens, added, tuple(own))
 
 
-def _added(folder: Path, known: dict[str, int]) -> tuple[AddedToken, ...]:
-    """What transformers' tokenizer files in `folder` add to the vocabulary `known`, in the order of their ids."""
-    found = {number: token for number, token in _said_added(folder) if token.content not in known}
+def _behind(folder: Path, found: dict[int, AddedToken], known: dict[str, int]) -> tuple[AddedToken, ...]:
+    """The tokens that transformers' files in `folder` add to the vocabulary `known`, in the order of their ids."""
     wanted = range(len(known), len(known) + len(found))
     if sorted(found) != list(wanted):
         names = ", ".join(token.content for token in found.values())
@@ -132,11 +140,12 @@ def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision
 
 
 def decide_added(vocab: Vocabulary) -> Decision | None:
-    """The tokens added behind the vocabulary, which are kept."""
-    if not vocab.added:
+    """The tokens that the files beside the vocabulary add to it or match as one piece, which are kept."""
+    names = [token.content for token in (*vocab.whole, *vocab.added)]
+    if not names:
         return None
-    names = " ".join(token.content for token in vocab.added[:4]) + (" ..." if len(vocab.added) > 4 else "")
-    return Decision("added_tokens", len(vocab.added), f"the tokenizer beside the vocabulary adds {names}")
+    listing = " ".join(names[:4]) + (" ..." if len(names) > 4 else "")
+    return Decision("added_tokens", len(names), f"the tokenizer beside the vocabulary matches as one piece {listing}")
 
 
 def decide_language(vocab: Vocabulary) -> Decision | None:
@@ -176,7 +185,8 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int) -> dic
         WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=MAX_CHARS_PER_WORD)  # noqa: S106 (no secret)
     )
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS.values()))
-    tokenizer.add_tokens([Token(token.content, special=token.special, normalized=False) for token in vocab.added])
+    more = (*vocab.whole, *vocab.added)
+    tokenizer.add_tokens([Token(token.content, special=token.special, normalized=False) for token in more])
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lower_case
     )

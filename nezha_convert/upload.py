@@ -45,7 +45,7 @@ def push(
         bars: show the client's progress bars, one a file.
 
     Raises:
-        MappingError: `folder` is not a converted one, or a file of it is missing or lies elsewhere.
+        MappingError: `folder` is not a converted one, or a file of it is missing, lies elsewhere or is a link.
         UsageError: the license is missing or unknown, the card's metadata is no YAML, or `repo_id` is no name.
         HubError: the folder is not proved, or the Hub refused, failed or was changed meanwhile.
     """
@@ -137,8 +137,17 @@ def _card(converted: ConvertedFolder, license: str | None, repo_id: str, doubts:
 
 
 def _own_card(converted: ConvertedFolder) -> str | None:
-    """The folder's README.md, if it is another than the conversion wrote."""
+    """The folder's README.md, if it is another than the conversion wrote.
+
+    Raises:
+        MappingError: it is a link: in a folder from a stranger it could lead to a secret, which would be published.
+    """
     path, written = converted.path / CARD, converted.record.get("card")
+    if path.is_symlink():
+        raise MappingError(
+            f"{path}: a symbolic link, expected a file in the folder; refused",
+            hint="Replace it by a file or remove it, or leave the repository's card as it is: --no-card",
+        )
     if not path.is_file() or (written and sha256(path) == written["sha256"]):
         return None
     return path.read_text("utf-8")

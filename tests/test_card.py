@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -14,6 +16,7 @@ from goldens import FIXTURES, GOLDENS
 from hub_server import hub
 from huggingface_hub import ModelCard, constants
 
+import nezha
 from nezha_convert import convert, verify
 from nezha_convert.card import LICENSES, render
 from nezha_convert.mapping.tables import HEADS
@@ -205,6 +208,32 @@ def test_its_lines_load_the_model(record, tmp_path):
     assert isinstance(names["tokenizer"], transformers.PreTrainedTokenizerBase)
 
 
+def test_its_lines_load_the_model_where_no_package_is_installed_and_nobody_answers(tmp_path):
+    """Where `import nezha` has not named the classes, transformers asks before it runs a folder's code."""
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
+    convert(TF, tmp_path / "out", vocab=tmp_path / "vocab.txt")
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
+    hidden = f"""
+import sys
+sys.path[:] = [entry for entry in sys.path if entry not in ("", {str(Path(nezha.__file__).parents[1])!r})]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
+import importlib.util
+assert importlib.util.find_spec("nezha") is None
+"""
+    program = hidden + code.replace("path/to/this/folder", str(tmp_path / "out")) + 'print(tokenizer("a").input_ids)'
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": "", "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[2, 5, 3]\n"  # and no question
+
+
 def test_a_pushed_card_names_its_repository(record):
     assert 'from_pretrained("owner/name", trust_remote_code=True)' in render(record, repo_id="owner/name")
 
@@ -233,3 +262,14 @@ def test_words_from_elsewhere_stay_words(record, hostile):
     assert len(row) == 3
     assert not re.search(r"(?<!\\)[<\[`*|]", row[2])
     assert set(card.data.to_dict()) == {"library_name", "pipeline_tag", "tags"}
+
+
+@pytest.mark.parametrize("name", ["a|b`<b>x</b>", "two\nlines", "x\\|<script>"])
+def test_a_stranger_s_file_name_stays_a_name(record, name):
+    file = {"name": name, "nbytes": 1, "sha256": "0" * 64}
+    text = section(render(record | {"source_files": [file]}), "What was converted from what")
+    line = next(line for line in text.splitlines() if line.startswith("| read"))
+    # A bar is part of its cell after an odd number of backslashes; all between two grave accents is code.
+    cells = re.findall(r"\| ((?:\\.|[^\\|])*) ", line)
+    assert len(cells) == 4 and line.endswith("|")
+    assert cells[1][0] == cells[1][-1] == "`" and "`" not in cells[1][1:-1]

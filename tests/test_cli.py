@@ -488,6 +488,32 @@ def test_a_stopped_conversion_leaves_no_output(large, number, code):
     assert number == signal.SIGKILL or not left
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+def test_a_stopped_command_gives_one_json_document(large, number, code):
+    running = process("convert", large, large.parent / "out", "--json")
+    while not list(large.parent.glob(".out.*.part/model.safetensors")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.001)
+    running.send_signal(number)
+    out, _ = running.communicate()
+    document = json.loads(out)
+    assert running.returncode == document["exit_code"] == code and "interrupted" in document["message"]
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_fault_of_ours_is_not_taken_for_failed_parity(run, monkeypatch, debug):
+    def faulty(*arguments, **options):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(nezha_convert.conversion, "inspect", faulty)
+    monkeypatch.setenv("NEZHA_DEBUG", debug)
+    result = run("inspect", TF, "--json")
+    document = json.loads(result.out)
+    assert result.code == document["exit_code"] == 70
+    assert "a fault of nezha-convert: ZeroDivisionError: oops" in document["message"]
+    assert ("Traceback" in result.err) == bool(debug)
+
+
 def test_a_reader_that_goes_away_is_no_error():
     running = process("inspect", TF, "--tensors")
     running.stdout.close()

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import string
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,11 +22,14 @@ from goldens import FIXTURES, GOLDENS, Golden
 from safetensors.torch import load_file, save_file
 
 import nezha_convert
-from nezha_convert.errors import MappingError, UsageError
-from nezha_convert.parity import compare, inputs, wordpiece
+from nezha_convert import cli
+from nezha_convert.console import Console
+from nezha_convert.errors import MappingError, OutputError, UsageError
+from nezha_convert.parity import compare, inputs, originals, wordpiece
 from nezha_convert.parity.junit import write_junit
 from nezha_convert.parity.measure import TOLERANCES, Measurement
-from nezha_convert.parity.report import ParityReport
+from nezha_convert.parity.report import EXPONENTS, ParityReport
+from nezha_convert.readers import open_checkpoint
 
 TF = next(golden for golden in GOLDENS if golden.name == "huawei-tf-pretraining")
 VOCAB = FIXTURES / "tokenization" / "vocab.txt"
@@ -262,7 +266,54 @@ def test_the_model_s_own_code_is_not_run_but_its_difference_is_told(folder):
 def test_an_option_that_overrode_the_source_is_told(tmp_path):
     report = nezha_convert.verify(TF.folder, converted(TF, tmp_path / "out", activation="gelu"))
     assert report.first_departs == "layer_0"
-    assert "asked for hidden_act = 'gelu'" in report.warnings[0]
+    (warning,) = report.warnings
+    assert "asked for hidden_act = 'gelu'" in warning and "convert and verify with --config COPY" in warning
+
+
+def test_the_way_out_of_an_overridden_source_passes(tmp_path):
+    report = nezha_convert.verify(TF.folder, converted(TF, tmp_path / "out", max_relative_position=5))
+    assert not report.passed and "put max_relative_position into a copy of the JSON" in report.warnings[0]
+    raw = json.loads((TF.folder / "bert_config.json").read_text())
+    config = tmp_path / "copy.json"
+    config.write_text(json.dumps(raw | {"max_relative_position": 5}))
+    report = nezha_convert.verify(TF.folder, converted(TF, tmp_path / "again", config=config), config=config)
+    assert report.passed and not report.warnings
+
+
+# A decoder of its own.
+
+
+@pytest.fixture
+def untied(tmp_path) -> Path:
+    golden = next(golden for golden in GOLDENS if golden.name == "transformers-4.40.2-pretraining")
+    folder = Path(shutil.copytree(golden.folder, tmp_path / "untied"))
+    tensors, random = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(5)
+    tensors["cls.predictions.decoder.weight"] = torch.randn((64, 32), generator=random)
+    tensors["cls.predictions.decoder.bias"] = torch.randn(64, generator=random)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_an_untied_model_passes_and_its_decoder_is_compared(untied, tmp_path):
+    reconfigure(tie_word_embeddings=False)(untied)
+    nezha_convert.convert(untied, tmp_path / "out")
+    assert nezha_convert.verify(untied, tmp_path / "out").passed
+    rewrite(lambda tensors: tensors["cls.predictions.decoder.weight"][3].zero_())(tmp_path / "out")
+    rehash(tmp_path / "out")
+    assert nezha_convert.verify(untied, tmp_path / "out").first_departs == "prediction_logits"
+
+
+@pytest.mark.parametrize("tie", [{}, {"tie_word_embeddings": True}, {"tie_word_embeddings": False}], ids=str)
+def test_the_oracle_unties_where_transformers_does(tie, untied):
+    if not any(originals.cache_folder().glob("transformers-4.40.2-*")):
+        pytest.skip("transformers 4.40.2 is not installed in the cache")
+    reconfigure(**tie)(untied)
+    checkpoint, raw = open_checkpoint(untied), json.loads((untied / "config.json").read_text())
+    case = inputs.built_in_cases({"vocab_size": 64, "type_vocab_size": 2}, 64, "pretraining")["padded"]
+    live = originals.run_original(originals.TRANSFORMERS, checkpoint, raw, "pretraining", case)
+    expected = compare.Oracle(checkpoint.entries, raw, "pretraining").forward(**case)
+    for name, array in expected.items():
+        assert np.abs(live[name] - array).max() < 2e-6 * np.ptp(array), name
 
 
 # The measures themselves.
@@ -280,7 +331,9 @@ def test_each_measure_is_what_it_says():
     assert tensor.cosine_distance == pytest.approx(1 - cosine)
     assert tensor.argmax_agreement == 0.5
     assert (str(tensor.peak), tensor.peak.expected, tensor.peak.found) == ("case[0, 2]", 3.0, 1.0)
-    assert sum(measurement.result().histogram) == tensor.values == 6
+    bins = {e: count for e, count in zip(EXPONENTS, measurement.result().histogram, strict=True) if count}
+    assert bins == {EXPONENTS[0]: 4, -2: 1, 0: 1}  # exact, 1/8 and 1/2 of the range
+    assert sum(bins.values()) == tensor.values == 6
 
 
 def test_ranges_are_pooled_so_that_a_case_of_like_values_is_not_fragile():
@@ -344,6 +397,38 @@ def test_another_tokenizer_fails(change, text, with_tokenizer, vocab):
     report = nezha_convert.verify(TF.folder, with_tokenizer, vocab=vocab)
     assert report.first_departs is None
     assert "tokenizer: " in report.verdict and text in report.verdict
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lower"),
+    [
+        (["a", "<S>", "[CLS]", "##AB"], True),
+        (["a", "A"], True),
+        ([*string.ascii_uppercase], False),
+        (["[unused1]"], True),
+    ],
+)
+def test_a_vocabulary_is_cased_where_capital_letters_are_tokens(tokens, lower):
+    assert wordpiece.lower_cases(tokens) is lower
+
+
+@pytest.mark.parametrize("more", [string.ascii_uppercase, ""], ids=["a cased vocabulary", "a lower-case vocabulary"])
+def test_the_wrong_casing_fails_by_the_vocabulary_alone(more, tmp_path):
+    vocab, output = tmp_path / "vocab.txt", tmp_path / "out"
+    vocab.write_text("\n".join([*TINY_VOCAB, *more, "<S>"]) + "\n", encoding="utf-8")
+    converted(TF, output, vocab=vocab, lower_case=bool(more))
+    report = nezha_convert.verify(TF.folder, output, vocab=vocab)
+    made, is_ = ("lower-case", "cased") if more else ("cased", "lower-case")
+    assert report.passed and f"{made} as the conversion was told; the vocabulary is {is_}" in report.warnings[-1]
+
+    record = json.loads((output / "conversion.json").read_text())
+    for decision in record["decisions"]:  # as if the converter had come to it by itself
+        decision["reason"] = decision["reason"].replace("asked for on the command line", "a mistake")
+    (output / "conversion.json").write_text(json.dumps(record))
+    report = nezha_convert.verify(TF.folder, output, vocab=vocab)
+    assert not report.passed and report.first_departs is None and report.tokenizer.differing
+    assert f"the tokenizer was made {made}, but the vocabulary is {is_}" in report.verdict
+    assert f"convert again with --{is_}" in report.verdict
 
 
 def test_texts_are_compared_beside_the_built_in_inputs(with_tokenizer, vocab, tmp_path):
@@ -414,8 +499,67 @@ def test_a_folder_that_no_conversion_wrote_is_refused(tmp_path):
     with pytest.raises(MappingError, match=r"no conversion\.json in it"):
         nezha_convert.verify(TF.folder, tmp_path)
     (tmp_path / "conversion.json").write_text("{}")
-    with pytest.raises(MappingError, match="not as a conversion writes it: no head"):
+    with pytest.raises(MappingError, match="not as a conversion writes it: no source, head"):
         nezha_convert.verify(TF.folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda record: record["output_files"].append({"name": "setup.py"}), r"no sha256 in output_files\["),
+        (lambda record: record["source_files"].append("model.bin"), r"source_files\[\d\] is no JSON object"),
+        (
+            lambda record: record["output_files"][0].update(name="../x.py"),
+            r"names '\.\./x\.py'; expected a file of the",
+        ),
+        (lambda record: record["output_files"][0].update(sha256=5), r"sha256 is 5; expected a text"),
+        (lambda record: record["decisions"].append({"field": "x"}), r"no value, reason in decisions"),
+        (lambda record: record["dropped"].append({"name": "x", "nbytes": "1", "reason": ""}), "expected a number"),
+        (lambda record: record.update(output_files={}), r"output_files is \{\}; expected a list"),
+        (lambda record: record.update(head="ner"), "head is 'ner'.*expected a head among encoder"),
+        (lambda record: record.update(architecture="BertModel"), "expected NezhaForPreTraining"),
+    ],
+    ids=range(9),
+)
+def test_a_foreign_conversion_json_is_refused_and_says_what_is_wrong(change, words, folder):
+    record = json.loads((folder / "conversion.json").read_text())
+    change(record)
+    (folder / "conversion.json").write_text(json.dumps(record))
+    with pytest.raises(MappingError, match=rf"conversion\.json: not as a conversion writes it: .*{words}") as error:
+        nezha_convert.verify(TF.folder, folder)
+    assert "convert SOURCE" in error.value.hint
+
+
+def test_a_conversion_json_that_is_no_object_is_refused(folder):
+    (folder / "conversion.json").write_text("[]")
+    with pytest.raises(MappingError, match="it is no JSON object"):
+        nezha_convert.verify(TF.folder, folder)
+
+
+def test_code_that_the_installed_package_does_not_have_is_told(folder):
+    (folder / "more.py").write_text("")
+    record = json.loads((folder / "conversion.json").read_text())
+    record["output_files"].append({"name": "more.py", "nbytes": 0, "sha256": hashlib.sha256(b"").hexdigest()})
+    (folder / "conversion.json").write_text(json.dumps(record))
+    assert any("more.py is not the installed package's" in w for w in nezha_convert.verify(TF.folder, folder).warnings)
+
+
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_a_report_that_has_no_folder_is_refused_before_anything_is_computed(
+    option, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(compare, "verify", lambda *args, **options: pytest.fail("it went on"))
+    command = ["verify", str(TF.folder), str(folder), option, str(tmp_path / "nowhere" / "x")]
+    assert cli._run(command, Console()) == OutputError.exit_code
+    said = capsys.readouterr().err
+    assert "there is no folder" in said and "next: Create it: mkdir -p" in said
+
+
+def test_the_table_is_shown_though_a_report_cannot_be_written(folder, tmp_path, capsys):
+    (tmp_path / "taken").mkdir()
+    command = ["verify", str(TF.folder), str(folder), "--junit", str(tmp_path / "taken" / ("x" * 300))]
+    assert cli._run(command, Console()) == OutputError.exit_code
+    assert "verdict" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "words"), [("{", "not readable"), ('{"vocab_size": 64}', "no type_vocab_size")])

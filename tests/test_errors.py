@@ -9,7 +9,7 @@ import pytest
 from nezha_convert import errors
 from nezha_convert.errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
-CODES = {NezhaConvertError: 1, UsageError: 2, CheckpointError: 3, MappingError: 4, OutputError: 5, HubError: 6}
+CODES = {NezhaConvertError: 70, UsageError: 2, CheckpointError: 3, MappingError: 4, OutputError: 5, HubError: 6}
 
 
 @pytest.mark.parametrize("error, code", CODES.items(), ids=lambda value: getattr(value, "__name__", str(value)))

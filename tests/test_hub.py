@@ -324,6 +324,21 @@ def test_a_person_is_asked_for_the_license(run, server, folder, monkeypatch):
     assert b'license: "apache-2.0"' in pushed(server)["README.md"]
 
 
+@pytest.mark.parametrize("answer", ["", KeyboardInterrupt], ids=["Ctrl-D", "Ctrl-C"])
+def test_a_person_who_does_not_answer_has_interrupted(run, server, folder, monkeypatch, answer):
+    class Keyboard(io.StringIO):
+        def readline(self, *size):
+            if answer:
+                raise answer
+            return ""
+
+    monkeypatch.setattr(Console, "asks", True)
+    monkeypatch.setattr("sys.stdin", Keyboard())
+    result = run("push", folder, NAME)
+    assert result.code == 130 and "interrupted" in result.err and "fault" not in result.err
+    assert not server.requests
+
+
 def test_a_card_edited_by_hand_goes_as_it_is_with_its_license_filled_in(run, server, folder):
     text = (folder / "README.md").read_text().replace("# Nezha", "# My own Nezha")
     (folder / "README.md").write_text(text)
@@ -351,7 +366,18 @@ def test_no_record_makes_a_file_from_elsewhere_public(run, server, folder, how):
     record["output_files"].append({"name": name, "nbytes": 6, "sha256": digest})
     (folder / "conversion.json").write_text(json.dumps(record))
     result = run("push", folder, NAME, *PUSH, "--force")
-    assert result.code == 4 and "outside of the folder" in result.err
+    assert result.code == 4 and name in result.err and "of the folder" in result.err
+    assert not server.requests
+
+
+def test_a_card_that_is_a_link_makes_no_file_from_elsewhere_public(run, server, folder):
+    (folder.parent / "secret.txt").write_text("secret words")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(folder.parent / "secret.txt")
+    for option in ("--dry-run", "--force"):
+        result = run("push", folder, NAME, *PUSH, option)
+        assert result.code == 4 and "README.md" in result.err and "symbolic link" in result.err
+        assert "secret words" not in result.out + result.err
     assert not server.requests
 
 
@@ -399,6 +425,7 @@ def test_a_pull_fetches_one_kind_of_weights_and_what_belongs_to_them(run, server
     ("there", "wanted"),
     [
         ("pytorch_model.bin training_args.bin optimizer.pt scheduler.pt config.json", "pytorch_model.bin config.json"),
+        ("pytorch_model.bin vocab.txt added_tokens.json", None),
         ("m.ckpt.index m.ckpt.data-00000-of-00001 m.ckpt.meta checkpoint", None),
         ("x.bin model-00001-of-00001.safetensors model.safetensors.index.json vocab.txt tokenizer.json merges", None),
         (
@@ -476,6 +503,23 @@ def test_in_offline_mode_the_cache_is_read_alone(server, folder, monkeypatch):
     with pytest.raises(HubError, match="not in the cache"):
         pull("hf://owner/other", endpoint=server.endpoint)
     assert not server.requests
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_in_offline_mode_a_cache_without_the_weights_is_told(run, server, folder, tmp_path, monkeypatch, name):
+    """Another program fetched the config alone, or was stopped before the weights came."""
+    server.create(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
+    cached = pull(f"hf://{NAME}", endpoint=server.endpoint).folder
+    for path in cached.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    if name.endswith("json"):
+        (cached / name).write_text("{}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    result = run("pull", f"hf://{NAME}", tmp_path / "here")
+    assert result.code == 6 and "no weights" in result.err and "config.json" in result.err
+    assert "Unset HF_HUB_OFFLINE" in result.err
+    assert not (tmp_path / "here").exists()
 
 
 def process(server: Hub, *arguments: object, home: Path, **environment: str) -> subprocess.CompletedProcess:

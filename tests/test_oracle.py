@@ -371,6 +371,50 @@ def test_padding_does_not_reach_the_tokens_before_it() -> None:
     np.testing.assert_allclose(padded["layer_1"][:, :3], model.forward(ids)["layer_1"], atol=1e-12)
 
 
+def untied(words: np.ndarray, **config: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """A source of transformers whose decoder has rows and a bias of its own."""
+    entries, raw, head = source("transformers-4.40.2-pretraining", **config)
+    bias = np.arange(64, dtype=np.float32)
+    entries["cls.predictions.decoder.weight"] = SimpleNamespace(read=lambda: words)
+    entries["cls.predictions.decoder.bias"] = SimpleNamespace(read=lambda: bias)
+    return entries, raw, head
+
+
+@pytest.mark.parametrize("tie", [{}, {"tie_word_embeddings": True}])
+def test_a_decoder_of_transformers_is_loaded_over_the_words_it_is_tied_to(tie: dict[str, Any]) -> None:
+    rows, ids = np.random.default_rng(4).standard_normal((64, 32)), np.array([[4, 5, 6]])
+    entries, config, head = untied(rows, **tie)
+    found = Oracle(entries, config, head).forward(ids)
+    tied = {name: entry for name, entry in entries.items() if "decoder" not in name}
+    tied["nezha.embeddings.word_embeddings.weight"] = entries["cls.predictions.decoder.weight"]
+    tied["cls.predictions.bias"] = entries["cls.predictions.decoder.bias"]
+    expected = Oracle(tied, config, head).forward(ids)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    # A head without the decoder has nothing that is loaded over its words.
+    encoder = Oracle(entries, config, "encoder").forward(ids)
+    assert not np.allclose(encoder["embeddings"], found["embeddings"])
+
+
+@pytest.mark.parametrize("false", [False, None])
+def test_an_untied_decoder_has_its_own_rows_and_bias_and_leaves_the_words_alone(false: object) -> None:
+    rows, ids = np.random.default_rng(4).standard_normal((64, 32)), np.array([[4, 5, 6]])
+    found = Oracle(*untied(rows, tie_word_embeddings=false)).forward(ids)
+    entries, config, head = source("transformers-4.40.2-pretraining")
+    tied = Oracle(entries, config, head).forward(ids)
+    assert np.array_equal(found["layer_1"], tied["layer_1"])
+    # Linear in rows and bias: what the tied words give is what the untied rows give once they are the same.
+    words = entries["nezha.embeddings.word_embeddings.weight"].read()
+    hidden = np.linalg.lstsq(
+        words.astype(float), (tied["prediction_logits"] - entries["cls.predictions.bias"].read())[0].T, rcond=None
+    )[0]
+    np.testing.assert_allclose(found["prediction_logits"][0], (rows @ hidden).T + np.arange(64), atol=1e-6)
+
+
+def test_an_untied_model_without_a_decoder_is_refused_since_the_original_draws_one() -> None:
+    with pytest.raises(MappingError, match=r"cls\.predictions\.decoder\.weight"):
+        Oracle(*source("transformers-4.40.2-pretraining", tie_word_embeddings=False)).forward(np.array([[1]]))
+
+
 @pytest.mark.parametrize("spelling", ["module.{}", "{}", "bare"])
 def test_old_spellings_of_torch_names_are_the_same_model(spelling: str) -> None:
     entries, config, _ = source(TORCH)
@@ -412,10 +456,14 @@ def test_a_plain_bert_is_refused() -> None:
         Oracle(entries, config, head)
 
 
-@pytest.mark.parametrize(("name", "activation"), [(TENSORFLOW, "swish"), (TORCH, "tanh")])
-def test_an_activation_that_the_original_lacks_is_refused(name: str, activation: str) -> None:
-    with pytest.raises(MappingError, match=activation):
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [(TENSORFLOW, "swish"), (TORCH, "tanh"), (TENSORFLOW, 5), ("transformers-4.40.2-encoder", ["gelu"])],
+)
+def test_an_activation_that_the_original_lacks_is_refused(name: str, activation: object) -> None:
+    with pytest.raises(MappingError, match=r"hidden_act is .* known of the .* original: gelu") as error:
         Oracle(*source(name, hidden_act=activation))
+    assert str(activation) in error.value.message and "--config COPY" in error.value.hint
 
 
 @pytest.mark.parametrize(

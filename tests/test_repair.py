@@ -276,6 +276,25 @@ def test_a_vocabulary_inside_of_tokenizer_json_is_taken_from_there(copy, tmp_pat
     assert (tmp_path / "repaired" / "vocab.txt").read_text("utf-8").split() == VOCABULARY
 
 
+@pytest.mark.parametrize("files", ["vocab.txt tokenizer.json", "vocab.txt added_tokens.json", "tokenizer.json"])
+def test_tokens_that_were_added_to_the_vocabulary_are_never_lost(copy, tmp_path, files):
+    fat_buffers(folder := copy())
+    whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    without("vocab.txt", "tokenizer.json", "tokenizer_config.json")(folder)
+    del whole["model"]["vocab"][VOCABULARY[63]]
+    whole["added_tokens"].append(whole["added_tokens"][0] | {"id": 63, "content": "<new>"})
+    contents = {
+        "vocab.txt": "\n".join(VOCABULARY[:63]),
+        "tokenizer.json": json.dumps(whole),
+        "added_tokens.json": '{"<new>": 63}',
+    }
+    for name in files.split():
+        (folder / name).write_text(contents[name], "utf-8")
+    repair(folder, tmp_path / "repaired")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "repaired")
+    assert tokenizer("一<new>")["input_ids"] == [2, 5, 63, 3]
+
+
 # Records
 
 

@@ -292,6 +292,18 @@ def test_tokens_added_behind_the_vocabulary_keep_their_ids_and_their_meaning(tmp
         check_length(vocab, 8)
 
 
+def test_a_token_of_the_vocabulary_that_is_matched_as_one_piece_stays_so(tmp_path: Path) -> None:
+    vocab_path = written(tmp_path, "\n".join([*SPECIALS, "[unused1]", "[", "]"]))
+    added = [{"id": 5, "content": "[unused1]", "special": True}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    vocab = read_vocab(vocab_path)
+    tokenizer = Tokenizer.from_str(tokenizer_files(vocab, True, 512)["tokenizer.json"].decode())
+    assert tokenizer.encode("[unused1]", add_special_tokens=False).ids == [5]
+    assert (len(vocab), tokenizer.get_vocab_size()) == (8, 8)
+    decision = decide_added(vocab)
+    assert decision is not None and "[unused1]" in decision.reason
+
+
 def test_no_added_tokens_are_no_decision(tmp_path: Path) -> None:
     assert decide_added(read_vocab(written(tmp_path, "\n".join(SPECIALS)))) is None
 

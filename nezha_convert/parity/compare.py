@@ -105,7 +105,11 @@ def verify(
     if folder.has_tokenizer and vocab_path:
         loaded = load_tokenizer(folder.path)
         clone = original if original and family_of(checkpoint.entries, raw) == "tensorflow" else None
-        tokenizer = _compare_tokenizers(loaded, vocab_path, bool(folder.decision("do_lower_case")), lines or (), clone)
+        ids = {token: number for number, token in enumerate(read_vocab(vocab_path).tokens)}
+        lower_case, problem, warning = _casing(folder, ids)
+        failures += [problem] if problem else []
+        warnings += [warning] if warning else []
+        tokenizer = _compare_tokenizers(loaded, vocab_path, ids, lower_case, lines or (), clone)
         if lines:
             cases |= text_cases(lines, loaded, head)
     check_memory(cases, folder.config)
@@ -266,11 +270,29 @@ class _Rounded:
         return self._entry.read().astype(self._dtype)
 
 
+def _casing(folder: ConvertedFolder, ids: Mapping[str, int]) -> tuple[bool, str, str]:
+    """Whether the tokenizer has to lower-case; a failure if the conversion has it otherwise; a warning if it was asked.
+
+    By the vocabulary alone: were it the conversion's own decision, a wrong one would be compared with itself.
+    """
+    decided, expected = folder.decision("do_lower_case"), wordpiece.lower_cases(ids)
+    words = {True: "lower-case", False: "cased"}
+    why = f"the vocabulary is {words[expected]}: " + (
+        "most capital letters are no tokens of it" if expected else "it has the capital letters as tokens"
+    )
+    if folder.asked_for("do_lower_case"):
+        return bool(decided), "", f"the tokenizer is {words[bool(decided)]} as the conversion was told; {why}"
+    if decided is not None and bool(decided) != expected:
+        option = "--lower-case" if expected else "--cased"
+        problem = f"the tokenizer was made {words[bool(decided)]}, but {why}; convert again with {option}"
+        return expected, problem, ""
+    return expected, "", ""
+
+
 def _compare_tokenizers(
-    loaded: Any, vocab: Path, lower_case: bool, lines: Sequence[str], clone: str | None
+    loaded: Any, vocab: Path, ids: Mapping[str, int], lower_case: bool, lines: Sequence[str], clone: str | None
 ) -> TokenizerParity:
     """Token by token, on the built-in texts and `lines`; without special tokens, which Huawei's tokenizer splits."""
-    ids = {token: number for number, token in enumerate(read_vocab(vocab).tokens)}
     special = re.compile("|".join(map(re.escape, SPECIAL_TOKENS.values())))
     texts = [special.sub(" ", text) for text in (*wordpiece.texts_for(ids), *lines)]
     if clone:
@@ -300,14 +322,18 @@ def _warnings(folder: ConvertedFolder) -> list[str]:
     installed = Path(spec.submodule_search_locations[0])
     for file in folder.record["output_files"]:
         name = file["name"]
-        if name.endswith(".py") and (folder.path / name).read_bytes() != (installed / name).read_bytes():
+        own = (installed / name).read_bytes() if (installed / name).is_file() else None
+        if name.endswith(".py") and (folder.path / name).read_bytes() != own:
             found.append(f"{name} is not the installed package's, which is what was run; convert again to renew it")
     for field in ("hidden_act", "max_relative_position"):
-        for decision in folder.record["decisions"]:
-            if decision["field"] == field and decision["reason"].startswith("asked for"):
-                found.append(
-                    f"the conversion was asked for {field} = {decision['value']!r}; the source is taken as it is"
-                )
+        if folder.asked_for(field):
+            # The JSON's spelling is its original's own: TensorFlow's "gelu" is another than transformers'. And the file
+            # that verify reads has to be the one that was converted with, so one option here would not be enough.
+            found.append(
+                f"the conversion was asked for {field} = {folder.decision(field)!r}; the source is taken as its JSON "
+                f"says. The way out: put {field} into a copy of the JSON, as the original program spells it, then "
+                "convert and verify with --config COPY, without the option"
+            )
     return found
 
 

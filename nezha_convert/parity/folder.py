@@ -13,9 +13,22 @@ from typing import Any
 from ..errors import MappingError, OutputError
 from ..report import FileRecord
 from ..staging import MARK
+from .originals import CLASSES
 
-_NEEDED = ("head", "architecture", "family", "source_files", "output_files", "decisions", "dropped")
-_SIZES = ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers")
+_NEEDED = {
+    **dict.fromkeys(("source", "head", "architecture", "family"), str),
+    **dict.fromkeys(("source_files", "output_files", "decisions", "dropped"), list),
+}
+_ENTRIES: dict[str, dict[str, type]] = {
+    "source_files": {"name": str, "sha256": str},
+    "output_files": {"name": str, "sha256": str},
+    "decisions": {"field": str, "value": object, "reason": str},
+    "dropped": {"name": str, "nbytes": int, "reason": str},
+}
+_SIZES = dict.fromkeys(
+    ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"), int
+)
+_KINDS = {str: "a text", int: "a number", list: "a list", object: "a value"}
 
 
 class ConvertedFolder:
@@ -34,6 +47,7 @@ class ConvertedFolder:
                 hint="The order is: nezha-convert verify SOURCE OUTPUT",
             )
         self.record = _object(mark, _NEEDED)
+        _check_record(mark, self.record)
         self.config = _object(self._present("config.json"), _SIZES)
 
     @property
@@ -49,6 +63,11 @@ class ConvertedFolder:
     def decision(self, field: str) -> Any:
         """What the conversion decided for `field`; None when it decided nothing."""
         return next((d["value"] for d in self.record["decisions"] if d["field"] == field), None)
+
+    def asked_for(self, field: str) -> bool:
+        """Whether `field` was told to the conversion: by an option, or by transformers' own file."""
+        told = ("asked for", "tokenizer_config.json")
+        return any(d["field"] == field and d["reason"].startswith(told) for d in self.record["decisions"])
 
     def check_source(self, files: Iterable[Path]) -> None:
         """Raises MappingError unless every one of `files` is one that this folder was converted from."""
@@ -108,18 +127,47 @@ class ConvertedFolder:
         return self.path / name
 
 
-def _object(path: Path, needed: Iterable[str]) -> dict[str, Any]:
+def _object(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
     """The JSON object in `path`, which has the fields `needed`."""
     try:
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        missing = [name for name in needed if name not in content]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not readable ({error})", hint="Convert again.") from error
-    if missing:
-        raise MappingError(
-            f"{path}: not as a conversion writes it: no {', '.join(missing)} in it", hint="Convert again."
-        )
+    _check(path, "", content, needed)
     return content
+
+
+def _check_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Raises MappingError unless conversion.json is as a conversion writes it: all that reads it relies on that."""
+    for field, needed in _ENTRIES.items():
+        for number, entry in enumerate(record[field]):
+            _check(path, f"{field}[{number}]", entry, needed)
+    for file in record["output_files"]:
+        if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
+            raise _foreign(path, f"output_files names {file['name']!r}; expected a file of the folder itself")
+    head, architecture = record["head"], record["architecture"]
+    if head not in CLASSES or architecture != f"Nezha{CLASSES[head]}":
+        expected = f"Nezha{CLASSES[head]}" if head in CLASSES else f"a head among {', '.join(CLASSES)}"
+        raise _foreign(path, f"head is {head!r}, architecture is {architecture!r}; expected {expected}")
+
+
+def _check(path: Path, where: str, found: object, needed: Mapping[str, type]) -> None:
+    """Raises MappingError unless `found`, at `where` in `path`, is a JSON object with the fields `needed`."""
+    if not isinstance(found, dict):
+        raise _foreign(path, f"{where or 'it'} is no JSON object")
+    if missing := [name for name in needed if name not in found]:
+        raise _foreign(path, f"no {', '.join(missing)} in {where or 'it'}")
+    for name, kind in needed.items():
+        if not isinstance(found[name], kind):
+            place = f"{where}.{name}" if where else name
+            raise _foreign(path, f"{place} is {found[name]!r:.40}; expected {_KINDS[kind]}")
+
+
+def _foreign(path: Path, what: str) -> MappingError:
+    return MappingError(
+        f"{path}: not as a conversion writes it: {what}",
+        hint=f"Convert again: nezha-convert convert SOURCE {path.parent} --force",
+    )
 
 
 def sha256(path: Path) -> str:

@@ -110,7 +110,9 @@ class _Tensor:
                 index = np.unravel_index(start + at, expected.shape)
                 self.max_error = float(error[at])
                 self.peak = Peak(case, tuple(int(i) for i in index), float(x[at]), float(y[at]))
-            exponents = np.frexp(error[~bad] / self.scale)[1].clip(EXPONENTS[0], EXPONENTS[-1]) - EXPONENTS[0]
+            relative = error[~bad] / self.scale
+            exponents = np.frexp(relative)[1].clip(EXPONENTS[0], EXPONENTS[-1]) - EXPONENTS[0]
+            exponents[relative == 0] = 0  # frexp gives 0 the exponent of 1/2
             histogram += np.bincount(exponents, minlength=len(EXPONENTS))
         self.values += wanted.size
         agree = expected.argmax(-1) == found.argmax(-1)

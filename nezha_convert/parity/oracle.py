@@ -40,6 +40,8 @@ HEADS: dict[str, tuple[str, ...]] = {
 _POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification", "multiple-choice")
 """The heads that cannot do without the pooler."""
 
+_DECODER = "cls.predictions.decoder.weight"
+
 
 class Entry(Protocol):
     """A tensor of the source, read on demand."""
@@ -78,12 +80,15 @@ class Oracle:
         self._epsilon = 1e-12 if self.family == "tensorflow" else epsilon
         self._head_epsilon = epsilon if self.family == "transformers" else 1e-12
         self._masked = float(np.finfo(np.float32).min) if self.family == "transformers" else -10000.0
-        activation = config.get("hidden_act", "gelu") or ""
+        # transformers alone can untie; it asks whether the field is true.
+        self._untied = self.family == "transformers" and not config.get("tie_word_embeddings", True)
+        activation = str(config.get("hidden_act", "gelu") or "")
         activation = activation.lower() if self.family == "tensorflow" else activation
         if activation not in ACTIVATIONS[self.family]:
             known = ", ".join(filter(None, ACTIVATIONS[self.family]))
             raise MappingError(
-                f"hidden_act is {activation!r}; of {self.family}'s activations, these are known: {known}"
+                f"hidden_act is {activation!r} in the source's JSON; known of the {self.family} original: {known}",
+                hint="Put one of these into a copy of the JSON, then convert and verify with: --config COPY",
             )
         self._activation = ACTIVATIONS[self.family][activation]
 
@@ -151,7 +156,7 @@ class Oracle:
 
     def _embeddings(self, inputs: list[_Inputs]) -> list[Array]:
         """Words plus token types, normalised; no positions (modeling.py:171-195). Row 0 is an ordinary row."""
-        words, types = self._read(self._vocabulary()), self._read("embeddings.token_type_embeddings.weight")
+        words, types = self._read(self._words()), self._read("embeddings.token_type_embeddings.weight")
         for case in inputs:
             for what, ids, table in (("input_ids", case.ids, words), ("token_type_ids", case.types, types)):
                 if not 0 <= ids.min() <= ids.max() < len(table):
@@ -186,11 +191,11 @@ class Oracle:
         if self.head in ("pretraining", "masked-lm"):  # run_pretraining.py:271-336
             transform = self._linear("cls.predictions.transform.dense")
             norm = self._norm("cls.predictions.transform.LayerNorm", self._head_epsilon)
-            words = self._read(self._vocabulary()).astype(np.float64).T
-            bias = self._read("cls.predictions.output_bias" if tensorflow else "cls.predictions.bias")
+            decoder = self._read(_DECODER if self._untied else self._words()).astype(np.float64).T
+            bias = self._read(self._decoder_bias())
 
             def predict(state: Array) -> Array:
-                return np.asarray(norm(self._activation(transform(state))) @ words + bias)
+                return np.asarray(norm(self._activation(transform(state))) @ decoder + bias)
 
             if self.head == "masked-lm":
                 return lambda state, pooled: (predict(state),)
@@ -207,11 +212,20 @@ class Oracle:
         classify = self._classifier("cls.seq_relationship" if self.head == "next-sentence-prediction" else "classifier")
         return lambda state, pooled: (classify(pooled),)
 
-    def _vocabulary(self) -> str:
-        """The table of words. PyTorch's original ties the decoder to it, and loads the decoder's rows over it last."""
-        decoder = "cls.predictions.decoder.weight"
-        tied = self.family == "pytorch" and self.head in ("pretraining", "masked-lm") and decoder in self._names
-        return decoder if tied else "embeddings.word_embeddings.weight"
+    def _words(self) -> str:
+        """The table of words. Both torch originals tie before they load, so a decoder's rows, loaded last, are both's.
+
+        transformers 4.40.2 does so unless tie_word_embeddings is false in the JSON; tests/test_compare.py runs it.
+        """
+        tied = self.family != "tensorflow" and self.head in ("pretraining", "masked-lm") and not self._untied
+        return _DECODER if tied and _DECODER in self._names else "embeddings.word_embeddings.weight"
+
+    def _decoder_bias(self) -> str:
+        """In transformers the head's two biases are one parameter, tied or not: the decoder's is loaded last."""
+        if self.family == "tensorflow":
+            return "cls.predictions.output_bias"
+        decoder = "cls.predictions.decoder.bias"
+        return decoder if self.family == "transformers" and decoder in self._names else "cls.predictions.bias"
 
     def _linear(self, name: str) -> Function:
         """x W + b. TensorFlow's kernel is [in, out], torch's weight [out, in]."""

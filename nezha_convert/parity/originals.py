@@ -36,7 +36,7 @@ _TENSORFLOW = {"tensorflow": "tensorflow-cpu", "tf_keras": "tf-keras", "tf_slim"
 _LACKING = {"tensorflow": ("multiple-choice",), "pytorch": ("token-classification",), "transformers": ()}
 """The heads that an original does not have."""
 
-_TRANSFORMERS_CLASSES = {
+CLASSES = {
     "encoder": "Model",
     "pretraining": "ForPreTraining",
     "masked-lm": "ForMaskedLM",
@@ -46,6 +46,7 @@ _TRANSFORMERS_CLASSES = {
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
 }
+"""Each head's class in transformers and in `nezha`, without its Nezha."""
 
 
 def run_original(
@@ -87,7 +88,7 @@ def run_original_all(
         "files": [str(file.resolve()) for file in checkpoint.files],
         "config": dict(config),
         "head": head,
-        "class": _TRANSFORMERS_CLASSES[head],
+        "class": CLASSES[head],
         "num_labels": _num_labels(checkpoint),
         "cases": len(cases),
     }

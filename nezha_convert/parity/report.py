@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ..errors import OutputError
 from ..report import FileRecord
 
 EXPONENTS = range(-60, 11)
@@ -223,6 +225,15 @@ class ParityReport:
     def to_json(self) -> str:
         """The report as one JSON document."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+
+def check_folder(path: Path) -> None:
+    """Raises OutputError unless there is a folder for the file `path`: worth knowing before anything is computed."""
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"{path}: cannot be written: there is no folder {path.parent}",
+            hint=f"Create it: mkdir -p {path.parent}, or name another file.",
+        )
 
 
 def shortened(text: str) -> str:

@@ -6,6 +6,7 @@ take the longest piece first; a word of more than 200 characters is unknown.
 
 from __future__ import annotations
 
+import string
 import unicodedata
 from collections.abc import Collection
 
@@ -58,6 +59,14 @@ def texts_for(vocabulary: Collection[str]) -> list[str]:
     letter = next((c for c in "abcdefghijklmnopqrstuvwxyz0123456789" if {c, f"##{c}"} <= set(vocabulary)), "a")
     words = (f"{letter * length} {letter}" for length in (101, 150, LONGEST_WORD, LONGEST_WORD + 1))
     return [*TEXTS, f"{letter.upper()} {letter}\u0301 {letter}{letter.upper()}", *words]
+
+
+def lower_cases(vocabulary: Collection[str]) -> bool:
+    """Whether a vocabulary is for lower-cased text: most capital letters are no tokens, so words would be unknown.
+
+    Longer tokens say nothing: Huawei's Chinese vocabulary has specials in capitals, [CLS] and <S>.
+    """
+    return sum(letter in vocabulary for letter in string.ascii_uppercase) <= 13
 
 
 def _clean(c: str) -> str:
