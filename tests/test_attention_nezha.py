@@ -103,7 +103,7 @@ def test_attention_equals_the_formulas_written_as_loops(batches, heads, length, 
     mask = torch.rand(batches, heads, length, length, generator=torch.Generator().manual_seed(seed)) < 0.7
     mask = mask | torch.eye(length, dtype=torch.bool)
     relations = relations_for(length, head_size, clip)
-    context, probabilities = relative_attention(query, key, value, relations, mask, output_attentions=True)
+    context, probabilities = relative_attention(query, key, value, relations, mask)
     arrays = [tensor.numpy() for tensor in (query, key, value)]
     expected_context, expected_probabilities = attention_by_loops(*arrays, clip, mask.numpy())
     np.testing.assert_allclose(context.numpy(), expected_context, rtol=0, atol=1e-12)
@@ -122,9 +122,7 @@ def test_a_mask_may_be_anything_that_broadcasts():
 def test_masked_keys_get_no_probability_at_all():
     query, key, value = random_inputs((1, 2, 6, 4), dtype=torch.float32)
     mask = torch.tensor([1, 1, 1, 1, 0, 0], dtype=torch.bool)
-    _, probabilities = relative_attention(
-        query, key, value, relations_for(6, 4, 3, torch.float32), mask, output_attentions=True
-    )
+    _, probabilities = relative_attention(query, key, value, relations_for(6, 4, 3, torch.float32), mask)
     assert not probabilities[..., 4:].any()
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(1, 2, 6))
 
@@ -134,9 +132,7 @@ def test_a_query_with_every_key_masked_attends_to_all_alike(dtype):
     query, key, value = random_inputs((1, 2, 4, 4), dtype=dtype)
     mask = torch.ones(4, 4, dtype=torch.bool)
     mask[2] = False
-    context, probabilities = relative_attention(
-        query, key, value, relations_for(4, 4, 2, dtype), mask, output_attentions=True
-    )
+    context, probabilities = relative_attention(query, key, value, relations_for(4, 4, 2, dtype), mask)
     assert context.isfinite().all()
     assert torch.equal(probabilities[:, :, 2], torch.full((1, 2, 4), 0.25, dtype=dtype))
 
@@ -170,17 +166,12 @@ def test_dropout_falls_on_the_probabilities_that_weigh_values_and_relations_alik
     query, key, value = random_inputs((1, 1, 6, 4))
     relations = relations_for(6, 4, 3)
     torch.manual_seed(1)
-    context, dropped = relative_attention(query, key, value, relations, dropout=0.5, output_attentions=True)
-    _, kept = relative_attention(query, key, value, relations, output_attentions=True)
+    context, dropped = relative_attention(query, key, value, relations, dropout=0.5)
+    _, kept = relative_attention(query, key, value, relations)
     assert ((dropped == 0) | torch.isclose(dropped, 2 * kept)).all()
     assert 0 < (dropped == 0).sum() < dropped.numel()
     expected = dropped @ value + torch.einsum("bhij,ijd->bhid", dropped, relations)
     torch.testing.assert_close(context, expected)
-
-
-def test_probabilities_are_returned_only_on_request():
-    query, key, value = random_inputs((1, 1, 3, 2))
-    assert relative_attention(query, key, value, relations_for(3, 2, 1))[1] is None
 
 
 def test_gradients_are_those_of_the_formulas():
