@@ -46,7 +46,7 @@ so that t is added to each row of Y once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -196,15 +196,16 @@ class _FastAttention(torch.autograd.Function):
             bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, lowest)
         output = _sequence_first(query)
         for queries, keys, values, outputs, biases in form.groups(query, key, value, output, bias):
-            queries, keys, values = queries * scale, form.rows(keys), form.rows(values)
+            keys, values = form.rows(keys), form.rows(values)
             for block in form.blocks:
                 form.shift(block, keys, values)
-                probabilities = form.scores(queries[:, block], keys, block, _queries(biases, block))
+                probabilities = form.memory("kept" if keep else "scores", block)
+                form.scores(queries[:, block], keys, block, _queries(biases, block), scale, out=probabilities)
                 torch.softmax(probabilities, dim=-1, out=probabilities)
                 weights = probabilities
                 if dropout:
                     _drop_by_sign(probabilities, dropout)
-                    weights = torch.clamp(probabilities, min=0, out=form.empty(probabilities.shape))
+                    weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block))
                 form.mix(weights, values, block, out=outputs[:, block])
                 if keep:
                     kept.append(probabilities)
@@ -218,27 +219,29 @@ class _FastAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, relations, mask, *kept = ctx.saved_tensors
-        form, scale, kept = _form(relations, query), query.shape[-1] ** -0.5, iter(kept)
-        gradient = gradient * _scale_of_kept(ctx.dropout)
+        form, kept = _form(relations, query), iter(kept)
+        scale, scale_of_kept = query.shape[-1] ** -0.5, _scale_of_kept(ctx.dropout)
         # A query with every key masked has constant scores.
         dead = None if mask is None or mask.any(-1).all() else ~mask.any(-1, keepdim=True)
         by_query, by_key, by_value = (_sequence_first(query).zero_() for _ in range(3))
         given = (query, key, value, gradient, dead, by_query, by_key, by_value)
         with torch.autocast("cpu", enabled=False):
             for queries, keys, values, gradients, deads, for_query, for_key, for_value in form.groups(*given):
-                queries, keys, values = queries * scale, form.rows(keys), form.rows(values)
+                keys, values = form.rows(keys), form.rows(values)
                 for block in form.blocks:
                     form.shift(block, keys, values)
                     probabilities = next(kept)
-                    weights = probabilities.clamp_min(0)
-                    for_value.baddbmm_(weights.transpose(1, 2), gradients[:, block])
-                    by_scores = form.scores(gradients[:, block], values, block)
+                    weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block))
+                    for_value.baddbmm_(weights.transpose(1, 2), gradients[:, block], alpha=scale_of_kept)
+                    by_scores = form.memory("scores", block)
+                    form.scores(gradients[:, block], values, block, None, scale_of_kept, out=by_scores)
                     by_scores *= weights
-                    by_scores.addcmul_(probabilities.abs(), by_scores.sum(-1, keepdim=True), value=-1)
+                    inner = by_scores.sum(-1, keepdim=True)
+                    by_scores.addcmul_(torch.abs(probabilities, out=weights), inner, value=-1)
                     if deads is not None:
                         by_scores.masked_fill_(_queries(deads, block), 0)
                     form.mix(by_scores, keys, block, out=for_query[:, block])
-                    for_key.baddbmm_(by_scores.transpose(1, 2), queries[:, block])
+                    for_key.baddbmm_(by_scores.transpose(1, 2), queries[:, block], alpha=scale)
         return by_query.mul_(scale), by_key, by_value, None, None, None, None
 
 
@@ -247,8 +250,8 @@ class _Short:
 
     def __init__(self, relations: Tensor, query: Tensor) -> None:
         self.relations = relations
-        self.batch, self.heads, length, _ = query.shape
-        self.blocks = [slice(0, length)]
+        self.batch, self.heads, self.length, _ = query.shape
+        self.blocks = [slice(0, self.length)]
 
     def groups(self, *tensors: Tensor | None) -> list[list[Tensor | None]]:
         """What broadcasts to [B, H, ...] as one group [B H, ...]."""
@@ -261,15 +264,17 @@ class _Short:
     def shift(self, block: slice, *rows: Tensor) -> None:
         """Nothing here."""
 
-    def empty(self, shape: Sequence[int]) -> Tensor:
-        """Memory for scores."""
-        return self.relations.new_empty(shape)
+    def memory(self, use: str, block: slice) -> Tensor:
+        """New memory for scores [B H, L, L]."""
+        return self.relations.new_empty(self.batch * self.heads, self.length, self.length)
 
-    def scores(self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None = None) -> Tensor:
-        """Vectors and rows [B H, L, d] to [B H, L, L]."""
+    def scores(
+        self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
+    ) -> None:
+        """Vectors and rows [B H, L, d] to bias + scale x scores [B H, L, L]."""
         relative = torch.bmm(vectors.transpose(0, 1), self.relations.transpose(1, 2)).transpose(0, 1)
-        scores = torch.add(relative, 0 if bias is None else bias, out=self.empty(relative.shape))
-        return scores.baddbmm_(vectors, rows.transpose(1, 2))
+        torch.add(vectors.new_zeros(()) if bias is None else bias, relative, alpha=scale, out=out)
+        out.baddbmm_(vectors, rows.transpose(1, 2), alpha=scale)
 
     def mix(self, weights: Tensor, rows: Tensor, block: slice, out: Tensor) -> None:
         """Weights [B H, L, L] and rows [B H, L, d] to [B H, L, d]."""
@@ -292,7 +297,7 @@ class _Long:
         self.blocks = [slice(start, min(start + size, self.length)) for start in range(0, self.length, size)][::-1]
         row, column = torch.arange(size)[:, None], torch.arange(2 * self.clip)
         self.triangle = (row + column >= 2 * self.clip - 1).to(table.dtype)
-        self.outside = {}
+        self.outside, self.scratch = {}, {}
         for block in self.blocks:
             position = block.start - self.clip + 1 + row[: block.stop - block.start] + column
             outside = (position < 0) | (position >= self.length)
@@ -316,24 +321,28 @@ class _Long:
         for one in rows:
             one[:, block.start + self.clip : block.start + self.clip + size] += self.band[-1]
 
-    def empty(self, shape: Sequence[int]) -> Tensor:
-        """Memory for scores, with zeros around it for the ends of the diagonal: 0 times what was there might be NaN."""
-        slack = 2 * self.clip
-        memory = self.band.new_empty(shape.numel() + 2 * slack)
-        memory[:slack] = memory[-slack:] = 0
-        return memory[slack:-slack].view(shape)
+    def memory(self, use: str, block: slice) -> Tensor:
+        """Memory for scores [H, m, L], the same for every block unless they are "kept"; around it, for the diagonal."""
+        slack, rows = 2 * self.clip, block.stop - block.start
+        if use == "kept" or use not in self.scratch:
+            most = self.heads * self.triangle.shape[0] * self.length
+            self.scratch[use] = self.band.new_empty(slack + most + slack)
+        size = self.heads * rows * self.length
+        return self.scratch[use][slack : slack + size].view(self.heads, rows, self.length)
 
-    def scores(self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None = None) -> Tensor:
-        """Vectors [H, m, d] and shifted rows [H, L, d] to [H, m, L]."""
-        scores = self.empty(torch.Size((*vectors.shape[:2], self.length)))
-        torch.bmm(vectors, rows.transpose(1, 2), out=scores)
+    def scores(
+        self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
+    ) -> None:
+        """Vectors [H, m, d] and shifted rows [H, L, d] to bias + scale x scores [H, m, L], in `memory`."""
+        torch.baddbmm(out, vectors, rows.transpose(1, 2), beta=0, alpha=scale, out=out)
         band = torch.bmm(vectors, self.band.T.expand(self.heads, -1, -1))
         band.addcmul_(band[..., -1:].clone(), self.triangle[: band.shape[1]], value=-1)
-        self._diagonal(scores, block).add_(self._inside(band, block))
-        return scores if bias is None else scores.add_(bias)
+        self._diagonal(out, block).add_(self._inside(band, block), alpha=scale)
+        if bias is not None:
+            out += bias
 
     def mix(self, weights: Tensor, rows: Tensor, block: slice, out: Tensor) -> None:
-        """Weights [H, m, L], in memory of `empty`, and shifted rows [H, L, d] to [H, m, d]."""
+        """Weights [H, m, L], in `memory`, and shifted rows [H, L, d] to [H, m, d]."""
         band = self._inside(self._diagonal(weights, block).clone(), block)
         band[..., -1] -= (band * self.triangle[: band.shape[1]]).sum(-1)
         out.copy_(torch.bmm(band, self.band.expand(self.heads, -1, -1)).baddbmm_(weights, rows))
@@ -345,7 +354,7 @@ class _Long:
         return scores.as_strided((heads, rows, 2 * self.clip), (rows * length, length + 1, 1), start)
 
     def _inside(self, band: Tensor, block: slice) -> Tensor:
-        """A band, zero outside of the sequence."""
+        """A band, made zero outside of the sequence whatever was there."""
         outside = self.outside.get(block.start)
         return band if outside is None else band.masked_fill_(outside, 0)
 
