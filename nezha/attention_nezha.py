@@ -166,6 +166,8 @@ def fast_relative_attention(
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     keep = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+    if mask is not None:
+        mask = mask[(None,) * (4 - mask.dim())]
     with torch.autocast("cpu", enabled=False):
         given = (one.to(dtype) for one in (query, key, value, relations))
         return _FastAttention.apply(*given, mask, dropout, keep).to(query.dtype), None
@@ -293,7 +295,7 @@ class _Long:
         table = table[torch.arange(-self.clip, self.clip + 1).clamp(-clip, clip) + clip]
         self.first, self.band = table[0], table[1:] - table[0]
         # Longer blocks would let the band of one head run into that of the next.
-        size = min(BLOCK, self.length + 2 - 2 * self.clip)
+        size = min(BLOCK, self.length + 1 - 2 * self.clip)
         self.blocks = [slice(start, min(start + size, self.length)) for start in range(0, self.length, size)][::-1]
         row, column = torch.arange(size)[:, None], torch.arange(2 * self.clip)
         self.triangle = (row + column >= 2 * self.clip - 1).to(table.dtype)

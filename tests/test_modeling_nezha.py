@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -526,18 +527,69 @@ def test_feed_forward_in_chunks_changes_nothing():
     torch.testing.assert_close(tiny_model(chunk_size_feed_forward=1)(**tiny_inputs()).last_hidden_state, expected)
 
 
-def test_the_model_compiles_and_exports_without_a_graph_break():
+def test_the_model_compiles_without_a_graph_break():
     model, inputs = tiny_model(nezha.NezhaForMaskedLM), tiny_inputs()
     expected = model(**inputs, output_attentions=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs, output_attentions=True)
     torch.testing.assert_close(compiled.logits, expected.logits)
     torch.testing.assert_close(compiled.attentions, expected.attentions)
 
-    length = torch.export.Dim("length", min=2, max=2000)
-    shapes = {name: {1: length} for name in inputs}
-    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False).module()
-    longer = tiny_inputs(length=600)
-    torch.testing.assert_close(exported(**longer).logits, model(**longer).logits)
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_model_takes_any_batch_and_any_length(strict):
+    model, inputs = tiny_model(nezha.NezhaForMaskedLM), tiny_inputs()
+    batch, length = torch.export.Dim("batch", min=1, max=100), torch.export.Dim("length", min=2, max=2000)
+    shapes = {name: {0: batch, 1: length} for name in inputs}
+    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=strict).module()
+    for size in ({"length": 250, "batch": 3}, {"length": 5, "batch": 1}):
+        torch.testing.assert_close(exported(**tiny_inputs(**size)).logits, model(**tiny_inputs(**size)).logits)
+
+
+def test_a_model_compiled_for_any_length_is_compiled_once():
+    model, graphs = tiny_model(), []
+
+    def count(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
+    for size in ({"length": 7, "batch": 2}, {"length": 250, "batch": 3}):
+        with torch.no_grad():
+            actual = compiled(**tiny_inputs(**size)).last_hidden_state
+            torch.testing.assert_close(actual, model(**tiny_inputs(**size)).last_hidden_state)
+    assert len(graphs) == 1
+
+
+def test_a_compiled_model_trains_as_the_plain_one_does():
+    plain = tiny_model(nezha.NezhaForMaskedLM, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    compiled = copy.deepcopy(plain)
+    compiled.forward = torch.compile(compiled.forward, fullgraph=True, backend="aot_eager")
+    inputs = inputs_for(nezha.NezhaForMaskedLM)
+    torch.testing.assert_close(gradients(compiled, inputs), gradients(plain, inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [7, 200])
+def test_a_model_can_be_traced(length):
+    model, inputs = tiny_model(), tiny_inputs(length)
+    model.config.return_dict = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, (inputs["input_ids"], inputs["attention_mask"]), strict=False)
+    actual = traced(inputs["input_ids"], inputs["attention_mask"])[0]
+    torch.testing.assert_close(actual, model(inputs["input_ids"], inputs["attention_mask"])[0])
+
+
+@pytest.mark.parametrize("length", [7, 200])
+@pytest.mark.parametrize("mask", ["keys", "queries and keys", "nothing"])
+def test_the_fast_forms_and_the_reference_give_one_model(length, mask):
+    inputs = tiny_inputs(length)
+    square = torch.ones(length, length).tril().expand(2, length, length)
+    inputs["attention_mask"] = {"keys": inputs["attention_mask"], "queries and keys": square}.get(
+        mask, torch.zeros(2, length)
+    )
+    fast, reference = tiny_model(), eager_model()
+    torch.testing.assert_close(fast(**inputs).last_hidden_state, reference(**inputs).last_hidden_state)
+    assert torch.equal(fast(**inputs, output_attentions=True).last_hidden_state, reference(**inputs).last_hidden_state)
 
 
 # Losses.
@@ -649,7 +701,8 @@ def gradients(model, inputs, seed=0):
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("model_class", [one for one in AUTO_CLASSES if one is not nezha.NezhaModel])
 def test_gradient_checkpointing_changes_no_gradient(model_class, use_reentrant):
-    plain, inputs = tiny_model(model_class), inputs_for(model_class)
+    length = 200 if model_class is nezha.NezhaForTokenClassification else 7
+    plain, inputs = tiny_model(model_class), inputs_for(model_class, length=length)
     checkpointed = copy.deepcopy(plain)
     checkpointed.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     assert all(layer.gradient_checkpointing for layer in checkpointed.nezha.encoder.layer)
