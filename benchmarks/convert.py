@@ -7,7 +7,7 @@ Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and
 conversion makes: ``cp``, ``sha256sum`` of both files, and ``cmp``. The peer is Huawei's own converter (its copy in
 JABER-PyTorch, the one that starts) from a clone of huawei-noah/Pretrained-Language-Model, unmodified, run by a Python
 that has tensorflow and torch; its ``.cuda()`` and its
-downloads are neutralised in memory. Writes ``benchmarks/RESULTS.md``.
+downloads are neutralised in memory. Replaces its section of ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from statistics import median, quantiles
 
 import numpy as np
 from checkpoints import write_checkpoint
-
-HERE = Path(__file__).parent
+from results import write_section
 
 PEER = """
 import runpy, sys, torch
@@ -54,9 +53,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nezha-bench-") as temporary:
         folder = options.folder or Path(temporary)
         rows = [row for size in options.sizes for row in measure(folder, size, options)]
-    text = "\n".join([*_head(options.pairs), *rows, ""])
-    (HERE / "RESULTS.md").write_text(text)
-    print(text)
+    lines = [*_head(options.pairs), *rows]
+    write_section("Conversion from TensorFlow", lines)
+    print("\n".join(lines))
 
 
 def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
@@ -120,10 +119,6 @@ def run(command: list[str]) -> tuple[float, float]:
 def _head(pairs: int) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        "# Results",
-        "",
-        "## Conversion from TensorFlow",
-        "",
         f"`python benchmarks/convert.py`, {pairs} interleaved rounds, page cache warm, whole processes. "
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
         f"NumPy {np.__version__}.",
