@@ -57,6 +57,9 @@ from torch.nn import functional
 BLOCK = 128
 """Queries that the long form takes at a time: few enough for their scores to stay in cache."""
 
+USE_TRITON = False
+"""Whether NVIDIA GPUs use the fused kernel of `triton_nezha.py`. Not yet: it has run in Triton's interpreter alone."""
+
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
@@ -95,24 +98,37 @@ def expand_relative_positions(table: Tensor, length: int) -> Tensor:
     return table[(position[None, :] - position[:, None]).clamp(-clip, clip) + clip]
 
 
-def choose_attention(table: Tensor, length: int, *, reference: bool = False) -> tuple[Attention, Tensor]:
+def choose_attention(
+    table: Tensor, length: int, mask: Tensor | None = None, *, reference: bool = False
+) -> tuple[Attention, Tensor]:
     """The form of attention for a forward pass, and the relations that it takes.
 
     Args:
         table: [2K + 1, d], of `relative_position_table`, on the device of the pass.
         length: L, of its sequences.
+        mask: of the pass, [B or 1, H or 1, L or 1, L].
         reference: whether it must be the reference, as for `output_attentions`.
 
     Returns:
-        `relative_attention` or `fast_relative_attention`; the table for the long form, or the table expanded.
+        `relative_attention`, `fast_relative_attention` or, for a GPU, `fused_relative_attention` of `triton_nezha.py`;
+        the table for the long form and the fused one, or the table expanded.
     """
     # A traced program may not depend on the length, and holds no strided diagonals.
-    if reference or torch.compiler.is_compiling() or torch.jit.is_tracing() or table.device.type != "cpu":
-        return relative_attention, expand_relative_positions(table, length)
-    # Below this the long form's blocks would be small, and its products as many as the short form's.
-    if length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2:
-        return fast_relative_attention, table
-    return fast_relative_attention, expand_relative_positions(table, length)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not reference and not traced:
+        if table.device.type == "cpu":
+            # Below this the long form's blocks would be small, and its products as many as the short form's.
+            long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
+            return fast_relative_attention, table if long else expand_relative_positions(table, length)
+        for_keys = mask is None or mask.shape[1:3] == (1, 1)
+        if USE_TRITON and table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128 and for_keys:
+            try:
+                from .triton_nezha import fused_relative_attention
+            except ImportError:
+                pass
+            else:
+                return fused_relative_attention, table
+    return relative_attention, expand_relative_positions(table, length)
 
 
 def relative_attention(

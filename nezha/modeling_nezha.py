@@ -179,7 +179,7 @@ class NezhaEncoder(nn.Module):
             self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
         )
         reference = output_attentions or self.config._attn_implementation == "eager"
-        attend, relations = choose_attention(table, hidden_states.shape[1], reference=reference)
+        attend, relations = choose_attention(table, hidden_states.shape[1], attention_mask, reference=reference)
 
         all_hidden_states, all_attentions = [hidden_states], []
         hidden_states = hidden_states.transpose(0, 1).contiguous().transpose(0, 1)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from nezha import attention_nezha
@@ -432,3 +435,30 @@ def test_tracing_takes_the_reference():
 
     torch.jit.trace(program, torch.ones(1))
     assert seen[0] is relative_attention
+
+
+@pytest.mark.parametrize(
+    ("mask", "dtype", "head_size", "expected"),
+    [
+        (None, torch.float16, 64, "fused_relative_attention"),
+        ((2, 1, 1, 300), torch.float32, 64, "fused_relative_attention"),
+        ((2, 1, 300, 300), torch.float32, 64, "relative_attention"),
+        (None, torch.float64, 64, "relative_attention"),
+        (None, torch.float32, 256, "relative_attention"),
+    ],
+)
+def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_switched_on(
+    mask, dtype, head_size, expected, monkeypatch
+):
+    kernel = types.SimpleNamespace(fused_relative_attention=types.FunctionType((lambda: None).__code__, {}))
+    kernel.fused_relative_attention.__name__ = "fused_relative_attention"
+    monkeypatch.setitem(sys.modules, "nezha.triton_nezha", kernel)
+    with FakeTensorMode():
+        table = torch.empty(129, head_size, dtype=dtype, device="cuda")
+        mask = None if mask is None else torch.ones(mask, dtype=torch.bool, device="cuda")
+        assert choose_attention(table, 300, mask)[0] is relative_attention
+        monkeypatch.setattr(attention_nezha, "USE_TRITON", True)
+        assert choose_attention(table, 300, mask)[0].__name__ == expected
+        assert choose_attention(table, 300, mask, reference=True)[0] is relative_attention
+        monkeypatch.setitem(sys.modules, "nezha.triton_nezha", None)  # as if Triton were missing
+        assert choose_attention(table, 300, mask)[0] is relative_attention
