@@ -99,7 +99,12 @@ def expand_relative_positions(table: Tensor, length: int) -> Tensor:
 
 
 def choose_attention(
-    table: Tensor, length: int, mask: Tensor | None = None, *, reference: bool = False
+    table: Tensor,
+    length: int,
+    mask: Tensor | None = None,
+    *,
+    reference: bool = False,
+    fused: Callable[[], Attention | None] = lambda: None,
 ) -> tuple[Attention, Tensor]:
     """The form of attention for a forward pass, and the relations that it takes.
 
@@ -108,10 +113,11 @@ def choose_attention(
         length: L, of its sequences.
         mask: of the pass, [B or 1, H or 1, L or 1, L].
         reference: whether it must be the reference, as for `output_attentions`.
+        fused: gives the kernel of `triton_nezha.py`, or None where Triton is missing.
 
     Returns:
-        `relative_attention`, `fast_relative_attention` or, for a GPU, `fused_relative_attention` of `triton_nezha.py`;
-        the table for the long form and the fused one, or the table expanded.
+        `relative_attention`, `fast_relative_attention` or the kernel; the table for the long form and the kernel, or
+        the table expanded.
     """
     # A traced program may not depend on the length, and holds no strided diagonals.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -122,12 +128,9 @@ def choose_attention(
             return fast_relative_attention, table if long else expand_relative_positions(table, length)
         for_keys = mask is None or mask.shape[1:3] == (1, 1)
         if USE_TRITON and table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128 and for_keys:
-            try:
-                from .triton_nezha import fused_relative_attention
-            except ImportError:
-                pass
-            else:
-                return fused_relative_attention, table
+            kernel = fused()
+            if kernel is not None:
+                return kernel, table
     return relative_attention, expand_relative_positions(table, length)
 
 

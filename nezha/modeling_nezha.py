@@ -179,7 +179,9 @@ class NezhaEncoder(nn.Module):
             self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
         )
         reference = output_attentions or self.config._attn_implementation == "eager"
-        attend, relations = choose_attention(table, hidden_states.shape[1], attention_mask, reference=reference)
+        attend, relations = choose_attention(
+            table, hidden_states.shape[1], attention_mask, reference=reference, fused=_fused_attention
+        )
 
         all_hidden_states, all_attentions = [hidden_states], []
         hidden_states = hidden_states.transpose(0, 1).contiguous().transpose(0, 1)
@@ -196,6 +198,15 @@ class NezhaEncoder(nn.Module):
             hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
             attentions=tuple(all_attentions) if output_attentions else None,
         )
+
+
+def _fused_attention() -> Attention | None:
+    """The fused kernel, where Triton is installed. Imported here: transformers copies only what this file imports."""
+    try:
+        from .triton_nezha import fused_relative_attention
+    except ImportError:
+        return None
+    return fused_relative_attention
 
 
 class NezhaPooler(nn.Module):

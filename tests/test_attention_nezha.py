@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import types
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from nezha import attention_nezha
@@ -450,15 +448,20 @@ def test_tracing_takes_the_reference():
 def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_switched_on(
     mask, dtype, head_size, expected, monkeypatch
 ):
-    kernel = types.SimpleNamespace(fused_relative_attention=types.FunctionType((lambda: None).__code__, {}))
-    kernel.fused_relative_attention.__name__ = "fused_relative_attention"
-    monkeypatch.setitem(sys.modules, "nezha.triton_nezha", kernel)
-    with FakeTensorMode():
-        table = torch.empty(129, head_size, dtype=dtype, device="cuda")
-        mask = None if mask is None else torch.ones(mask, dtype=torch.bool, device="cuda")
-        assert choose_attention(table, 300, mask)[0] is relative_attention
-        monkeypatch.setattr(attention_nezha, "USE_TRITON", True)
-        assert choose_attention(table, 300, mask)[0].__name__ == expected
-        assert choose_attention(table, 300, mask, reference=True)[0] is relative_attention
-        monkeypatch.setitem(sys.modules, "nezha.triton_nezha", None)  # as if Triton were missing
-        assert choose_attention(table, 300, mask)[0] is relative_attention
+    def fused_relative_attention():
+        """Stands for the kernel."""
+
+    class OnGpu(torch.Tensor):
+        """A table that says that it is on a GPU."""
+
+        device, is_cuda = types.SimpleNamespace(type="cuda"), True
+
+    table = torch.zeros(129, head_size, dtype=dtype).as_subclass(OnGpu)
+    monkeypatch.setattr(attention_nezha, "expand_relative_positions", lambda *given: None)
+    mask = None if mask is None else torch.ones(mask, dtype=torch.bool)
+    given = {"fused": lambda: fused_relative_attention}
+    assert choose_attention(table, 300, mask, **given)[0] is relative_attention
+    monkeypatch.setattr(attention_nezha, "USE_TRITON", True)
+    assert choose_attention(table, 300, mask, **given)[0].__name__ == expected
+    assert choose_attention(table, 300, mask, **given, reference=True)[0] is relative_attention
+    assert choose_attention(table, 300, mask, fused=lambda: None)[0] is relative_attention

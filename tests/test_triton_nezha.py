@@ -12,7 +12,7 @@ import pytest
 import torch
 import upstream
 
-from nezha import attention_nezha
+from nezha import attention_nezha, modeling_nezha
 from nezha.attention_nezha import expand_relative_positions, relative_attention, relative_position_table
 
 triton = pytest.importorskip("triton")
@@ -117,7 +117,8 @@ def test_dropout_drops_at_its_rate_and_gradients_go_through_what_it_left():
         torch.testing.assert_close(one.double(), other, rtol=0, atol=3e-6 * max(1.0, other.abs().max().item()))
 
 
-def test_it_is_off_by_default():
+def test_the_model_finds_it_and_it_is_off_by_default():
+    assert modeling_nezha._fused_attention() is triton_nezha.fused_relative_attention
     assert not attention_nezha.USE_TRITON
 
 
