@@ -31,8 +31,19 @@ from transformers.modeling_outputs import (
 from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .attention_nezha import Attention, choose_attention, relative_position_table
+from .attention_nezha import Attention, choose_attention, fast_dropout, relative_position_table
 from .configuration_nezha import NezhaConfig
+
+
+class NezhaDropout(nn.Dropout):
+    """Dropout of hidden states, with fewer random numbers on the CPU."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Any shape."""
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if not self.training or self.p == 0 or traced or hidden_states.device.type != "cpu":
+            return super().forward(hidden_states)
+        return fast_dropout(hidden_states, self.p)
 
 
 class NezhaEmbeddings(nn.Module):
@@ -44,7 +55,7 @@ class NezhaEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = NezhaDropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor | None, token_type_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """Ids and segments [B, L], or word embeddings [B, L, D] in place of ids, to [B, L, D]."""
@@ -94,7 +105,7 @@ class NezhaResidual(nn.Module):
         super().__init__()
         self.dense = nn.Linear(in_features, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = NezhaDropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
         """[L, B, in_features] and what came in, [L, B, D], to [L, B, D]."""

@@ -16,6 +16,7 @@ from nezha import attention_nezha
 from nezha.attention_nezha import (
     choose_attention,
     expand_relative_positions,
+    fast_dropout,
     fast_relative_attention,
     relative_attention,
     relative_position_table,
@@ -375,6 +376,24 @@ def test_dropout_has_its_rate_and_its_drops_are_independent(length, rate):
     for name, other in others.items():
         correlation = (centred * other).mean() / (rate * (1 - rate))
         assert abs(correlation) < 4 / count**0.5, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+def test_dropout_of_hidden_states_has_its_rate_and_its_drops_are_independent(rate, dtype):
+    torch.manual_seed(6)
+    ones = torch.ones(101, 3, 257, dtype=dtype, requires_grad=True)
+    first, second = fast_dropout(ones, rate), fast_dropout(ones, rate)
+    assert first.dtype == dtype
+    kept = first[first != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - min(rate, 0.9))), rtol=1e-4, atol=0)
+    centred, other = ((one == 0).double() - rate for one in (first, second))
+    bound = 4 * (rate * (1 - rate) / first.numel()) ** 0.5
+    assert abs(centred.mean()) <= bound
+    for one in (other, *(centred.flatten().roll(step).view_as(centred) for step in (1, 2, 3, 4, 257))):
+        assert abs((centred * one).mean()) <= rate * (1 - rate) * 4 / first.numel() ** 0.5
+    first.sum().backward()
+    assert torch.equal(ones.grad, first), "the gradient goes where the values went"
 
 
 @pytest.mark.parametrize("length", [100, 256])
