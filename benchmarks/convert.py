@@ -8,7 +8,7 @@ Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and
 
 The peer is Huawei's own converter (its copy in JABER-PyTorch, the one that starts) from a clone of
 huawei-noah/Pretrained-Language-Model, unmodified, run by a Python that has tensorflow and torch; its ``.cuda()`` and
-its downloads are neutralised in memory. Writes ``benchmarks/RESULTS.md``.
+its downloads are neutralised in memory. Replaces its section of ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
+
+from results import spread, write_section
 
 HERE = Path(__file__).parent
 
@@ -56,9 +58,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nezha-bench-") as temporary:
         folder = options.folder or Path(temporary)
         rows = [row for size in options.sizes for row in measure(folder, size, options)]
-    text = "\n".join([*_head(options.pairs), *rows, ""])
-    (HERE / "RESULTS.md").write_text(text)
-    print(text)
+    lines = [*_head(options.pairs), *rows]
+    write_section("Conversion from TensorFlow", lines)
+    print("\n".join(lines))
 
 
 def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
@@ -99,12 +101,10 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
     rows = []
     for name, figures in runs.items():
         seconds = [second for second, _ in figures]
-        low, middle, high = quantiles(seconds, n=4)
         ratio = median(mine / other for (mine, _), (other, _) in zip(ours, figures, strict=True))
         memory = max(mib for _, mib in figures)
         rows.append(
-            f"| {size}, {data.stat().st_size / 1e6:,.0f} MB | {name} | {middle:.2f} ({low:.2f}-{high:.2f}) "
-            f"| {ratio:.2f} | {memory:.0f} |"
+            f"| {size}, {data.stat().st_size / 1e6:,.0f} MB | {name} | {spread(seconds)} | {ratio:.2f} | {memory:.0f} |"
         )
     return rows
 
@@ -125,10 +125,6 @@ def run(command: list[str]) -> tuple[float, float]:
 def _head(pairs: int) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        "# Results",
-        "",
-        "## Conversion from TensorFlow",
-        "",
         f"`python benchmarks/convert.py`, {pairs} interleaved rounds, page cache warm, whole processes. "
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
         f"NumPy {version('numpy')}.",

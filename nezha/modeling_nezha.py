@@ -31,8 +31,19 @@ from transformers.modeling_outputs import (
 from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .attention_nezha import expand_relative_positions, relative_attention, relative_position_table
+from .attention_nezha import Attention, choose_attention, fast_dropout, relative_position_table
 from .configuration_nezha import NezhaConfig
+
+
+class NezhaDropout(nn.Dropout):
+    """Dropout of hidden states, with fewer random numbers on the CPU."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Any shape."""
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if not self.training or self.p == 0 or traced or hidden_states.device.type != "cpu":
+            return super().forward(hidden_states)
+        return fast_dropout(hidden_states, self.p)
 
 
 class NezhaEmbeddings(nn.Module):
@@ -44,7 +55,7 @@ class NezhaEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = NezhaDropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor | None, token_type_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """Ids and segments [B, L], or word embeddings [B, L, D] in place of ids, to [B, L, D]."""
@@ -55,7 +66,7 @@ class NezhaEmbeddings(nn.Module):
 
 
 class NezhaSelfAttention(nn.Module):
-    """Projections to queries, keys and values around `relative_attention`."""
+    """Projections to queries, keys and values around the attention that `choose_attention` chose."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -66,26 +77,25 @@ class NezhaSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(
-        self, hidden_states: Tensor, relations: Tensor, attention_mask: Tensor | None, output_attentions: bool
+        self, hidden_states: Tensor, attend: Attention, relations: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, L, D] to [B, L, D], and the attention probabilities [B, heads, L, L] on request.
+        """[L, B, D] to [L, B, D], and the attention probabilities [B, heads, L, L] if `attend` gives them.
 
-        Here and in the layers, `relations` is [L, L, head_size] and `attention_mask` broadcasts to [B, heads, L, L].
+        Here and in the layers, `attend` takes `relations`, and `attention_mask` broadcasts to [B, heads, L, L].
         """
-        context, probabilities = relative_attention(
+        context, probabilities = attend(
             self._split_heads(self.query(hidden_states)),
             self._split_heads(self.key(hidden_states)),
             self._split_heads(self.value(hidden_states)),
             relations,
             attention_mask,
             dropout=self.dropout.p if self.training else 0.0,
-            output_attentions=output_attentions,
         )
-        return context.transpose(1, 2).flatten(2), probabilities
+        return context.permute(2, 0, 1, 3).flatten(2), probabilities
 
     def _split_heads(self, projected: Tensor) -> Tensor:
-        """[B, L, D] to [B, heads, L, head_size]."""
-        return projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        """[L, B, D] to [B, heads, L, head_size]."""
+        return projected.unflatten(-1, (-1, self.head_size)).permute(1, 2, 0, 3)
 
 
 class NezhaResidual(nn.Module):
@@ -95,10 +105,10 @@ class NezhaResidual(nn.Module):
         super().__init__()
         self.dense = nn.Linear(in_features, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = NezhaDropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
-        """[B, L, in_features] and what came in, [B, L, D], to [B, L, D]."""
+        """[L, B, in_features] and what came in, [L, B, D], to [L, B, D]."""
         return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
 
 
@@ -111,10 +121,10 @@ class NezhaAttention(nn.Module):
         self.output = NezhaResidual(config, config.hidden_size)
 
     def forward(
-        self, hidden_states: Tensor, relations: Tensor, attention_mask: Tensor | None, output_attentions: bool
+        self, hidden_states: Tensor, attend: Attention, relations: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """As in `NezhaSelfAttention`."""
-        context, probabilities = self.self(hidden_states, relations, attention_mask, output_attentions)
+        context, probabilities = self.self(hidden_states, attend, relations, attention_mask)
         return self.output(context, hidden_states), probabilities
 
 
@@ -127,12 +137,15 @@ class NezhaIntermediate(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, L, D] to [B, L, intermediate_size]."""
+        """[L, B, D] to [L, B, intermediate_size]."""
         return self.activation(self.dense(hidden_states))
 
 
 class NezhaLayer(GradientCheckpointingLayer):
-    """One transformer layer."""
+    """One transformer layer.
+
+    It takes and gives [B, L, D], and inside of it the sequence comes first: so batch and heads merge without a copy.
+    """
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -142,12 +155,12 @@ class NezhaLayer(GradientCheckpointingLayer):
         self.output = NezhaResidual(config, config.intermediate_size)
 
     def forward(
-        self, hidden_states: Tensor, relations: Tensor, attention_mask: Tensor | None, output_attentions: bool
+        self, hidden_states: Tensor, attend: Attention, relations: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """As in `NezhaSelfAttention`."""
-        attended, probabilities = self.attention(hidden_states, relations, attention_mask, output_attentions)
-        hidden_states = apply_chunking_to_forward(self._feed_forward, self.chunk_size_feed_forward, 1, attended)
-        return hidden_states, probabilities
+        """[B, L, D] to [B, L, D], best as a view of [L, B, D]; the rest as in `NezhaSelfAttention`."""
+        attended, probabilities = self.attention(hidden_states.transpose(0, 1), attend, relations, attention_mask)
+        hidden_states = apply_chunking_to_forward(self._feed_forward, self.chunk_size_feed_forward, 0, attended)
+        return hidden_states.transpose(0, 1), probabilities
 
     def _feed_forward(self, attended: Tensor) -> Tensor:
         return self.output(self.intermediate(attended), attended)
@@ -158,6 +171,7 @@ class NezhaEncoder(nn.Module):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
+        self.config = config
         self.max_relative_position = config.max_relative_position
         self.head_size = config.hidden_size // config.num_attention_heads
         self.layer = nn.ModuleList(NezhaLayer(config) for _ in range(config.num_hidden_layers))
@@ -175,21 +189,35 @@ class NezhaEncoder(nn.Module):
         table = relative_position_table(
             self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
         )
-        relations = expand_relative_positions(table, hidden_states.shape[1])
+        reference = output_attentions or self.config._attn_implementation == "eager"
+        attend, relations = choose_attention(
+            table, hidden_states.shape[1], attention_mask, reference=reference, fused=_fused_attention
+        )
 
         all_hidden_states, all_attentions = [hidden_states], []
+        hidden_states = hidden_states.transpose(0, 1).contiguous().transpose(0, 1)
         for layer in self.layer:
             # All by position: reentrant gradient checkpointing passes no gradient through keywords.
-            hidden_states, probabilities = layer(hidden_states, relations, attention_mask, output_attentions)
+            hidden_states, probabilities = layer(hidden_states, attend, relations, attention_mask)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
             if output_attentions:
                 all_attentions.append(probabilities)
+        hidden_states = all_hidden_states[-1] = hidden_states.contiguous()
         return BaseModelOutput(
             last_hidden_state=hidden_states,
             hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
             attentions=tuple(all_attentions) if output_attentions else None,
         )
+
+
+def _fused_attention() -> Attention | None:
+    """The fused kernel, where Triton is installed. Imported here: transformers copies only what this file imports."""
+    try:
+        from .triton_nezha import fused_relative_attention
+    except ImportError:
+        return None
+    return fused_relative_attention
 
 
 class NezhaPooler(nn.Module):
@@ -261,13 +289,19 @@ class NezhaPreTrainedModel(PreTrainedModel):
     # all the batches it accumulates, and leave out its own division.
     accepts_loss_kwargs = False
     _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]
-    _supports_sdpa = False
+    # "sdpa", the default, stands for the fast forms of `attention_nezha.py`, "eager" for the reference.
+    _supports_sdpa = True
     # Constants that older releases of transformers wrote into checkpoints.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"relative_positions_encoding\.positions_encoding$",
         r"embeddings\.token_type_ids$",
         r"embeddings\.position_ids$",
     ]
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """Whether `set_attn_implementation` works; transformers would look for its own functions in this source."""
+        return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -28,7 +28,7 @@ from .tensors import Checkpoint, TensorEntry
 from .tokenizer import check_length, decide_added, decide_casing, decide_language, read_vocab, tokenizer_files
 from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
-MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
+MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py", "triton_nezha.py")
 """The model's own source, which every converted folder carries."""
 
 DEFAULT_SHARD_BYTES = 5_000_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
-from nezha.attention_nezha import expand_relative_positions, relative_attention, relative_position_table
+from nezha import attention_nezha
+from nezha.attention_nezha import (
+    choose_attention,
+    expand_relative_positions,
+    fast_dropout,
+    fast_relative_attention,
+    relative_attention,
+    relative_position_table,
+)
 
 
 def sinusoid(index: int, column: int, head_size: int) -> float:
@@ -103,7 +112,7 @@ def test_attention_equals_the_formulas_written_as_loops(batches, heads, length, 
     mask = torch.rand(batches, heads, length, length, generator=torch.Generator().manual_seed(seed)) < 0.7
     mask = mask | torch.eye(length, dtype=torch.bool)
     relations = relations_for(length, head_size, clip)
-    context, probabilities = relative_attention(query, key, value, relations, mask, output_attentions=True)
+    context, probabilities = relative_attention(query, key, value, relations, mask)
     arrays = [tensor.numpy() for tensor in (query, key, value)]
     expected_context, expected_probabilities = attention_by_loops(*arrays, clip, mask.numpy())
     np.testing.assert_allclose(context.numpy(), expected_context, rtol=0, atol=1e-12)
@@ -122,9 +131,7 @@ def test_a_mask_may_be_anything_that_broadcasts():
 def test_masked_keys_get_no_probability_at_all():
     query, key, value = random_inputs((1, 2, 6, 4), dtype=torch.float32)
     mask = torch.tensor([1, 1, 1, 1, 0, 0], dtype=torch.bool)
-    _, probabilities = relative_attention(
-        query, key, value, relations_for(6, 4, 3, torch.float32), mask, output_attentions=True
-    )
+    _, probabilities = relative_attention(query, key, value, relations_for(6, 4, 3, torch.float32), mask)
     assert not probabilities[..., 4:].any()
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(1, 2, 6))
 
@@ -134,9 +141,7 @@ def test_a_query_with_every_key_masked_attends_to_all_alike(dtype):
     query, key, value = random_inputs((1, 2, 4, 4), dtype=dtype)
     mask = torch.ones(4, 4, dtype=torch.bool)
     mask[2] = False
-    context, probabilities = relative_attention(
-        query, key, value, relations_for(4, 4, 2, dtype), mask, output_attentions=True
-    )
+    context, probabilities = relative_attention(query, key, value, relations_for(4, 4, 2, dtype), mask)
     assert context.isfinite().all()
     assert torch.equal(probabilities[:, :, 2], torch.full((1, 2, 4), 0.25, dtype=dtype))
 
@@ -170,17 +175,12 @@ def test_dropout_falls_on_the_probabilities_that_weigh_values_and_relations_alik
     query, key, value = random_inputs((1, 1, 6, 4))
     relations = relations_for(6, 4, 3)
     torch.manual_seed(1)
-    context, dropped = relative_attention(query, key, value, relations, dropout=0.5, output_attentions=True)
-    _, kept = relative_attention(query, key, value, relations, output_attentions=True)
+    context, dropped = relative_attention(query, key, value, relations, dropout=0.5)
+    _, kept = relative_attention(query, key, value, relations)
     assert ((dropped == 0) | torch.isclose(dropped, 2 * kept)).all()
     assert 0 < (dropped == 0).sum() < dropped.numel()
     expected = dropped @ value + torch.einsum("bhij,ijd->bhid", dropped, relations)
     torch.testing.assert_close(context, expected)
-
-
-def test_probabilities_are_returned_only_on_request():
-    query, key, value = random_inputs((1, 1, 3, 2))
-    assert relative_attention(query, key, value, relations_for(3, 2, 1))[1] is None
 
 
 def test_gradients_are_those_of_the_formulas():
@@ -188,3 +188,299 @@ def test_gradients_are_those_of_the_formulas():
     relations = relations_for(5, 3, 2)
     mask = torch.tensor([1, 1, 1, 1, 0], dtype=torch.bool)
     assert torch.autograd.gradcheck(lambda q, k, v: relative_attention(q, k, v, relations, mask)[0], inputs)
+
+
+# The fast forms, against the reference in float64.
+
+
+def fast(query, key, value, clip, mask=None, dropout=0.0, form=None):
+    """`fast_relative_attention` by the form that is chosen for the shape, or by a given one."""
+    length, head_size = query.shape[-2:]
+    table = relative_position_table(clip, head_size, dtype=query.dtype)
+    attend, relations = choose_attention(table, length)
+    assert attend is fast_relative_attention
+    if form:
+        relations = {"short": expand_relative_positions(table, length), "long": table}[form]
+    return attend(query, key, value, relations, mask, dropout=dropout)[0]
+
+
+def exact(query, key, value, clip, mask=None):
+    inputs = [one.double() for one in (query, key, value)]
+    return relative_attention(*inputs, relations_for(query.shape[-2], query.shape[-1], clip), mask)[0]
+
+
+def sequence_first(shape, seed=0, dtype=torch.float64):
+    """Inputs as the model lays them out: [L, B, H, d] in memory."""
+    batch, heads, length, head_size = shape
+    return [one.permute(1, 2, 0, 3) for one in random_inputs((length, batch, heads, head_size), seed, dtype)]
+
+
+def random_mask(kind, batch, heads, length, generator):
+    if kind == "none":
+        return None
+    shape = {
+        "keys": (batch, 1, 1, length),
+        "queries and keys": (1, 1, length, length),
+        "heads": (batch, heads, length, length),
+        "nothing": (batch, 1, 1, length),
+        "some queries without keys": (batch, 1, length, length),
+    }[kind]
+    mask = torch.rand(shape, generator=generator) < (0.0 if kind == "nothing" else 0.6)
+    if kind == "some queries without keys":
+        mask[:, :, ::3] = False
+    return mask
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    length=st.one_of(st.integers(1, 40), st.integers(186, 330)),
+    head_size=st.sampled_from([1, 2, 5, 8, 64]),
+    clip=st.sampled_from([1, 2, 7, 63, 64, 65, 100, 127]),
+    mask=st.sampled_from(["none", "keys", "queries and keys", "heads", "nothing", "some queries without keys"]),
+    layout=st.sampled_from([random_inputs, sequence_first]),
+    seed=st.integers(0, 2**16),
+)
+def test_the_fast_forms_equal_the_reference_and_so_do_their_gradients(
+    batch, heads, length, head_size, clip, mask, layout, seed
+):
+    inputs = [one.requires_grad_() for one in layout((batch, heads, length, head_size), seed)]
+    mask = random_mask(mask, batch, heads, length, torch.Generator().manual_seed(seed))
+    expected, actual = exact(*inputs, clip, mask), fast(*inputs, clip, mask)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    (weights,) = random_inputs(expected.shape, seed + 1)[:1]
+    gradients = (torch.autograd.grad(one, inputs, weights) for one in (actual, expected))
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("length", [1, 191, 192, 193, 220, 254, 255, 256, 257, 300, 384, 385])
+@pytest.mark.parametrize("clip", [3, 64])
+def test_the_long_form_is_chosen_from_192_tokens_on_and_right_at_the_edges_of_its_blocks(length, clip):
+    table = relative_position_table(clip, 6, dtype=torch.float64)
+    assert choose_attention(table, length)[1].dim() == (2 if length >= 192 else 3)
+    inputs = sequence_first((1, 2, length, 6))
+    torch.testing.assert_close(fast(*inputs, clip), exact(*inputs, clip), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("clip", "length"), [(64, 191), (64, 192), (100, 264), (127, 317), (127, 318), (1000, 400)])
+def test_every_length_that_the_long_form_is_chosen_for_leaves_its_diagonals_apart(clip, length):
+    table = relative_position_table(clip, 4)
+    _, relations = choose_attention(table, length)
+    if relations.dim() == 2:
+        form = attention_nezha._Long(relations, torch.empty(1, 3, length, 4))
+        for block in form.blocks:
+            scores = form.memory("scores", block)
+            diagonal = form._diagonal(scores, block)
+            start, count = diagonal.storage_offset(), diagonal.numel()
+            assert start >= 0
+            offsets = torch.arange(scores.untyped_storage().nbytes() // 4).as_strided(
+                diagonal.shape, diagonal.stride(), start
+            )
+            assert offsets.unique().numel() == count
+    else:
+        assert length < 2 * clip + 64
+
+
+LENGTHS = [1, 2, 16, 63, 64, 65, 66, 67, 125, 126, 127, 128, 129, 130, 224, 225, 512, 1024, 2048]
+
+
+@pytest.mark.parametrize("padding", ["none", "left", "right", "scattered"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_float32_stays_within_2e_6_of_float64(length, padding):
+    heads = 4 if length < 1024 else 1
+    inputs = sequence_first((1, heads, length, 64), seed=length, dtype=torch.float32)
+    present = max(1, length * 2 // 3)
+    mask = {
+        "none": None,
+        "right": torch.arange(length) < present,
+        "left": torch.arange(length) >= length - present,
+        "scattered": (torch.arange(length) * 37 % 11 < 7),
+    }[padding]
+    error = (fast(*inputs, 64, mask).double() - exact(*inputs, 64, mask)).abs().max()
+    assert error < 2e-6
+
+
+@pytest.mark.parametrize("length", LENGTHS[:-2])
+def test_gradients_in_float32_stay_within_3e_6_of_their_largest(length):
+    inputs = [one.requires_grad_() for one in sequence_first((1, 3, length, 64), seed=length, dtype=torch.float32)]
+    mask = torch.arange(length) * 37 % 11 < 9
+    (weights,) = random_inputs((1, 3, length, 64), 1)[:1]
+    actual = torch.autograd.grad(fast(*inputs, 64, mask), inputs, weights.float())
+    expected = torch.autograd.grad(exact(*inputs, 64, mask), inputs, weights.float().double())
+    for one, other in zip(actual, expected, strict=True):
+        assert (one.double() - other).abs().max() <= 3e-6 * max(other.abs().max().item(), 1e-9)
+
+
+@pytest.mark.parametrize("length", [30, 200])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_half_precision_is_computed_in_float32_and_rounded_once(length, dtype, tolerance):
+    inputs = sequence_first((2, 2, length, 16), dtype=dtype)
+    actual = fast(*inputs, 64)
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.double(), exact(*inputs, 64), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("length", [30, 200])
+def test_autocast_does_not_reach_into_the_fast_forms(length):
+    inputs = [one.requires_grad_() for one in sequence_first((2, 2, length, 16), dtype=torch.float32)]
+    expected = fast(*inputs, 64)
+    expected_gradients = torch.autograd.grad(expected.sum(), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = fast(*inputs, 64)
+        gradients = torch.autograd.grad(actual.sum(), inputs)
+    torch.testing.assert_close((actual, gradients), (expected, expected_gradients), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [30, 200])
+def test_nothing_left_in_memory_reaches_the_result(length, monkeypatch):
+    """Every uninitialised tensor is full of NaN."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        inputs = [one.requires_grad_() for one in sequence_first((2, 2, length, 5))]
+        actual = fast(*inputs, 64)
+        assert torch.empty(1).isnan()
+        torch.testing.assert_close(actual, exact(*inputs, 64), rtol=0, atol=1e-12)
+        assert all(one.isfinite().all() for one in torch.autograd.grad(actual.sum(), inputs))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def dropped(length, rate, batch=1, heads=1):
+    """The probabilities after dropout, read off identity values in place of a table's and a value's sum."""
+    zeros = torch.zeros(batch, heads, length, length)
+    table = torch.zeros(129, length)
+    relations = table if length >= 192 else expand_relative_positions(table, length)
+    eye = torch.eye(length).expand(batch, heads, length, length)
+    return fast_relative_attention(zeros, zeros, eye, relations, dropout=rate)[0] * length
+
+
+@pytest.mark.parametrize("length", [100, 256])
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_has_its_rate_and_its_drops_are_independent(length, rate):
+    torch.manual_seed(5)
+    first, second = (dropped(length, rate, batch=2, heads=4) for _ in range(2))
+    kept = first > 0
+    torch.testing.assert_close(first[kept], torch.full_like(first[kept], 1 / (1 - rate)), rtol=1e-4, atol=0)
+    count = kept.numel()
+    assert abs((~kept).double().mean() - rate) < 4 * (rate * (1 - rate) / count) ** 0.5
+    centred = (~kept).double() - rate
+    others = {
+        "the next call": (second == 0).double() - rate,
+        **{f"{step} keys on": centred.roll(step, -1) for step in (1, 2, 3, 4, 8, 64)},
+        "the next query": centred.roll(1, -2),
+        "the next head": centred.roll(1, 1),
+        "the next sequence": centred.roll(1, 0),
+    }
+    for name, other in others.items():
+        correlation = (centred * other).mean() / (rate * (1 - rate))
+        assert abs(correlation) < 4 / count**0.5, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+def test_dropout_of_hidden_states_has_its_rate_and_its_drops_are_independent(rate, dtype):
+    torch.manual_seed(6)
+    ones = torch.ones(101, 3, 257, dtype=dtype, requires_grad=True)
+    first, second = fast_dropout(ones, rate), fast_dropout(ones, rate)
+    assert first.dtype == dtype
+    kept = first[first != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - min(rate, 0.9))), rtol=1e-4, atol=0)
+    centred, other = ((one == 0).double() - rate for one in (first, second))
+    bound = 4 * (rate * (1 - rate) / first.numel()) ** 0.5
+    assert abs(centred.mean()) <= bound
+    for one in (other, *(centred.flatten().roll(step).view_as(centred) for step in (1, 2, 3, 4, 257))):
+        assert abs((centred * one).mean()) <= rate * (1 - rate) * 4 / first.numel() ** 0.5
+    first.sum().backward()
+    assert torch.equal(ones.grad, first), "the gradient goes where the values went"
+
+
+@pytest.mark.parametrize("length", [100, 256])
+def test_a_seed_reproduces_what_dropout_drops(length):
+    runs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        runs.append(dropped(length, 0.3))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("length", [20, 200])
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+def test_gradients_go_through_what_dropout_left(length, rate):
+    """The same probabilities dropped in the formulas, found by a second run from the same seed."""
+    inputs = [one.requires_grad_() for one in sequence_first((1, 2, length, 6))]
+    mask = torch.arange(length) < length - 3
+    torch.manual_seed(3)
+    actual = fast(*inputs, 64, mask, dropout=rate)
+    torch.manual_seed(3)
+    kept = (dropped(length, rate, heads=2) > 0).double()
+    _, probabilities = relative_attention(*inputs, relations_for(length, 6, 64), mask)
+    weights = probabilities * kept / (1 - rate if rate < 1 else 1)
+    expected = weights @ inputs[2] + torch.einsum("bhij,ijd->bhid", weights, relations_for(length, 6, 64))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    gradients = (torch.autograd.grad(one.square().sum(), inputs) for one in (actual, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [20, 200])
+def test_a_graph_can_be_walked_twice(length):
+    inputs = [one.requires_grad_() for one in sequence_first((1, 2, length, 6))]
+    output = fast(*inputs, 64, dropout=0.3).sum()
+    first = torch.autograd.grad(output, inputs, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(output, inputs), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [100, 256])
+def test_training_keeps_one_tensor_of_probabilities(length):
+    inputs = [one.requires_grad_() for one in sequence_first((2, 3, length, 8), dtype=torch.float32)]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one) or one, lambda one: one):
+        fast(*inputs, 64, dropout=0.1)
+    squares = sum(one.numel() for one in saved if one.shape[-1] == length)
+    assert squares == 2 * 3 * length**2
+
+
+def test_tracing_takes_the_reference():
+    table = relative_position_table(4, 6)
+    seen = []
+
+    def program(x):
+        seen.append(choose_attention(table, 10)[0])
+        return x + 1
+
+    torch.jit.trace(program, torch.ones(1))
+    assert seen[0] is relative_attention
+
+
+@pytest.mark.parametrize(
+    ("mask", "dtype", "head_size", "expected"),
+    [
+        (None, torch.float16, 64, "fused_relative_attention"),
+        ((2, 1, 1, 300), torch.float32, 64, "fused_relative_attention"),
+        ((2, 1, 300, 300), torch.float32, 64, "relative_attention"),
+        (None, torch.float64, 64, "relative_attention"),
+        (None, torch.float32, 256, "relative_attention"),
+    ],
+)
+def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_switched_on(
+    mask, dtype, head_size, expected, monkeypatch
+):
+    def fused_relative_attention():
+        """Stands for the kernel."""
+
+    class OnGpu(torch.Tensor):
+        """A table that says that it is on a GPU."""
+
+        device, is_cuda = types.SimpleNamespace(type="cuda"), True
+
+    table = torch.zeros(129, head_size, dtype=dtype).as_subclass(OnGpu)
+    monkeypatch.setattr(attention_nezha, "expand_relative_positions", lambda *given: None)
+    mask = None if mask is None else torch.ones(mask, dtype=torch.bool)
+    given = {"fused": lambda: fused_relative_attention}
+    assert choose_attention(table, 300, mask, **given)[0] is relative_attention
+    monkeypatch.setattr(attention_nezha, "USE_TRITON", True)
+    assert choose_attention(table, 300, mask, **given)[0].__name__ == expected
+    assert choose_attention(table, 300, mask, **given, reference=True)[0] is relative_attention
+    assert choose_attention(table, 300, mask, fused=lambda: None)[0] is relative_attention

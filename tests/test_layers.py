@@ -64,9 +64,10 @@ def test_imports_run_one_way(path):
 
 def test_the_model_imports_torch_transformers_and_itself_alone():
     for path in modules(ROOT / "nezha"):
+        allowed = {"nezha", "torch", "transformers", *(["triton"] if path.name == "triton_nezha.py" else [])}
         for name in imports(path):
             top = name.split(".")[0]
-            assert top in {"nezha", "torch", "transformers"} or top in sys.stdlib_module_names, f"{path.name}: {name}"
+            assert top in allowed or top in sys.stdlib_module_names, f"{path.name}: {name}"
 
 
 def test_only_the_command_line_knows_click_and_only_the_console_prints():

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,12 @@ def tiny_model(model_class=nezha.NezhaModel, seed=0, **given):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    return model
+
+
+def eager_model(*args, **given):
+    model = tiny_model(*args, **given)
+    model.config._attn_implementation = "eager"
     return model
 
 
@@ -242,14 +249,17 @@ def error_against_numpy(model, **inputs):
         (3, {}),
         (40, {"max_relative_position": 4}),
         (90, {"max_relative_position": 64}),
-        (530, {"max_relative_position": 64, "num_hidden_layers": 1}),
+        (200, {"max_relative_position": 4, "num_hidden_layers": 1}),
+        (330, {"max_relative_position": 64, "num_hidden_layers": 1}),
         (30, {"hidden_size": 15, "num_attention_heads": 3}),  # heads of size 5: the odd case
         (30, {"hidden_size": 9, "num_attention_heads": 3, "max_relative_position": 1}),
         (12, {"num_attention_heads": 12}),  # heads of size 1: a table of zeros
     ],
 )
-def test_hidden_states_equal_an_independent_float64_computation(length, config):
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_hidden_states_equal_an_independent_float64_computation(length, config, implementation):
     model = tiny_model(**config)
+    model.config._attn_implementation = implementation
     inputs = tiny_inputs(length)
     assert error_against_numpy(model, **inputs) < 1e-5
     assert error_against_numpy(model.double(), **inputs) < 1e-12
@@ -268,6 +278,10 @@ def halves_table(clip, head_size, **options):
     return torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
 
 
+expand_relative_positions = attention_nezha.expand_relative_positions
+relative_attention = attention_nezha.relative_attention
+
+
 def expand_clipped_one_short(table, length):
     position = torch.arange(length)
     clip = len(table) // 2
@@ -275,7 +289,7 @@ def expand_clipped_one_short(table, length):
 
 
 def expand_backwards(table, length):
-    return attention_nezha.expand_relative_positions(table, length).transpose(0, 1)
+    return expand_relative_positions(table, length).transpose(0, 1)
 
 
 def attention_with(scores=1.0, values=1.0, scale=1.0, masked=True):
@@ -283,9 +297,7 @@ def attention_with(scores=1.0, values=1.0, scale=1.0, masked=True):
 
     def attention(query, key, value, relations, mask, **options):
         query, mask = query * scale, mask if masked else None
-        _, probabilities = attention_nezha.relative_attention(
-            query, key, value, relations * scores, mask, output_attentions=True
-        )
+        _, probabilities = relative_attention(query, key, value, relations * scores, mask, **options)
         return probabilities @ value + torch.einsum("bhij,ijd->bhid", probabilities, relations * values), None
 
     return attention
@@ -317,13 +329,15 @@ def attention_with(scores=1.0, values=1.0, scale=1.0, masked=True):
     ],
 )
 def test_the_independent_computation_tells_a_model_that_is_wrong_in(function, mutation, monkeypatch):
-    monkeypatch.setattr(modeling_nezha, function, mutation)
-    assert error_against_numpy(tiny_model().double(), **tiny_inputs(12)) > 10 * TOLERANCE
+    monkeypatch.setattr(
+        modeling_nezha if function == "relative_position_table" else attention_nezha, function, mutation
+    )
+    assert error_against_numpy(eager_model().double(), **tiny_inputs(12)) > 10 * TOLERANCE
 
 
 def test_the_unmutated_parts_of_those_mutations_are_right(monkeypatch):
-    monkeypatch.setattr(modeling_nezha, "relative_attention", attention_with())
-    assert error_against_numpy(tiny_model().double(), **tiny_inputs(12)) < 1e-12
+    monkeypatch.setattr(attention_nezha, "relative_attention", attention_with())
+    assert error_against_numpy(eager_model().double(), **tiny_inputs(12)) < 1e-12
 
 
 def test_the_activation_is_the_one_the_config_names():
@@ -344,21 +358,30 @@ def test_relative_positions_are_no_parameter_and_no_buffer():
     assert not [name for name in model.state_dict() if "relative" in name or "position" in name]
 
 
-def test_relative_positions_are_made_once_a_pass_and_shared_by_the_layers(monkeypatch):
-    tables, used = [], []
+@pytest.mark.parametrize(
+    ("implementation", "length", "expansions"), [("sdpa", 7, 1), ("sdpa", 192, 0), ("eager", 7, 1)]
+)
+def test_relative_positions_are_made_once_a_pass_and_shared_by_the_layers(
+    implementation, length, expansions, monkeypatch
+):
+    tables, expanded, used = [], [], []
 
     def table(*args, **options):
         tables.append(attention_nezha.relative_position_table(*args, **options))
         return tables[-1]
 
-    def attention(query, key, value, relations, *args, **options):
-        used.append(relations)
-        return attention_nezha.relative_attention(query, key, value, relations, *args, **options)
+    def expand(*args):
+        expanded.append(expand_relative_positions(*args))
+        return expanded[-1]
 
     monkeypatch.setattr(modeling_nezha, "relative_position_table", table)
-    monkeypatch.setattr(modeling_nezha, "relative_attention", attention)
-    tiny_model(num_hidden_layers=3)(**tiny_inputs())
-    assert len(tables) == 1
+    monkeypatch.setattr(attention_nezha, "expand_relative_positions", expand)
+    model = tiny_model(num_hidden_layers=3)
+    model.config._attn_implementation = implementation
+    for layer in model.encoder.layer:
+        layer.register_forward_pre_hook(lambda module, given: used.append(given[2]))
+    model(**tiny_inputs(length))
+    assert len(tables) == 1 and len(expanded) == expansions
     assert len(used) == 3 and all(relations is used[0] for relations in used)
 
 
@@ -486,6 +509,7 @@ def test_hidden_states_and_attentions_come_on_request_or_by_the_config(model_cla
     model, inputs = tiny_model(model_class), inputs_for(model_class)
     plain = model(**inputs)
     assert plain.hidden_states is None and plain.attentions is None
+    model = eager_model(model_class)  # as in every model, transformers refuses this field for "sdpa"
     model.config.output_hidden_states = model.config.output_attentions = True
     full = model(**inputs)
     rows = inputs["input_ids"].flatten(0, -2).shape[0]
@@ -503,18 +527,69 @@ def test_feed_forward_in_chunks_changes_nothing():
     torch.testing.assert_close(tiny_model(chunk_size_feed_forward=1)(**tiny_inputs()).last_hidden_state, expected)
 
 
-def test_the_model_compiles_and_exports_without_a_graph_break():
+def test_the_model_compiles_without_a_graph_break():
     model, inputs = tiny_model(nezha.NezhaForMaskedLM), tiny_inputs()
     expected = model(**inputs, output_attentions=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs, output_attentions=True)
     torch.testing.assert_close(compiled.logits, expected.logits)
     torch.testing.assert_close(compiled.attentions, expected.attentions)
 
-    length = torch.export.Dim("length", min=2, max=2000)
-    shapes = {name: {1: length} for name in inputs}
-    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False).module()
-    longer = tiny_inputs(length=600)
-    torch.testing.assert_close(exported(**longer).logits, model(**longer).logits)
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_model_takes_any_batch_and_any_length(strict):
+    model, inputs = tiny_model(nezha.NezhaForMaskedLM), tiny_inputs()
+    batch, length = torch.export.Dim("batch", min=1, max=100), torch.export.Dim("length", min=2, max=2000)
+    shapes = {name: {0: batch, 1: length} for name in inputs}
+    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=strict).module()
+    for size in ({"length": 250, "batch": 3}, {"length": 5, "batch": 1}):
+        torch.testing.assert_close(exported(**tiny_inputs(**size)).logits, model(**tiny_inputs(**size)).logits)
+
+
+def test_a_model_compiled_for_any_length_is_compiled_once():
+    model, graphs = tiny_model(), []
+
+    def count(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
+    for size in ({"length": 7, "batch": 2}, {"length": 250, "batch": 3}):
+        with torch.no_grad():
+            actual = compiled(**tiny_inputs(**size)).last_hidden_state
+            torch.testing.assert_close(actual, model(**tiny_inputs(**size)).last_hidden_state)
+    assert len(graphs) == 1
+
+
+def test_a_compiled_model_trains_as_the_plain_one_does():
+    plain = tiny_model(nezha.NezhaForMaskedLM, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    compiled = copy.deepcopy(plain)
+    compiled.forward = torch.compile(compiled.forward, fullgraph=True, backend="aot_eager")
+    inputs = inputs_for(nezha.NezhaForMaskedLM)
+    torch.testing.assert_close(gradients(compiled, inputs), gradients(plain, inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [7, 200])
+def test_a_model_can_be_traced(length):
+    model, inputs = tiny_model(), tiny_inputs(length)
+    model.config.return_dict = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, (inputs["input_ids"], inputs["attention_mask"]), strict=False)
+    actual = traced(inputs["input_ids"], inputs["attention_mask"])[0]
+    torch.testing.assert_close(actual, model(inputs["input_ids"], inputs["attention_mask"])[0])
+
+
+@pytest.mark.parametrize("length", [7, 200])
+@pytest.mark.parametrize("mask", ["keys", "queries and keys", "nothing"])
+def test_the_fast_forms_and_the_reference_give_one_model(length, mask):
+    inputs = tiny_inputs(length)
+    square = torch.ones(length, length).tril().expand(2, length, length)
+    inputs["attention_mask"] = {"keys": inputs["attention_mask"], "queries and keys": square}.get(
+        mask, torch.zeros(2, length)
+    )
+    fast, reference = tiny_model(), eager_model()
+    torch.testing.assert_close(fast(**inputs).last_hidden_state, reference(**inputs).last_hidden_state)
+    assert torch.equal(fast(**inputs, output_attentions=True).last_hidden_state, reference(**inputs).last_hidden_state)
 
 
 # Losses.
@@ -626,7 +701,8 @@ def gradients(model, inputs, seed=0):
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("model_class", [one for one in AUTO_CLASSES if one is not nezha.NezhaModel])
 def test_gradient_checkpointing_changes_no_gradient(model_class, use_reentrant):
-    plain, inputs = tiny_model(model_class), inputs_for(model_class)
+    length = 200 if model_class is nezha.NezhaForTokenClassification else 7
+    plain, inputs = tiny_model(model_class), inputs_for(model_class, length=length)
     checkpointed = copy.deepcopy(plain)
     checkpointed.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     assert all(layer.gradient_checkpointing for layer in checkpointed.nezha.encoder.layer)
@@ -759,12 +835,23 @@ def test_the_auto_tokenizer_gives_a_bert_tokenizer(tmp_path):
     assert tokenizer("华为").input_ids == [2, 5, 6, 3]
 
 
-def test_eager_is_the_attention_and_sdpa_is_not_claimed():
-    assert tiny_model().config._attn_implementation == "eager"
-    model = nezha.NezhaModel._from_config(tiny_config(), attn_implementation="eager")
+def test_sdpa_is_the_default_and_eager_the_reference(monkeypatch):
+    used = []
+    for name in ("relative_attention", "fast_relative_attention"):
+        original = getattr(attention_nezha, name)
+        monkeypatch.setattr(
+            attention_nezha, name, lambda *args, _name=name, _original=original, **options: (
+                used.append(_name), _original(*args, **options)
+            )[1],
+        )  # fmt: skip
+    assert tiny_model().config._attn_implementation == "sdpa"
+    model = nezha.NezhaModel._from_config(tiny_config(num_hidden_layers=1), attn_implementation="eager")
     assert model.config._attn_implementation == "eager"
-    with pytest.raises(ValueError, match="scaled_dot_product_attention"):
-        nezha.NezhaModel._from_config(tiny_config(), attn_implementation="sdpa")
+    model.eval()(**tiny_inputs())
+    model.set_attn_implementation("sdpa")
+    model(**tiny_inputs())
+    model(**tiny_inputs(), output_attentions=True)
+    assert used == ["relative_attention", "fast_relative_attention", "relative_attention"]
 
 
 # Other interpreters and other releases.
@@ -837,6 +924,7 @@ def test_the_files_import_torch_transformers_and_each_other_and_nothing_else():
         "torch",
         "transformers",
         "__future__",
+        "collections.abc",
         "dataclasses",
         "typing",
         ".attention_nezha",

@@ -100,8 +100,8 @@ def check_memory(cases: Mapping[str, Inputs], config: Mapping[str, Any]) -> None
         needed = memory_of(case["input_ids"].shape, config)
         if available is not None and needed > available:
             raise UsageError(
-                f"{name}: {case['input_ids'].shape[-1]:,} tokens need about {needed / 1e9:,.1f} GB for the "
-                f"attention of every token to every other; {available / 1e9:,.1f} GB are available",
+                f"{name}: {case['input_ids'].shape[-1]:,} tokens need about {needed / 1e9:,.1f} GB for all that is "
+                f"compared; {available / 1e9:,.1f} GB are available",
                 hint="Shorten the text, or verify on a machine with more memory.",
             )
 
@@ -111,8 +111,8 @@ def memory_of(shape: Sequence[int], config: Mapping[str, Any]) -> int:
     length = shape[-1]
     rows = int(np.prod(shape[:-1]))
     heads, width = config["num_attention_heads"], config["hidden_size"]
-    # For every pair of tokens: some four copies of the scores, a vector for their distance, and the distance's index.
-    attention = 4 * length * length * (4 * rows * heads + width // heads + 6)
+    # The scores of one sequence's block of 128 queries against all its keys, in some four copies; never all of them.
+    attention = 4 * 4 * heads * min(length, 128) * length
     states = 2 * 8 * rows * length * ((config["num_hidden_layers"] + 2) * width + config["vocab_size"])
     return int(attention + states)
 

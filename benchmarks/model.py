@@ -1,0 +1,229 @@
+"""NEZHA-base beside BERT-base with SDPA, and beside transformers 4.40.2's NEZHA.
+
+    python benchmarks/model.py [--peer] [--pairs 9] [--threads 2] [--cases infer:8x128 train:2x512 load ...]
+
+Random weights, 12 layers. Each model lives in a process of its own, and they take turns: (A, B, C, A, B, C, ...); the
+ratios are of neighbouring runs. A training step is forward, mean of squares, backward, with dropout 0.1. Peak memory is
+the process's own, from `VmHWM`, reset before the runs; "growth" is what it adds to the memory before. `--peer` runs
+transformers 4.40.2 from the isolated environment of the tests. `load` times `from_pretrained`. Replaces its section of
+``benchmarks/RESULTS.md`` and draws ``benchmarks/model.svg``. On a machine that others use too, ``--cpu --threads 1``
+gives figures that repeat: CPU time of one thread, in a section of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TITLE = "NEZHA-base beside BERT-base"
+CASES = ["infer:8x64", "infer:8x128", "infer:4x512", "infer:1x1024", "train:8x128", "train:2x512", "load"]
+NAMES = {"nezha": "this NEZHA", "bert": "BERT, SDPA", "peer": "NEZHA of transformers 4.40.2"}
+
+
+def main() -> None:
+    """Measure, print and write the table and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cases", nargs="+", default=CASES)
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="CPU time of the process, not time on the clock")
+    parser.add_argument("--worker", nargs=2, metavar=("SUBJECT", "CASE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(*options.worker, options.threads, time.process_time if options.cpu else time.perf_counter)
+    from results import machine, ratios, spread, write_section
+
+    rows, bars = [], []
+    for case in options.cases:
+        found = measure(case, options)
+        ours = found["nezha"]["seconds"]
+        for subject, one in found.items():
+            rows.append(
+                f"| {case.replace(':', ' ')} | {NAMES[subject]} | {spread(one['seconds'])} "
+                f"| {spread(ratios(ours, one['seconds']))} | {one['peak']:.0f} | {one['growth']:.0f} |"
+            )
+        bert = found["bert"]["seconds"]
+        bars.append((case, {name: ratios(one["seconds"], bert) for name, one in found.items() if name != "bert"}))
+    lines = [
+        f"`python benchmarks/model.py`: 12 layers, random weights, float32, {options.threads} threads, "
+        f"{'CPU time' if options.cpu else 'time on the clock'}; {options.pairs} interleaved rounds, a process a model. "
+        f"{machine()}",
+        "",
+        "| case | model | seconds, median (quartiles) | ours / this, median (quartiles) | peak MiB | growth MiB |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "![time relative to BERT-base](model.svg)",
+    ]
+    write_section(f"{TITLE}, CPU time" if options.cpu else TITLE, lines)
+    (HERE / "model.svg").write_text(plot(bars))
+    print("\n".join(lines))
+    return None
+
+
+def measure(case: str, options: argparse.Namespace) -> dict[str, dict]:
+    """Seconds of every round and the memory of every model, by subject."""
+    subjects = ["nezha", "bert", *(["peer"] if options.peer else [])]
+    found: dict[str, dict] = {subject: {"seconds": []} for subject in subjects}
+    processes = {subject: start(subject, case, options) for subject in subjects}
+    for number in range(options.pairs + 1):
+        for subject, process in processes.items():
+            figures = ask(process, "run")
+            if number:  # the first round warms up
+                found[subject]["seconds"].append(figures["seconds"])
+        print(f"{case}: {number} of {options.pairs}", file=sys.stderr)
+    for subject, process in processes.items():
+        found[subject] |= ask(process, "memory")
+        process.communicate()
+    return found
+
+
+def start(subject: str, case: str, options: argparse.Namespace) -> subprocess.Popen:
+    """A process that runs one case of one model at each "run"; returned when it is ready."""
+    path = [str(HERE.parent)]
+    if subject == "peer":
+        sys.path.insert(0, str(HERE.parent / "tests"))
+        import upstream
+
+        path.insert(0, str(upstream.installed_release("4.40.2")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-W", "ignore", __file__, "--threads", str(options.threads)]
+    command += [*(["--cpu"] if options.cpu else []), "--worker", subject, case]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    ask(process, None)
+    return process
+
+
+def ask(process: subprocess.Popen, command: str | None) -> dict:
+    """The process's answer to a command, or its first words."""
+    assert process.stdin and process.stdout
+    if command:
+        print(command, file=process.stdin, flush=True)
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{process.args}: exit code {process.wait()}")
+    return json.loads(line)
+
+
+def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> None:
+    """In a process of its own: build the model, then answer "run" and "memory" until the end of the input."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    kind, _, shape = case.partition(":")
+    batch, length = map(int, (shape or "1x1").split("x"))
+    sizes = {"vocab_size": 21128, "max_position_embeddings": max(512, length)}
+    if subject == "bert":
+        cls, config = transformers.BertModel, transformers.BertConfig(**sizes)
+    elif subject == "peer":
+        cls, config = transformers.NezhaModel, transformers.NezhaConfig(**sizes)
+    else:
+        import nezha
+
+        cls, config = nezha.NezhaModel, nezha.NezhaConfig(**sizes)
+    model = cls(config).train(kind == "train")
+    ids = torch.randint(1, 21128, (batch, length))
+    mask = torch.ones_like(ids)
+
+    def run() -> None:
+        if kind == "load":
+            cls.from_pretrained(folder)
+        elif kind == "train":
+            model(ids, mask)[0].square().mean().backward()
+            model.zero_grad()
+        else:
+            with torch.inference_mode():
+                model(ids, mask)
+
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "load":
+            model.save_pretrained(folder)
+            del model
+        answer({"ready": True})
+        before = reset_peak()
+        for line in sys.stdin:
+            if line.strip() == "memory":
+                peak = status("VmHWM")
+                answer({"peak": peak, "growth": peak - before})
+                break
+            started = clock()
+            run()
+            answer({"seconds": clock() - started})
+
+
+def answer(figures: dict) -> None:
+    """A line of JSON."""
+    print(json.dumps(figures), flush=True)
+
+
+def reset_peak() -> float:
+    """Forget the peak of memory so far, as Linux lets a process do; MiB in use now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def status(field: str) -> float:
+    """A field of /proc/self/status, in MiB."""
+    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(field + ":"))
+    return int(line.split()[1]) / 1024
+
+
+def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
+    """An SVG of every case's time relative to BERT's: medians as bars, quartiles as lines."""
+    from statistics import quantiles
+
+    bars = [(case, found) for case, found in bars if case != "load"]
+    colours, left, width, height = {"nezha": "#1a7f5a", "peer": "#b0b0b0"}, 60, 110, 240
+    top = (
+        max([1.2, *(quantiles(values, n=4, method="inclusive")[2] for _, found in bars for values in found.values())])
+        * 1.08
+    )
+    full = left + width * len(bars) + 20
+
+    def y(value: float) -> float:
+        return 40 + height * (1 - value / top)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{full}" height="{height + 90}" font-family="sans-serif" '
+        'font-size="12"><rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="20" font-size="14">Time of NEZHA-base, BERT-base with SDPA = 1</text>',
+    ]
+    for tick in range(int(top) + 1):
+        parts.append(f'<text x="{left - 10}" y="{y(tick) + 4:.0f}" text-anchor="end">{tick}</text>')
+    for number, (case, found) in enumerate(bars):
+        for place, (subject, values) in enumerate(found.items()):
+            low, middle, high = quantiles(values, n=4, method="inclusive")
+            x = left + number * width + 12 + place * 42
+            parts.append(
+                f'<rect x="{x}" y="{y(middle):.1f}" width="38" height="{y(0) - y(middle):.1f}" '
+                f'fill="{colours[subject]}"/>'
+                f'<path d="M{x + 19} {y(low):.1f}V{y(high):.1f}" stroke="black"/>'
+                f'<text x="{x + 19}" y="{y(high) - 5:.0f}" text-anchor="middle">{middle:.2f}</text>'
+            )
+        label = case.replace("infer:", "inference ").replace("train:", "training ")
+        parts.append(f'<text x="{left + number * width + 52}" y="{y(0) + 18:.0f}" text-anchor="middle">{label}</text>')
+    parts.append(f'<path d="M{left} {y(1):.1f}H{full - 20}M{left} {y(0):.1f}H{full - 20}" stroke="black"/>')
+    for place, subject in enumerate(colours):
+        x = left + place * 140
+        parts.append(
+            f'<rect x="{x}" y="{y(0) + 30:.0f}" width="12" height="12" fill="{colours[subject]}"/>'
+            f'<text x="{x + 18}" y="{y(0) + 40:.0f}">{NAMES[subject]}</text>'
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+if __name__ == "__main__":
+    main()
