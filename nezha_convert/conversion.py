@@ -68,14 +68,21 @@ def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspecti
         _refuse_foreign(entries, None)
         raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
         inference = infer_head(table, entries, architecture_of(raw))
-        survey = _understand(checkpoint, table, inference, choose_head((*inference.heads, None)[0], inference), raw, {})
+        survey = _understand(
+            checkpoint,
+            table,
+            inference,
+            choose_head(inference.heads[0] if inference.heads else None, inference),
+            raw,
+            {},
+        )
         problems = list(survey.plan.problems())
         hint = f"nezha-convert convert {source} OUTPUT"
         if problems:
             hint = "Name the right --config, or the right --head of convert."
         elif len(inference.heads) > 1:
             hint += f" --head {'|'.join(inference.heads)}"
-    except (MappingError, CheckpointError) as error:
+    except (MappingError, CheckpointError, UsageError) as error:
         problems, hint = [error.message, *error.problems], error.hint
     optimizer = [entry for name, entry in entries.items() if table and _is_optimizer(table, name)]
     return Inspection(

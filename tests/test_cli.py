@@ -102,6 +102,16 @@ def test_inspect_tells_what_a_checkpoint_without_a_config_is(run, source):
     assert "no bert_config.json" in found["problems"][0]
 
 
+def test_inspect_says_that_a_head_is_none_that_is_known(run, tmp_path):
+    state = torch.load(FIXTURES / "huawei-torch-classifier" / "pytorch_model.bin", weights_only=True)
+    state = {name.replace("classifier.", "dense."): tensor for name, tensor in state.items()}
+    torch.save(state, tmp_path / "model.bin")
+    result = run("inspect", tmp_path / "model.bin", "--config", TORCH / "bert_config.json", "--json")
+    found = json.loads(result.out)
+    assert (result.code, found["family"], found["heads"]) == (0, "huawei-torch", [])
+    assert "dense.weight" in found["problems"][0] and "--head encoder" in found["hint"]
+
+
 def test_inspect_says_what_is_not_nezha(run, tmp_path):
     torch.save({"encoder.weight": torch.ones(2)}, tmp_path / "other.bin")
     result = run("inspect", tmp_path / "other.bin")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from goldens import GOLDENS
 
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.parity import formulas, oracle
@@ -20,17 +21,7 @@ from nezha_convert.readers import open_checkpoint
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 TOLERANCE = 2e-6  # of a tensor's range: the originals' float32
 
-HEAD_OF = {
-    "huawei-tf-classifier": "sequence-classification",
-    "huawei-tf-ner": "token-classification",
-    "huawei-tf-pretraining": "pretraining",
-    "huawei-tf-squad": "question-answering",
-    "huawei-torch-classifier": "sequence-classification",
-    "huawei-torch-mlm-rel127": "masked-lm",
-    "huawei-torch-multiple-choice": "multiple-choice",
-    "huawei-torch-pretraining": "pretraining",
-    "huawei-torch-qa": "question-answering",
-} | {f"transformers-4.40.2-{head}": head for head in HEADS}
+HEAD_OF = {golden.name: golden.head for golden in GOLDENS}
 TENSORFLOW, TORCH = "huawei-tf-pretraining", "huawei-torch-pretraining"
 
 

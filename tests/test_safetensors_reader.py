@@ -11,24 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes
 from safetensors.numpy import save_file
+from strategies import arrays
 
 from nezha_convert.errors import CheckpointError
-from nezha_convert.readers.safetensors import DTYPES, read_safetensors
+from nezha_convert.readers.safetensors import read_safetensors
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-SHAPES = st.just(()) | array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
-
-
-@st.composite
-def arrays(draw: st.DrawFn) -> np.ndarray:
-    dtype, shape = draw(st.sampled_from(sorted(DTYPES.values()))), draw(SHAPES)
-    count = int(np.prod(shape, dtype=int))
-    if dtype == "bool":
-        return np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool).reshape(shape)
-    size = count * np.dtype(dtype).itemsize
-    return np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype).reshape(shape)
 
 
 TENSORS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9), arrays())

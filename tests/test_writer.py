@@ -21,8 +21,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 from safetensors.numpy import load_file, save
+from strategies import arrays
 
 from nezha_convert import writer
 from nezha_convert.errors import CheckpointError, MappingError, OutputError
@@ -34,18 +34,7 @@ from nezha_convert.tensors import TensorEntry, row_blocks
 from nezha_convert.writer import Layout, converted, lay_out, write_weights
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).filter(lambda s: s != "__metadata__")
-SHAPES = st.just(()) | npst.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
 LARGE = 10**9
-
-
-@st.composite
-def arrays(draw: st.DrawFn) -> np.ndarray:
-    dtype, shape = draw(st.sampled_from(sorted(DTYPES.values()))), draw(SHAPES)
-    count = int(np.prod(shape, dtype=int))
-    if dtype == "bool":
-        return np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool).reshape(shape)
-    size = count * np.dtype(dtype).itemsize
-    return np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype).reshape(shape)
 
 
 TENSORS = st.dictionaries(NAMES, arrays(), min_size=1, max_size=12)
