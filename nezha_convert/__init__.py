@@ -1,7 +1,8 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull` and `repair`. Importing
-this package loads neither torch, transformers nor tensorflow; a conversion from TensorFlow never does.
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair` and
+`export`. Importing this package loads neither torch, transformers nor tensorflow; a conversion from TensorFlow never
+does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, 
 
 if TYPE_CHECKING:
     from .conversion import convert, inspect
+    from .exports import ExportReport, export
     from .hub import Pulled, Pushed, pull
     from .parity.compare import verify
     from .parity.report import ParityReport
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "convert": "conversion",
+    "export": "exports",
     "inspect": "conversion",
     "open_checkpoint": "readers",
     "pull": "hub",
     "push": "upload",
     "repair": "repairs",
     "verify": "parity.compare",
+    "ExportReport": "exports",
     "Inspection": "report",
     "ParityReport": "parity.report",
     "Pulled": "hub",
@@ -39,6 +43,7 @@ _LAZY = {
 
 __all__ = [
     "CheckpointError",
+    "ExportReport",
     "HubError",
     "Inspection",
     "MappingError",
@@ -52,6 +57,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "convert",
+    "export",
     "inspect",
     "open_checkpoint",
     "pull",

@@ -13,15 +13,15 @@ from typing import Any, NoReturn
 
 import click
 
-from . import conversion, hub, repairs, upload
+from . import conversion, exports, hub, repairs, upload
 from ._version import __version__
 from .card import LICENSES
-from .config import ACTIVATIONS
 from .console import Console
 from .errors import NezhaConvertError, UsageError
-from .mapping.tables import HEADS
+from .mapping.tables import ACTIVATIONS, HEADS
 from .parity import compare, html, junit
 from .parity.report import check_folder
+from .programs import PROGRAMS
 from .readers import open_checkpoint
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -65,15 +65,19 @@ def cli() -> None:
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")
+_prefix_option = click.option(
+    "--prefix", metavar="NAME.", help="Where the model lies inside a larger one, such as encoder. or student/"
+)
 _config_option = click.option("--config", type=_EXISTING, help="bert_config.json, if it is not beside the weights.")
 
 
 @cli.command()
 @click.argument("source")
 @_config_option
+@_prefix_option
 @click.option("--tensors", is_flag=True, help="List every tensor with its type and shape.")
 @_json_option
-def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> None:
+def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool, as_json: bool) -> None:
     """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Writes nothing.
 
     \b
@@ -82,7 +86,7 @@ def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> N
       nezha-convert inspect NEZHA-Base/model.ckpt-900000.index --tensors
       nezha-convert inspect pytorch_model.bin --json
     """
-    found = conversion.inspect(source, config=config)
+    found = conversion.inspect(source, config=config, prefix=prefix)
     entries = open_checkpoint(hub.local_source(source)[0]).entries.values() if tensors else None
     Console(as_json).inspection(found, entries)
 
@@ -113,6 +117,7 @@ def inspect(source: str, config: Path | None, tensors: bool, as_json: bool) -> N
     show_default=True,
     help="Split the weights into files of at most this size.",
 )
+@_prefix_option
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
 @_json_option
@@ -269,6 +274,34 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
     with console.progress(f"repairing {Path(source).name}") as (started, progress):
         done = repairs.repair(source, output, bars=console.bars, started=started, progress=progress, **options)
     console.repaired(done)
+
+
+@cli.command()
+@click.argument("output")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(list(PROGRAMS)), help="The program that is to load TARGET.")
+@click.option(
+    "--accept-activation", is_flag=True, help="Go on if the program has another GELU; the report says what it changes."
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--force", is_flag=True, help="Replace TARGET if it is an exported folder.")
+@_json_option
+def export(output: str, target: Path, as_json: bool, **options: Any) -> None:
+    """Write the converted folder OUTPUT as another program's own files: Huawei's, an older transformers', ...
+
+    TARGET appears complete, read back and compared bit by bit, or not at all. What would compute other numbers there
+    is refused.
+
+    \b
+    Examples:
+      nezha-convert export nezha-base/ NEZHA-Base/ --to huawei-tf
+      nezha-convert export my-classifier/ out/ --to huawei-torch --accept-activation
+      nezha-convert export nezha-base/ out/ --to transformers-4 --dry-run --json
+    """
+    console = Console(as_json)
+    with console.progress(f"exporting {Path(output).name}") as (started, progress):
+        report = exports.export(output, target, started=started, progress=progress, **options)
+    console.exported(report)
 
 
 class CancelledError(NezhaConvertError):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, MappingError, UsageError
-from .mapping.rules import Table, layer_of
-from .mapping.tables import CLASSIFIER, HEADS, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, Head
-from .tensors import TensorEntry
+from .mapping.rules import Habit, Op, Table, layer_of
+from .mapping.tables import ACTIVATIONS, CLASSIFIER, HEADS, HUAWEI_TORCH, TRANSFORMERS, Head
+from .tensors import Decision, TensorEntry
 
 AUTO_MAP = {
     "AutoConfig": "configuration_nezha.NezhaConfig",
@@ -20,51 +19,24 @@ AUTO_MAP = {
 }
 """Where transformers finds each class in the folder's own files, with trust_remote_code=True."""
 
-ACTIVATIONS = (
-    *("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python", "gelu_10", "gelu_accurate", "quick_gelu"),
-    *("relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "mish", "laplace", "sigmoid", "tanh", "linear"),
-)
-"""transformers' names of activations, the same from 4.52 to 5.23."""
-
-_ACTIVATIONS = {
-    HUAWEI_TF.name: {"gelu": "gelu_pytorch_tanh", "relu": "relu", "tanh": "tanh", "linear": "linear"},
-    HUAWEI_TORCH.name: {"gelu": "gelu", "relu": "relu", "swish": "silu"},
-    TRANSFORMERS.name: {name: name for name in ACTIVATIONS},
-}
-"""The originals' names by transformers' (NEZHA-TensorFlow/modeling.py get_activation, NEZHA-PyTorch ACT2FN)."""
-
-_GELU = {
-    HUAWEI_TF.name: 'Huawei\'s TensorFlow code computes "gelu" by the tanh approximation',
-    HUAWEI_TORCH.name: 'Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
-}
-
 LABELLED = ("sequence-classification", "token-classification")
 """The heads whose classifier's rows have names."""
 
-_DEFAULTS: dict[str, tuple[Any, str]] = {
-    "hidden_dropout_prob": (0.1, "the originals' default"),
-    "attention_probs_dropout_prob": (0.1, "the originals' default"),
-    "initializer_range": (0.02, "the originals' default"),
-    "max_position_embeddings": (512, "the length that NEZHA was trained with; the model takes any"),
-    "max_relative_position": (64, "the originals' value, hard-coded in Huawei's TensorFlow code"),
-    "layer_norm_eps": (1e-12, "hard-coded in the originals"),
+_DEFAULTS = {
+    "hidden_dropout_prob": Habit(0.1, "the originals' default"),
+    "attention_probs_dropout_prob": Habit(0.1, "the originals' default"),
+    "initializer_range": Habit(0.02, "the originals' default"),
+    "max_position_embeddings": Habit(512, "the length that NEZHA was trained with; the model takes any"),
+    "max_relative_position": Habit(64, "the originals' value, hard-coded in Huawei's TensorFlow code"),
+    "layer_norm_eps": Habit(1e-12, "hard-coded in the originals"),
 }
-"""What the originals do where their JSON is silent."""
+"""What the originals do where their JSON is silent, and the family has no habit of its own."""
 
 _CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
 """Fields of a transformers config that go over as they are."""
 
 _BOOKKEEPING = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"}
 """Fields of a transformers config that are written anew, or that an encoder has no use for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A choice that the source did not make by itself: what, which value, and why."""
-
-    field: str
-    value: Any
-    reason: str
 
 
 def read_config(path: Path | None, where: Path) -> dict[str, Any]:
@@ -84,7 +56,22 @@ def read_config(path: Path | None, where: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Name the config: --config FILE") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, expected an object of fields")
-    return raw
+    return _flattened(raw)
+
+
+def _flattened(raw: dict[str, Any]) -> dict[str, Any]:
+    """PaddleNLP's ``model_config.json`` as a flat object: the head's arguments, and among them the model's.
+
+    Source: paddlenlp/transformers/configuration_utils.py of 2.8.1, flatten_model_config: what stands outside goes first.
+    """
+    inner = raw.get("init_args")
+    if not isinstance(inner, list) or "init_class" not in raw:
+        return raw
+    flat = {name: value for name, value in raw.items() if name not in ("init_args", "init_class")}
+    for arguments in inner:
+        if isinstance(arguments, dict):
+            flat = {name: value for name, value in arguments.items() if name != "init_class"} | flat
+    return {**flat, "architectures": [raw["init_class"]]}
 
 
 def architecture_of(raw: Mapping[str, Any]) -> str | None:
@@ -142,15 +129,15 @@ class ConfigBuilder:
     """
 
     def __init__(self, raw: Mapping[str, Any], table: Table, head: Head, entries: Mapping[str, TensorEntry]) -> None:
-        self.raw, self.table, self.head = raw, table, head
+        self.raw, self.table, self.head = raw, table.under(head.parts), head
         self.fields: dict[str, Any] = {}
         self.decisions: list[Decision] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._layers = 0
         for name, entry in entries.items():
-            found = table.find(name)
+            found = self.table.find(name)
             if isinstance(found, tuple):
-                self._shapes[found[1].target] = entry.shape
+                self._shapes[found[1].target] = entry.shape[::-1] if found[1].op is Op.TRANSPOSE else entry.shape
                 self._layers = max(self._layers, 1 + (layer_of(found[1].target) or 0))
 
     def build(
@@ -234,17 +221,17 @@ class ConfigBuilder:
             if max_relative_position < 1:
                 raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
             self.decide("max_relative_position", max_relative_position, "asked for on the command line")
-        for name, (default, reason) in _DEFAULTS.items():
+        numbers = self.table.habits.numbers
+        for name, habit in {name: numbers.get(name, default) for name, default in _DEFAULTS.items()}.items():
             if name in self.fields:
                 continue
-            if name in self.raw:
-                self.fields[name] = self._checked(name, type(default), self.raw[name])
+            said = self._checked(name, type(habit.value), self.raw[name]) if name in self.raw else None
+            if said is None:
+                self.decide(name, habit.value, f"the config does not say: {habit.reason}")
+            elif habit.fixed and not habit.unless_said and said != habit.value:
+                self.decide(name, habit.value, f"{habit.reason}, which does not read the config's {said:g}")
             else:
-                self.decide(name, default, f"the config does not say: {reason}")
-        epsilon, hard_coded = self.fields["layer_norm_eps"], _DEFAULTS["layer_norm_eps"][0]
-        if self.table is HUAWEI_TF and epsilon != hard_coded:
-            reason = f"hard-coded in Huawei's TensorFlow code, which does not read the config's {epsilon:g}"
-            self.decide("layer_norm_eps", hard_coded, reason)
+                self.fields[name] = said
 
     def _checked(self, name: str, kind: type, value: Any) -> Any:
         """`value` if it is a number that `name` can have: a positive int, or a float from 0 (a dropout: to 1)."""
@@ -264,11 +251,12 @@ class ConfigBuilder:
             self.decide("hidden_act", asked, "asked for on the command line")
             return
         # A copy on the Hub may have Huawei's prefix: who wrote its config says what the name means.
-        saved_by_transformers = self.table is HUAWEI_TORCH and {"architectures", "model_type"} & self.raw.keys()
-        family = TRANSFORMERS if saved_by_transformers else self.table
-        known = _ACTIVATIONS[family.name]
+        ported = self.table.name == HUAWEI_TORCH.name and {"architectures", "model_type"} & self.raw.keys()
+        family = TRANSFORMERS if ported else self.table
+        habits = family.habits
+        known = habits.activations
         named = self.raw.get("hidden_act", "gelu")
-        key = named.lower() if isinstance(named, str) and self.table is HUAWEI_TF else named
+        key = named.lower() if isinstance(named, str) and habits.lower_case else named
         if not isinstance(key, str) or key not in known:
             raise MappingError(
                 f"config: hidden_act is {named!r}, which {family.title} does not have; expected one of "
@@ -276,9 +264,9 @@ class ConfigBuilder:
                 hint="If the model was trained by other code, say what it computes: --activation NAME",
             )
         reasons = [] if "hidden_act" in self.raw else ["the config does not say: GELU is the originals' default"]
-        if key == "gelu" and family.name in _GELU:
-            reasons.append(_GELU[family.name])
-        elif family.name in _GELU:
+        if key == "gelu" and habits.gelu:
+            reasons.append(habits.gelu)
+        elif habits.gelu:
             reasons.append(f"{family.title} calls it {named!r}")
         self.fields["hidden_act"] = known[key]
         if reasons:
@@ -291,11 +279,10 @@ class ConfigBuilder:
                 None if value is None else self._checked("classifier_dropout", float, value)
             )
         elif CLASSIFIER in self.head.parts:
-            if self.table is HUAWEI_TF:
-                self.decide("classifier_dropout", 0.1, "Huawei's run_*.py keep 0.9 before a classifier")
-            else:
-                value = self.fields["hidden_dropout_prob"]
-                self.decide("classifier_dropout", value, "the originals use hidden_dropout_prob before a classifier")
+            value = self.fields["hidden_dropout_prob"]
+            as_hidden = Habit(value, "the originals use hidden_dropout_prob before a classifier")
+            habit = self.table.habits.numbers.get("classifier_dropout", as_hidden)
+            self.decide("classifier_dropout", habit.value, habit.reason)
 
     def _rows(self) -> int | None:
         """Rows of the classifier."""
@@ -311,7 +298,7 @@ class ConfigBuilder:
         reason = ""
         if labels is None:
             labels, reason = self._own_labels(rows)
-        elif len(labels) == rows - 1 and self.table is HUAWEI_TF and self.head.name == "token-classification":
+        elif len(labels) == rows - 1 and self.table.habits.padding_label and self.head.name == "token-classification":
             labels = ["[PAD]", *labels]
             reason = "run_classifier_ner.py numbers labels from 1; id 0 is padding"
         if len(labels) != rows:
@@ -333,7 +320,7 @@ class ConfigBuilder:
 
     def _relative(self) -> None:
         said = self.raw.get("use_relative_position")
-        if said is not True and self.table in (HUAWEI_TF, HUAWEI_TORCH):
+        if said is not True and self.table.habits.switch:
             says = "does not say" if said is None else f"says {json.dumps(said)}"
             reason = f"the config {says}, but the checkpoint has no position embeddings, so it is relative"
             self.decisions.append(Decision("use_relative_position", True, reason))

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .config import Decision
 from .errors import NezhaConvertError
+from .exports import ExportReport
 from .hub import Pulled, Pushed
 from .mapping.plan import Dropped
 from .parity.report import Comparison, ParityReport
 from .repairs import Repair
 from .report import Inspection, Report
-from .tensors import TensorEntry
+from .tensors import Decision, TensorEntry
 from .writer import Progress
 
 _SHOWN = 20
@@ -182,6 +182,26 @@ class Console:
         if repair.faults and not (repair.report or repair.pushed):
             hint = f"nezha-convert repair {repair.source} "
             rows.append(("next", hint + ("OUTPUT, or --create-pr" if repair.source.startswith("hf://") else "OUTPUT")))
+        self._table(rows)
+
+    def exported(self, report: ExportReport) -> None:
+        """What `export` did, or would do."""
+        if self.as_json:
+            self._document(report.to_dict())
+            return
+        zeros = sum(tensor.source == "zeros" for tensor in report.written)
+        rows = [
+            ("source", f"{report.source}: {report.head}"),
+            ("program", report.title),
+            ("tensors", f"{len(report.written):,} of {size(report.weight_nbytes)}, {zeros:,} of them zeros"),
+            *_decision_rows(report.decisions),
+        ]
+        if report.dry_run:
+            rows.append(("output", f"would be {report.output}; nothing was written"))
+        else:
+            files = ", ".join(f"{file.name} ({size(file.nbytes)})" for file in report.output_files)
+            rows += [("output", f"{report.output}: {files}"), ("checked", "every tensor read back, equal bit by bit")]
+            rows += [("time", f"{report.seconds:.1f} s"), ("next", report.loaded_by)]
         self._table(rows)
 
     def error(self, error: NezhaConvertError) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ._version import __version__
 from .card import CARD, render
-from .config import LABELLED, ConfigBuilder, Decision, architecture_of, read_config, read_labels
+from .config import LABELLED, ConfigBuilder, architecture_of, read_config, read_labels
 from .errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from .hub import local_source
 from .mapping.plan import Plan, make_plan
@@ -24,7 +24,7 @@ from .mapping.tables import MLM, TIES, Head
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
-from .tensors import Checkpoint, TensorEntry
+from .tensors import Checkpoint, Decision, TensorEntry
 from .tokenizer import check_length, decide_added, decide_casing, decide_language, read_vocab, tokenizer_files
 from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
@@ -46,12 +46,13 @@ class _Survey:
     plan: Plan
 
 
-def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspection:
+def inspect(source: str | Path, *, config: str | Path | None = None, prefix: str | None = None) -> Inspection:
     """Tell what `source` is. No tensor is read, but for a decoder and what it may be tied to.
 
     Args:
         source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
         config: the model's JSON, where it does not lie beside the weights.
+        prefix: what stands in front of the model's names inside a larger model.
 
     Raises:
         CheckpointError: there is nothing to read, or it is damaged.
@@ -63,9 +64,9 @@ def inspect(source: str | Path, *, config: str | Path | None = None) -> Inspecti
     table, inference, problems, hint = None, Inference((), ""), [], ""
     survey = None
     try:
-        table = family_of(entries)
+        table = family_of(entries, prefix)
         inference = infer_head(table, entries)
-        _refuse_foreign(entries, None)
+        _refuse_foreign(entries, None, prefix)
         raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
         inference = infer_head(table, entries, architecture_of(raw))
         survey = _understand(
@@ -120,6 +121,7 @@ def convert(
     activation: str | None = None,
     max_relative_position: int | None = None,
     dtype: str | None = None,
+    prefix: str | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
     force: bool = False,
@@ -141,6 +143,7 @@ def convert(
         activation: transformers' name of the activation, instead of the one decided.
         max_relative_position: clip distance, instead of the one decided.
         dtype: element type of the output's weights; None keeps the source's.
+        prefix: what stands in front of the model's names inside a larger model, whose other tensors are left out.
         max_shard_bytes: size past which weights are split.
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
@@ -159,10 +162,10 @@ def convert(
     else:
         path, named = local_source(source)
         checkpoint = open_checkpoint(path)
-    _keep_apart(checkpoint, output)
+    keep_apart(checkpoint, output)
     raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
-    _refuse_foreign(checkpoint.entries, head)
-    table = family_of(checkpoint.entries)
+    _refuse_foreign(checkpoint.entries, head, prefix)
+    table = family_of(checkpoint.entries, prefix)
     inference = infer_head(table, checkpoint.entries, architecture_of(raw))
     chosen = choose_head(head, inference)
     labels_path = Path(labels) if labels else checkpoint.labels if chosen.name in LABELLED else None
@@ -174,7 +177,7 @@ def convert(
     survey = _understand(checkpoint, table, inference, chosen, raw, options)
     survey.plan.check()
     decisions = survey.config.decisions
-    decisions[:0] = decided
+    decisions[:0] = (*decided, *checkpoint.decisions, *_prefixed(table, prefix))
     vocab_path = Path(vocab) if vocab else checkpoint.vocab
     files = _tokenizer(survey, vocab_path, lower_case)
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
@@ -274,10 +277,17 @@ def _equal(a: TensorEntry, b: TensorEntry) -> bool:
     return all(x.tobytes() == y.tobytes() for x, y in zip(a.blocks(), b.blocks(), strict=True))
 
 
-def _refuse_foreign(entries: Mapping[str, TensorEntry], head: str | None) -> None:
-    model = foreign(entries)
+def _refuse_foreign(entries: Mapping[str, TensorEntry], head: str | None, prefix: str | None) -> None:
+    model = foreign({name: entry for name, entry in entries.items() if name.startswith(prefix or "")})
     if model and not (model.encoder_converts and head == "encoder"):
         raise MappingError(model.message, hint=model.hint)
+
+
+def _prefixed(table: Table, asked: str | None) -> list[Decision]:
+    if not table.prefix:
+        return []
+    reason = "asked for on the command line" if asked else "what stands in front of the names of the whole model"
+    return [Decision("prefix", table.prefix, reason)]
 
 
 def _is_optimizer(table: Table, name: str) -> bool:
@@ -285,7 +295,8 @@ def _is_optimizer(table: Table, name: str) -> bool:
     return isinstance(found, Drop) and found.optimizer
 
 
-def _keep_apart(checkpoint: Checkpoint, output: Path) -> None:
+def keep_apart(checkpoint: Checkpoint, output: Path) -> None:
+    """Raises UsageError if `output` is the checkpoint's own folder, or one that holds it."""
     folder = checkpoint.path.resolve().parent
     if output.resolve() in (folder, *folder.parents):
         raise UsageError(f"{output}: the output would replace the source", hint="Name another output.")

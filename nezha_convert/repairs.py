@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import AUTO_MAP, Decision, architecture_of, read_config
+from .config import AUTO_MAP, architecture_of, read_config
 from .conversion import convert
 from .errors import CheckpointError, MappingError, UsageError
 from .hub import SCHEME, Address, Hub, Pushed
@@ -23,7 +23,7 @@ from .parity.formulas import relative_table
 from .readers import open_checkpoint
 from .report import Report
 from .staging import MARK
-from .tensors import Checkpoint, TensorEntry
+from .tensors import Checkpoint, Decision, TensorEntry
 from .writer import Progress
 
 _TABLES = (TRANSFORMERS, HUAWEI_TORCH, TRANSFORMERS_BASE)

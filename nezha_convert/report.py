@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .config import Decision
 from .mapping.plan import Dropped
 from .mapping.rules import Tie
+from .tensors import Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,23 @@ from pathlib import Path
 from .errors import OutputError
 
 MARK = "conversion.json"
-"""The report in every converted folder; a folder without it is never replaced."""
+"""The report in every converted folder."""
 
 
 @contextmanager
-def staged(output: Path, force: bool, nbytes: int) -> Iterator[Path]:
+def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator[Path]:
     """A temporary folder beside `output` that becomes `output` if the block ends well, and vanishes if it does not.
 
     Args:
-        output: the folder to appear. It must not exist, unless `force` is given and it is a converted folder.
+        output: the folder to appear. It must not exist, unless `force` is given and it is a folder with `mark`.
         nbytes: what is going to be written, so that a full disk is noticed first.
+        mark: the report in every folder of its kind; a folder without it is never replaced.
 
     Raises:
         OutputError: it exists, there is not enough room, or it cannot be written.
     """
     with _as_output_error(output):
-        check_output(output, force)
+        check_output(output, force, mark)
         place = output.resolve()  # "." has no name, and a working folder may change
         place.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place.parent).free
@@ -40,22 +41,22 @@ def staged(output: Path, force: bool, nbytes: int) -> Iterator[Path]:
         stage = _new_folder(place, "part")
         try:
             yield stage
-            check_output(place, force)  # again: another program may have been faster
+            check_output(place, force, mark)  # again: another program may have been faster
             _rename_into_place(stage, place)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def check_output(output: Path, force: bool) -> None:
+def check_output(output: Path, force: bool, mark: str = MARK) -> None:
     """Raises OutputError unless `output` may be written."""
     if not os.path.lexists(output):
         return
     if not force:
         raise OutputError(f"{output}: exists already", hint="Name another output, or add --force to replace it.")
-    ours = output.is_dir() and not output.is_symlink() and ((output / MARK).is_file() or not any(output.iterdir()))
+    ours = output.is_dir() and not output.is_symlink() and ((output / mark).is_file() or not any(output.iterdir()))
     if not ours:
         raise OutputError(
-            f"{output}: exists and is not a folder that nezha-convert wrote (no {MARK} in it); not replaced",
+            f"{output}: exists and is not a folder that nezha-convert wrote (no {mark} in it); not replaced",
             hint="Name another output, or remove it yourself.",
         )
 

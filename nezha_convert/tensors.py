@@ -1,4 +1,4 @@
-"""What every reader gives: lazy tensors, and the checkpoint that holds them."""
+"""What every reader gives: lazy tensors, the checkpoint that holds them, and what had to be decided to find them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a NumPy dtype name)
 import numpy as np
@@ -14,6 +15,15 @@ from .errors import CheckpointError
 
 BLOCK_BYTES = 4 << 20
 """Bytes of one tensor that are in memory at a time; what keeps the peak independent of the model's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A choice that the source did not make by itself: what, which value, and why."""
+
+    field: str
+    value: Any
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,8 @@ class Checkpoint:
         config: the model's JSON beside it, if there is one.
         vocab: vocab.txt beside it, if there is one.
         labels: labels.txt beside it, if there is one.
+        decisions: what its reader decided, such as which part of a wrapped file holds the model.
+        holder: what has to live as long as the files, such as the temporary folder of an archive.
     """
 
     format: str
@@ -82,6 +94,8 @@ class Checkpoint:
     config: Path | None = None
     vocab: Path | None = None
     labels: Path | None = None
+    decisions: tuple[Decision, ...] = ()
+    holder: object = None
 
 
 def row_blocks(array: np.ndarray, limit: int) -> Iterator[np.ndarray]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from .config import Decision
 from .errors import MappingError
+from .tensors import Decision
 
 MAX_CHARS_PER_WORD = 200
 """Longer words become [UNK]: 200 in Huawei's TensorFlow tokenizer; transformers' own default is 100."""

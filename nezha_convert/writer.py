@@ -1,7 +1,6 @@
 """Safetensors out: laid out, streamed, re-read and compared.
 
-The bytes are those of safetensors' own serializer for the same tensors: header order by alignment and name, compact
-JSON padded to eight bytes (safetensors/src/tensor.rs, `prepare`).
+The bytes are those of safetensors' own serializer for the same tensors; see writers/safetensors.py.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from math import prod
@@ -22,16 +21,15 @@ import numpy as np
 from .errors import CheckpointError, MappingError, OutputError
 from .mapping.plan import Step
 from .mapping.rules import Op
-from .readers.safetensors import DTYPES, read_safetensors
+from .readers.safetensors import read_safetensors
 from .tensors import BLOCK_BYTES, TensorEntry
+from .writers import safetensors
 
 WRITERS, HASHERS = 2, 2
 """Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
 
 WEIGHTS = "model.safetensors"
 
-_NAMES = {numpy_name: name for name, numpy_name in DTYPES.items()}
-_ORDER = {name: number for number, name in enumerate(_NAMES)}
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 Progress = Callable[[int], None]
@@ -83,9 +81,9 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
     """
     typed = [(step, dtype if dtype and step.entry.dtype in _FLOATS else step.entry.dtype) for step in steps]
     for step, name in typed:
-        if name not in _NAMES:
+        if name not in safetensors.NAMES:
             raise MappingError(f"{step.entry.name} is of {name}, which safetensors cannot hold")
-    typed.sort(key=lambda item: (_ORDER[item[1]], item[0].target))
+    typed.sort(key=lambda item: (safetensors.ORDER[item[1]], item[0].target))
     shards: list[list[Placed]] = [[]]
     filled = 0
     for step, name in typed:
@@ -101,7 +99,7 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
         names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     files, placed_all, weight_map = [], [], {}
     for file, shard in zip(names, shards, strict=True):
-        header = _header(shard)
+        header = safetensors.header((p.step.target, p.dtype, p.step.shape) for p in shard)
         files.append((file, header, len(header) + sum(placed.nbytes for placed in shard)))
         placed_all += [Placed(p.step, file, p.dtype, len(header) + p.offset) for p in shard]
         weight_map.update({p.step.target: file for p in shard})
@@ -111,19 +109,6 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         index = (json.dumps(content, indent=2) + "\n").encode()
     return Layout(tuple(files), tuple(placed_all), index)
-
-
-def _header(shard: Iterable[Placed]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    for p in shard:
-        header[p.step.target] = {
-            "dtype": _NAMES[p.dtype],
-            "shape": list(p.step.shape),
-            "data_offsets": [p.offset, p.offset + p.nbytes],
-        }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def converted(step: Step, dtype: str) -> Iterator[np.ndarray]:

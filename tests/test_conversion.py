@@ -14,7 +14,7 @@ from goldens import FIXTURES
 from safetensors.torch import load_file
 
 import nezha
-from nezha_convert import CheckpointError, MappingError, OutputError, UsageError, convert, inspect
+from nezha_convert import CheckpointError, MappingError, OutputError, UsageError, convert, inspect, verify
 from nezha_convert import conversion as conversion_module
 
 TF = FIXTURES / "huawei-tf-pretraining"
@@ -268,3 +268,21 @@ def test_inspect_and_convert_agree(tmp_path):
 def test_inspect_raises_where_nothing_can_be_read(tmp_path):
     with pytest.raises(CheckpointError):
         inspect(tmp_path)
+
+
+@pytest.mark.parametrize("prefix, asked", [("model.", None), ("tagger.encoder.", "tagger.encoder.")])
+def test_a_model_inside_a_larger_one_gives_the_outputs_of_the_model_itself(prefix, asked, tmp_path):
+    def wrap(state):
+        inner = dict(state)
+        state.clear()
+        state.update({prefix + name: tensor for name, tensor in inner.items()})
+        if asked:
+            state["tagger.crf.transitions"] = torch.ones(3, 3)
+
+    source = torch_source(tmp_path / "source", wrap)
+    report = convert(source, tmp_path / "out", prefix=asked)
+    convert(TORCH, tmp_path / "plain")
+    assert torch.equal(pretraining_logits(tmp_path / "out"), pretraining_logits(tmp_path / "plain"))
+    assert decisions(report)["prefix"] == prefix
+    assert ("tagger.crf.transitions", f"not inside {prefix}") in [(d.name, d.reason) for d in report.dropped] or not asked
+    assert verify(source, tmp_path / "out").passed

@@ -14,7 +14,7 @@ import pytest
 from goldens import GOLDENS
 
 from nezha_convert.errors import MappingError, UsageError
-from nezha_convert.parity import formulas, oracle
+from nezha_convert.parity import dialects, formulas, oracle
 from nezha_convert.parity.oracle import HEADS, Oracle
 from nezha_convert.readers import open_checkpoint
 
@@ -156,7 +156,7 @@ def test_gives_the_losses_of_transformers(name: str) -> None:
 
 def _first_departure(model: Oracle) -> str:
     """The first tensor that departs, on the two goldens that hold every layer and reach past the clip distance."""
-    name = TENSORFLOW if model.family == "tensorflow" else TORCH
+    name = TENSORFLOW if model.dialect.name == "tensorflow" else TORCH
     for case in ("short", "clipped"):
         errors = departures(model, goldens(name)[case])
         order = ["embedding_output", "hidden_state_0", "layer_0", "hidden_state_1", "layer_1", "hidden_state_2"]
@@ -231,12 +231,12 @@ def test_an_unchanged_source_departs_nowhere() -> None:
 
 
 def test_erf_in_place_of_tanh_shows_in_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(formulas.ACTIVATIONS["tensorflow"], "gelu", formulas.gelu_erf)
+    monkeypatch.setitem(dialects.TENSORFLOW.activations, "gelu", formulas.gelu_erf)
     assert _first_departure(Oracle(*source(TENSORFLOW))) == "short/layer_0"
 
 
 def test_tanh_in_place_of_erf_shows_in_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(formulas.ACTIVATIONS["pytorch"], "gelu", formulas.gelu_tanh)
+    monkeypatch.setitem(dialects.PYTORCH.activations, "gelu", formulas.gelu_tanh)
     assert _first_departure(Oracle(*source(TORCH))) == "short/hidden_state_1"
 
 
@@ -436,7 +436,7 @@ def test_every_head_that_a_pretraining_checkpoint_holds_can_be_asked_for() -> No
 
 
 def test_a_head_whose_tensors_are_missing_is_named() -> None:
-    with pytest.raises(MappingError, match=r"question-answering.*cls\.squad\.output_weights"):
+    with pytest.raises(MappingError, match=r"question-answering.*qa_outputs\.weight"):
         Oracle(*source(TENSORFLOW, "question-answering")).forward(np.array([[1]]))
 
 
@@ -480,8 +480,9 @@ def test_an_unknown_head_lists_the_known_ones() -> None:
 
 
 def test_the_oracle_imports_nothing_of_what_it_checks() -> None:
-    for module in (oracle, formulas):
+    for module in (oracle, dialects, formulas):
         text = Path(str(module.__file__)).read_text()
         imports = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-        allowed = ("__future__", "math", "re", "collections.abc", "typing", "numpy", "..errors", ".formulas")
+        outside = ("__future__", "math", "re", "collections.abc", "dataclasses", "typing", "numpy")
+        allowed = (*outside, "..errors", ".formulas", ".dialects")
         assert all(line.split()[1] in allowed for line in imports)

@@ -83,4 +83,4 @@ def test_every_link_to_a_file_leads_somewhere(path):
 
 def test_the_fixtures_are_small():
     total = sum(path.stat().st_size for path in (ROOT / "fixtures").rglob("*") if path.is_file())
-    assert total < 3_000_000
+    assert total < 5_000_000

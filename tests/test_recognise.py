@@ -12,6 +12,7 @@ import pytest
 from nezha_convert.config import architecture_of
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
+from nezha_convert.mapping.rules import Drop
 from nezha_convert.mapping.tables import HEADS, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
 from nezha_convert.readers import open_checkpoint
 from nezha_convert.tensors import TensorEntry
@@ -106,6 +107,38 @@ def test_a_checkpoint_of_nothing_is_refused() -> None:
 def test_optimizer_slots_alone_are_no_family() -> None:
     with pytest.raises(MappingError):
         family_of(entries("bert/embeddings/word_embeddings/adam_m"))
+
+
+# A model inside a larger one
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_forward_module.model.", "student/"])
+def test_what_stands_in_front_of_every_name_is_found(prefix: str) -> None:
+    inner = "bert/embeddings/word_embeddings" if "/" in prefix else "bert.embeddings.word_embeddings.weight"
+    table = family_of(entries(prefix + inner, f"{prefix}something"))
+    assert table.prefix == prefix
+    assert table.unwrapped(prefix + inner) == inner
+
+
+def test_names_outside_of_a_found_prefix_stay_unknown_and_those_outside_of_a_named_one_are_left_out() -> None:
+    found = entries("model.bert.embeddings.word_embeddings.weight", "loss.weight")
+    assert family_of(found).find("loss.weight") is None
+    dropped = family_of(found, "model.").find("loss.weight")
+    assert isinstance(dropped, Drop)
+    assert dropped.reason == "not inside model."
+
+
+def test_two_models_in_one_checkpoint_are_listed() -> None:
+    two = entries(*(f"{name}.embeddings.word_embeddings.weight" for name in ("teacher", "student")))
+    with pytest.raises(UsageError, match=r"2 models .* student\., teacher\.") as caught:
+        family_of(two)
+    assert "--prefix student." in caught.value.hint
+    assert family_of(two, "teacher.").unwrapped("teacher.encoder.x") == "encoder.x"
+
+
+def test_a_prefix_that_no_nezha_has_is_refused() -> None:
+    with pytest.raises(MappingError, match="not a NEZHA"):
+        family_of(entries("bert.embeddings.word_embeddings.weight"), "model.")
 
 
 # Foreign models

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nezha_convert.mapping.rules import Drop, Op, Rule, Table, layer_of, numbered, pattern_of
+from nezha_convert.mapping.rules import Drop, Habits, Op, Rule, Table, layer_of, numbered, pattern_of
 from nezha_convert.mapping.tables import FAMILIES
 
 LAYERS = st.integers(0, 9999)
@@ -22,6 +22,7 @@ SMALL = Table(
         ),
         "head": (Rule("out", "classifier"), Rule("out_old", "classifier")),
     },
+    habits=Habits({"gelu": "gelu"}),
     drops=(Drop("*/adam_m", "moment", optimizer=True), Drop("bert/step", "a counter")),
     backbone=("bert/",),
     wrappers=("module.",),
@@ -81,9 +82,16 @@ def test_a_rule_inverted_twice_is_itself(source: str, target: str, op: Op) -> No
     assert rule.inverse().inverse() == rule
 
 
-def test_no_source_may_stand_twice_in_a_table() -> None:
-    with pytest.raises(ValueError, match="table t: 'a' stands in it twice"):
-        Table("t", "t", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)})
+def test_no_source_may_stand_twice_in_a_part() -> None:
+    with pytest.raises(ValueError, match="table t: 'a' stands in x twice"):
+        Table("t", "t", {"x": (Rule("a", "b"), Rule("a", "c"))}, Habits({}))
+
+
+def test_a_name_that_two_parts_have_means_the_head_s() -> None:
+    table = Table("t", "t", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Habits({}))
+    assert table.find("a") == table.under("x").find("a") == ("x", Rule("a", "b"))
+    assert table.under("y").find("a") == ("y", Rule("a", "c"))
+    assert table.parts_of("a") == {"x", "y"}
 
 
 def test_finding_gives_the_part_the_target_and_the_operation() -> None:

@@ -115,6 +115,7 @@ def make_plan(
             `target` last, so its values are the ones that they compute with.
     """
     plan = Plan()
+    table = table.under(head.parts)
     layers = config["num_hidden_layers"]
     symbols = {target: dims for part in head.parts for target, dims in TARGETS[part].items()}
     wanted = dict.fromkeys(numbered(symbols, min(layers, MAX_LAYERS)))  # a config may claim billions

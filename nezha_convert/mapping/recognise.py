@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ..errors import MappingError, UsageError
 from ..tensors import TensorEntry
-from .rules import Table
+from .rules import Drop, Op, Table
 from .tables import CLASSIFIER, ENCODER, FAMILIES, FOREIGN, HEADS, HUAWEI_TF, MLM, NSP, POOLER, QA, Foreign, Head
 
 
@@ -25,16 +25,36 @@ def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
     return next((model for model in FOREIGN for name in entries if fnmatchcase(name, model.pattern)), None)
 
 
-def family_of(entries: Mapping[str, TensorEntry]) -> Table:
+def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> Table:
     """The family whose names `entries` have: the one that knows the word embedding's.
+
+    Args:
+        entries: the source's tensors.
+        prefix: what stands in front of the model's names inside a larger one, whose other tensors are left out; None
+            finds the prefix that a training program put in front, and leaves nothing out.
 
     Raises:
         MappingError: none does.
+        UsageError: several models stand in the checkpoint, by several prefixes.
     """
+    if prefix:
+        inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+        return family_of(inside).within(prefix, Drop("*", f"not inside {prefix}"))
     for table in FAMILIES:
         embedding = table.rules[ENCODER][0].source
         if any(table.unwrapped(name) == embedding for name in entries):
             return table
+    for table in FAMILIES:
+        embedding = table.rules[ENCODER][0].source
+        inside_of = (f".{embedding}", f"/{embedding}")
+        found = sorted({name.removesuffix(embedding) for name in entries if name.endswith(inside_of)})
+        if len(found) > 1:
+            raise UsageError(
+                f"{len(found)} models stand in this checkpoint, by the prefixes {', '.join(found)}",
+                hint=f"Name one: --prefix {found[0]}",
+            )
+        if found:
+            return table.within(found[0])
     listing = ", ".join(sorted(entries)[:5]) or "no tensor at all"
     expected = ", ".join(table.rules[ENCODER][0].source for table in FAMILIES)
     raise MappingError(
@@ -83,21 +103,27 @@ def _weight(table: Table, entries: Mapping[str, TensorEntry]) -> str:
 
 
 def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: str | None) -> Inference:
-    if table is HUAWEI_TF:
+    if table.name == HUAWEI_TF.name:
         return Inference(
             ("sequence-classification", "token-classification"),
             f"{weight.name!r} is what run_classifier.py (sentences) and run_classifier_ner.py (tokens) both call it",
         )
+    possible = table.parts_of(weight.name)
     named = [
         head.name
         for head in HEADS.values()
-        if CLASSIFIER in head.parts and architecture and _task(head.architecture) == _task(architecture)
+        if possible.intersection(head.parts) and architecture and _task(head.architecture) == _task(architecture)
     ]
     if named:
         return Inference((named[0],), f"it has a classifier, and the config names {architecture}")
+    found = table.find(weight.name)
+    rows = weight.shape[-1 if isinstance(found, tuple) and found[1].op is Op.TRANSPOSE else 0]
+    if QA in possible and rows > 1:
+        heads = ("sequence-classification", "token-classification", *(("question-answering",) if rows == 2 else ()))
+        return Inference(heads, f"{table.title} has a pooler in all of them, and calls the last layer {weight.name!r}")
     if not pooled:
         return Inference(("token-classification",), "it has a classifier and no pooler")
-    if weight.shape[:1] == (1,):
+    if rows == 1:
         reason = (
             "its classifier has one row, the score of a choice; for a regression, say --head sequence-classification"
         )

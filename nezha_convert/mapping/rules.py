@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
+from typing import Any
 
 MAX_LAYERS = 10_000
 """Layers of a model, at most: their numbers have four digits."""
 
-_LAYER = re.compile(r"(?<=\blayer[._])(0|[1-9][0-9]{0,3})(?=[./])")
+_LAYER = re.compile(r"(?:\blayer[._]|\bencoderLayer\.|\bTransformer-)(0|[1-9][0-9]{0,3})(?=[./-])")
 
 
 class Op(Enum):
@@ -26,11 +27,12 @@ class Op(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`source` becomes `target` by `op`."""
+    """`source` becomes `target` by `op`; unless `written`, the name is only read: the family's own files lack it."""
 
     source: str
     target: str
     op: Op = Op.COPY
+    written: bool = True
 
     def inverse(self) -> Rule:
         """The rule of the way back."""
@@ -55,41 +57,88 @@ class Tie:
 
 
 @dataclass(frozen=True, slots=True)
+class Habit:
+    """What a program computes with where its JSON does not say, and why.
+
+    Attributes:
+        value: of a field of NezhaConfig.
+        reason: where that stands.
+        fixed: the program does not read the field.
+        unless_said: a JSON with this `fixed` field all the same is of a program that was changed to read it.
+    """
+
+    value: Any
+    reason: str
+    fixed: bool = False
+    unless_said: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a family's program computes what its tensors do not say.
+
+    Attributes:
+        activations: its names of activations by transformers'.
+        gelu: which GELU it means by "gelu", for reports; empty where it means transformers'.
+        numbers: fields of NezhaConfig, where the program has them other than NezhaConfig, or not from its JSON.
+        lower_case: names of activations are read in any case.
+        switch: its JSON says ``use_relative_position``.
+        padding_label: its token classifier numbers labels from 1; 0 is padding.
+    """
+
+    activations: Mapping[str, str]
+    gelu: str = ""
+    numbers: Mapping[str, Habit] = field(default_factory=dict)
+    lower_case: bool = False
+    switch: bool = False
+    padding_label: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """All names of one family of checkpoints.
+    """All names of one family of checkpoints, and its habits.
 
     Attributes:
         name: the family's short name, as reports show it.
         title: the family in words.
-        rules: the rules of each part of the model. Where several have one target, the first is the way back.
+        rules: the rules of each part of the model. Where several have one target, the first is the way back; where
+            two parts call something the same, the name means the first part's, or that of the head (`under`).
+        habits: how its program computes.
         drops: names that are no weights of any part.
         backbone: prefixes of the names that belong to the model below the heads.
         wrappers: prefixes that training programs put in front of every name.
+        prefix: where the model lies inside a larger one; names without it are not its own.
+        rest: what becomes of names without the prefix; None leaves them unknown.
     """
 
     name: str
     title: str
     rules: Mapping[str, tuple[Rule, ...]]
+    habits: Habits
     drops: tuple[Drop, ...] = ()
     backbone: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = ()
+    prefix: str = ""
+    rest: Drop | None = None
     _by_source: Mapping[str, tuple[str, Rule]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         index: dict[str, tuple[str, Rule]] = {}
         for part, rules in self.rules.items():
             for rule in rules:
-                if rule.source in index:
-                    raise ValueError(f"table {self.name}: {rule.source!r} stands in it twice")
-                index[rule.source] = part, rule
+                if rule.source in index and index[rule.source][0] == part:
+                    raise ValueError(f"table {self.name}: {rule.source!r} stands in {part} twice")
+                index.setdefault(rule.source, (part, rule))
         object.__setattr__(self, "_by_source", index)
 
     def find(self, name: str) -> tuple[str, Rule] | Drop | None:
         """The part and the rule of `name`, with the layer's number filled in; or its drop; or None if unknown."""
-        for drop in self.drops:
-            if fnmatchcase(name, drop.pattern):
-                return drop
         bare = self.unwrapped(name)
+        for drop in self.drops:
+            if fnmatchcase(bare, drop.pattern):
+                return drop
+        if not name.startswith(self.prefix):
+            return self.rest
         pattern, layer = _split(bare)
         found = self._by_source.get(pattern)
         if found is None or (layer is None and "{i}" in bare):
@@ -98,8 +147,8 @@ class Table:
         return part, Rule(bare, _fill(rule.target, layer), rule.op)
 
     def unwrapped(self, name: str) -> str:
-        """`name` without the prefix that a training program put in front."""
-        for wrapper in self.wrappers:
+        """`name` without the prefix and what a training program put in front."""
+        for wrapper in (self.prefix, *self.wrappers):
             name = name.removeprefix(wrapper)
         return name
 
@@ -109,9 +158,24 @@ class Table:
         for part, forward in self.rules.items():
             firsts: dict[str, Rule] = {}
             for rule in forward:
-                firsts.setdefault(rule.target, rule.inverse())
+                if rule.written:
+                    firsts.setdefault(rule.target, rule.inverse())
             rules[part] = tuple(firsts.values())
-        return Table(self.name, f"to {self.title}", rules)
+        return Table(self.name, f"to {self.title}", rules, self.habits)
+
+    def under(self, parts: Iterable[str]) -> Table:
+        """The table as a head of `parts` reads it: a name that several parts have is theirs."""
+        own = {part: self.rules[part] for part in parts if part in self.rules}
+        return replace(self, rules={**own, **self.rules})
+
+    def parts_of(self, name: str) -> set[str]:
+        """The parts that have a rule for `name`."""
+        pattern, _ = _split(self.unwrapped(name))
+        return {part for part, rules in self.rules.items() if any(rule.source == pattern for rule in rules)}
+
+    def within(self, prefix: str, rest: Drop | None = None) -> Table:
+        """The table of the same model inside a larger one; `rest` as in the attribute."""
+        return replace(self, prefix=prefix, rest=rest)
 
 
 def numbered(patterns: Iterable[str], layers: int) -> list[str]:
@@ -132,7 +196,7 @@ def pattern_of(name: str) -> str:
 
 def _split(name: str) -> tuple[str, str | None]:
     found = _LAYER.search(name)
-    return (name[: found.start()] + "{i}" + name[found.end() :], found[0]) if found else (name, None)
+    return (name[: found.start(1)] + "{i}" + name[found.end(1) :], found[1]) if found else (name, None)
 
 
 def _fill(pattern: str, layer: str | None) -> str:

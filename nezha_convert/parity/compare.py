@@ -6,6 +6,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +23,12 @@ from ..tensors import Checkpoint
 from ..tokenizer import SPECIAL_TOKENS, read_vocab
 from . import wordpiece
 from .converted import ConvertedModel, load_tokenizer
+from .dialects import dialect_of
 from .folder import ConvertedFolder
 from .formulas import Array
 from .inputs import Inputs, built_in_cases, check_memory, groups, read_texts, text_cases
 from .measure import TOLERANCES, Measurement
-from .oracle import Entry, Oracle, family_of
+from .oracle import Entry, Oracle
 from .originals import run_original_all, tokenize_original
 from .report import Case, Mistokenized, ParityReport, TokenizerParity, shortened
 
@@ -69,7 +71,7 @@ def verify(
     """
     begun = time.monotonic()
     folder = ConvertedFolder(Path(output))
-    checkpoint = open_checkpoint(local_source(source)[0])
+    checkpoint = _inside(open_checkpoint(local_source(source)[0]), folder.decision("prefix") or "")
     config_path, vocab_path = Path(config) if config else checkpoint.config, Path(vocab) if vocab else checkpoint.vocab
     raw = read_config(config_path, checkpoint.path)
     lines = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else None
@@ -104,7 +106,7 @@ def verify(
     tokenizer = None
     if folder.has_tokenizer and vocab_path:
         loaded = load_tokenizer(folder.path)
-        clone = original if original and family_of(checkpoint.entries, raw) == "tensorflow" else None
+        clone = original if original and dialect_of(checkpoint.entries, raw).name == "tensorflow" else None
         ids = {token: number for number, token in enumerate(read_vocab(vocab_path).tokens)}
         lower_case, problem, warning = _casing(folder, ids)
         failures += [problem] if problem else []
@@ -190,7 +192,7 @@ class _Runs:
         tolerance: float | None,
     ) -> None:
         self._checkpoint, self._raw, self._head, self._dtype = checkpoint, raw, head, dtype
-        self._original, self._family = original, family_of(checkpoint.entries, raw)
+        self._original, self._family = original, dialect_of(checkpoint.entries, raw).name
         self._oracle = Oracle(checkpoint.entries, raw, head)
         self._measured = Measurement("the oracle", dtype, tolerance)
         self._rounded = self._live = None
@@ -268,6 +270,12 @@ class _Rounded:
 
     def read(self) -> Array:
         return self._entry.read().astype(self._dtype)
+
+
+def _inside(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
+    """The model that was converted, without what stands in front of its names and without what lies around it."""
+    inside = {name[len(prefix) :]: entry for name, entry in checkpoint.entries.items() if name.startswith(prefix)}
+    return replace(checkpoint, entries=inside)
 
 
 def _casing(folder: ConvertedFolder, ids: Mapping[str, int]) -> tuple[bool, str, str]:

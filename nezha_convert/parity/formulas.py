@@ -103,20 +103,3 @@ def tanh(x: Array) -> Array:
 def linear(x: Array) -> Array:
     """No activation."""
     return x
-
-
-ACTIVATIONS: dict[str, dict[str, Function]] = {
-    "tensorflow": {"gelu": gelu_tanh, "relu": relu, "tanh": tanh, "linear": linear, "": linear},
-    "pytorch": {"gelu": gelu_erf, "relu": relu, "swish": swish},
-    "transformers": {
-        "gelu": gelu_erf,
-        "gelu_new": gelu_tanh,
-        "gelu_pytorch_tanh": gelu_tanh,
-        "relu": relu,
-        "silu": swish,
-        "swish": swish,
-        "tanh": tanh,
-        "linear": linear,
-    },
-}
-"""What each original's names mean (modeling.py:289-323; modeling_nezha.py:57-70; transformers' ACT2FN)."""

@@ -1,27 +1,22 @@
 """NEZHA's forward pass in NumPy float64, computed from a source checkpoint as it lies on the disk.
 
 A conversion is measured against this, so it shares nothing with what converts: no mapping, no config decision, no
-torch, no attention code. It reads the SOURCE's own names and layouts and follows the original graphs, which differ:
-
-| family         | original                                | names    | "gelu" | kernels   | masked key  | clip       |
-|----------------|-----------------------------------------|----------|--------|-----------|-------------|------------|
-| "tensorflow"   | Huawei, NEZHA-TensorFlow/modeling.py    | `bert/`  | tanh   | [in, out] | -10000      | 64         |
-| "pytorch"      | Huawei, NEZHA-PyTorch/modeling_nezha.py | `bert.`  | erf    | [out, in] | -10000      | the JSON's |
-| "transformers" | transformers 4.40.2, models/nezha       | `nezha.` | erf    | [out, in] | float32 min | the JSON's |
+torch, no attention code. It reads the SOURCE's own names and layouts and follows the original graphs; how they differ
+stands in `dialects`.
 
 Shapes below: B batch, L length, D hidden size.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import MappingError, UsageError
-from .formulas import ACTIVATIONS, Array, Function, attention, layer_norm, relative_table
+from .dialects import dialect_of
+from .formulas import Array, Function, attention, layer_norm, relative_table
 
 __all__ = ["HEADS", "Oracle"]
 
@@ -66,9 +61,9 @@ class Oracle:
         if head not in HEADS:
             raise UsageError(f"head {head!r} is not known", hint=f"One of: {', '.join(HEADS)}")
         self.head = head
-        self.family = family_of(entries, config)
+        self.dialect = dialect_of(entries, config)
         self._entries = entries
-        self._names = {_plain(name): name for name in entries}
+        self._names = {self.dialect.plain(name): name for name in entries}
         if "embeddings.position_embeddings.weight" in self._names:
             raise MappingError("the source has absolute position_embeddings: a plain BERT, no NEZHA")
         # What each original assumes when its JSON is silent: 12 layers and heads, "gelu", 1e-12 and 64 in all three.
@@ -77,20 +72,18 @@ class Oracle:
         self._clip = int(config.get("max_relative_position", 64))
         # 1e-12 is fixed in all of TensorFlow's (modeling.py:486) and in PyTorch's head (modeling_nezha.py:731).
         epsilon = float(config.get("layer_norm_eps", 1e-12))
-        self._epsilon = 1e-12 if self.family == "tensorflow" else epsilon
-        self._head_epsilon = epsilon if self.family == "transformers" else 1e-12
-        self._masked = float(np.finfo(np.float32).min) if self.family == "transformers" else -10000.0
-        # transformers alone can untie; it asks whether the field is true.
-        self._untied = self.family == "transformers" and not config.get("tie_word_embeddings", True)
+        self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
+        self._head_epsilon = epsilon if self.dialect.head_epsilon is None else self.dialect.head_epsilon
+        self._untied = self.dialect.unties and not config.get("tie_word_embeddings", True)
         activation = str(config.get("hidden_act", "gelu") or "")
-        activation = activation.lower() if self.family == "tensorflow" else activation
-        if activation not in ACTIVATIONS[self.family]:
-            known = ", ".join(filter(None, ACTIVATIONS[self.family]))
+        activation = activation.lower() if self.dialect.lower_case else activation
+        if activation not in self.dialect.activations:
+            known, name = ", ".join(filter(None, self.dialect.activations)), self.dialect.name
             raise MappingError(
-                f"hidden_act is {activation!r} in the source's JSON; known of the {self.family} original: {known}",
+                f"hidden_act is {activation!r} in the source's JSON; known of the {name} original: {known}",
                 hint="Put one of these into a copy of the JSON, then convert and verify with: --config COPY",
             )
-        self._activation = ACTIVATIONS[self.family][activation]
+        self._activation = self.dialect.activations[activation]
 
     def forward(
         self,
@@ -135,7 +128,7 @@ class Oracle:
         outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
         table = relative_table(self._clip, width // self._heads)
         for i in range(self._layers):
-            states = self._layer(i, states, [(1.0 - case.mask) * self._masked for case in inputs], table)
+            states = self._layer(i, states, [(1.0 - case.mask) * self.dialect.masked for case in inputs], table)
             if record or (self.head == "encoder" and i == self._layers - 1):
                 for output, state in zip(outputs, states, strict=True):
                     output[f"layer_{i}"] = state
@@ -185,7 +178,6 @@ class Oracle:
 
     def _head(self) -> Callable[[Array, Any], tuple[Array, ...]]:
         """The head as a function of the last layer [B, L, D] and the pooler [B, D]; its outputs in `HEADS`' order."""
-        tensorflow = self.family == "tensorflow"
         if self.head == "encoder":
             return lambda state, pooled: ()
         if self.head in ("pretraining", "masked-lm"):  # run_pretraining.py:271-336
@@ -202,12 +194,11 @@ class Oracle:
             relation = self._classifier("cls.seq_relationship")
             return lambda state, pooled: (predict(state), relation(pooled))
         if self.head == "question-answering":  # run_squad.py:613-630, before its mask of what cannot be an answer
-            spans = self._classifier("cls.squad" if tensorflow else "qa_outputs")
+            spans = self._classifier(self.dialect.spans)
             return lambda state, pooled: tuple(np.moveaxis(spans(state), -1, 0))
-        if self.head == "token-classification":  # run_classifier_ner.py:605-627; JABER calls it "dense"
-            jaber = "dense.weight" in self._names and "classifier.weight" not in self._names
-            classify = self._classifier("dense" if jaber else "classifier")
-            return lambda state, pooled: (classify(state),)
+        if self.head == "token-classification":  # run_classifier_ner.py:605-627
+            tag = self._classifier("classifier")
+            return lambda state, pooled: (tag(state),)
         # The next sentence and both classifiers: run_classifier.py:699-715, modeling_nezha.py:993-1029.
         classify = self._classifier("cls.seq_relationship" if self.head == "next-sentence-prediction" else "classifier")
         return lambda state, pooled: (classify(pooled),)
@@ -217,29 +208,26 @@ class Oracle:
 
         transformers 4.40.2 does so unless tie_word_embeddings is false in the JSON; tests/test_compare.py runs it.
         """
-        tied = self.family != "tensorflow" and self.head in ("pretraining", "masked-lm") and not self._untied
+        tied = self.dialect.tied_to_decoder and self.head in ("pretraining", "masked-lm") and not self._untied
         return _DECODER if tied and _DECODER in self._names else "embeddings.word_embeddings.weight"
 
     def _decoder_bias(self) -> str:
         """In transformers the head's two biases are one parameter, tied or not: the decoder's is loaded last."""
-        if self.family == "tensorflow":
-            return "cls.predictions.output_bias"
         decoder = "cls.predictions.decoder.bias"
-        return decoder if self.family == "transformers" and decoder in self._names else "cls.predictions.bias"
+        return decoder if self.dialect.decoder_bias_wins and decoder in self._names else "cls.predictions.bias"
 
     def _linear(self, name: str) -> Function:
-        """x W + b. TensorFlow's kernel is [in, out], torch's weight [out, in]."""
-        kernel, bias = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
-        kernel = kernel if self.family == "tensorflow" else kernel.T
-        return lambda x: np.asarray(x @ kernel + bias)
+        """x W + b."""
+        return self._product(name, self.dialect.in_out)
 
     def _classifier(self, name: str) -> Function:
         """A head's last product. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
-        if self.family != "tensorflow":
-            return self._linear(name)
-        at = "" if name == "classifier" else f"{name}."  # sentence and token classifiers lie at the root
-        weights, bias = (self._read(f"{at}output_{part}").astype(np.float64) for part in ("weights", "bias"))
-        return lambda x: np.asarray(x @ weights.T + bias)
+        return self._product(name, self.dialect.classifiers_in_out)
+
+    def _product(self, name: str, in_out: bool) -> Function:
+        weight, bias = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
+        kernel = weight if in_out else weight.T
+        return lambda x: np.asarray(x @ kernel + bias)
 
     def _norm(self, name: str, epsilon: float) -> Function:
         scale, shift = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
@@ -248,7 +236,7 @@ class Oracle:
     def _read(self, name: str) -> Array:
         if name not in self._names:
             raise MappingError(
-                f"head {self.head!r} needs {name}, in its family's spelling: not among {len(self._entries)} tensors",
+                f"head {self.head!r} needs what PyTorch calls {name}: not among {len(self._entries)} tensors",
                 hint="Choose another --head, or see what is there: nezha-convert inspect SOURCE",
             )
         return self._entries[self._names[name]].read()
@@ -273,21 +261,3 @@ class _Inputs:
         self.choices = given.shape[:-1]
         self.ids, self.types = flat("input_ids", 0), flat("token_type_ids", 0)
         self.mask = flat("attention_mask", 1).astype(np.float64)
-
-
-def family_of(entries: Mapping[str, Entry], config: Mapping[str, Any]) -> str:
-    """Which original program a checkpoint belongs to: see the module's table."""
-    if any("/" in name for name in entries):
-        return "tensorflow"
-    saved_by_transformers = {"model_type", "architectures", "transformers_version"} & set(config)
-    return "transformers" if saved_by_transformers or any(name.startswith("nezha.") for name in entries) else "pytorch"
-
-
-def _plain(name: str) -> str:
-    """A source's name without what varies: `module.`, the model's prefix, gamma and beta, TensorFlow's spelling."""
-    name = name.replace("/", ".").removeprefix("module.")
-    name = re.sub(r"^(bert|nezha)\.", "", name)
-    name = re.sub(r"\blayer_(\d+)", r"layer.\1", name)
-    name = re.sub(r"\.(kernel|gamma)$", ".weight", name)
-    name = re.sub(r"\.beta$", ".bias", name)
-    return re.sub(r"_embeddings$", "_embeddings.weight", name)

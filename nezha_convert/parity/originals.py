@@ -22,8 +22,9 @@ import numpy as np
 
 from ..errors import UsageError
 from ..tensors import Checkpoint
+from .dialects import dialect_of
 from .formulas import Array
-from .oracle import HEADS, family_of
+from .oracle import HEADS
 
 __all__ = ["TRANSFORMERS", "run_original", "run_original_all", "tokenize_original"]
 
@@ -78,7 +79,7 @@ def run_original_all(
         UsageError: `original` is neither; something has to be installed; the original has no such head, length or clip
             distance; or it failed, and the message ends with what it said.
     """
-    program = family_of(checkpoint.entries, config)
+    program = dialect_of(checkpoint.entries, config).name
     code = _transformers(program) if original == TRANSFORMERS else _clone(original, program)
     _check_request(program, checkpoint, config, head, cases)
     request = {

@@ -1,0 +1,34 @@
+"""The tables: data only. One file a program, with its names and its habits; `FAMILIES` in the order of recognition."""
+
+from __future__ import annotations
+
+from .foreign import FOREIGN, Foreign
+from .huawei import HUAWEI_TF, HUAWEI_TORCH
+from .paddle import PADDLE, PADDLE_BASE
+from .targets import CLASSIFIER, ENCODER, HEADS, MLM, NSP, POOLER, QA, TARGETS, TIES, Head
+from .transformers import ACTIVATIONS, TRANSFORMERS, TRANSFORMERS_BASE
+
+__all__ = [
+    "ACTIVATIONS",
+    "CLASSIFIER",
+    "ENCODER",
+    "FAMILIES",
+    "FOREIGN",
+    "HEADS",
+    "HUAWEI_TF",
+    "HUAWEI_TORCH",
+    "MLM",
+    "NSP",
+    "PADDLE",
+    "PADDLE_BASE",
+    "POOLER",
+    "QA",
+    "TARGETS",
+    "TIES",
+    "TRANSFORMERS",
+    "TRANSFORMERS_BASE",
+    "Foreign",
+    "Head",
+]
+
+FAMILIES = (HUAWEI_TF, HUAWEI_TORCH, PADDLE, PADDLE_BASE, TRANSFORMERS, TRANSFORMERS_BASE)

@@ -1,0 +1,87 @@
+"""bert4torch's NEZHA, of its own state dict; what ``save_pretrained`` writes is spelt as Huawei's.
+
+Sources: bert4torch 0.1.1 to 0.6.2 (models/bert.py ``variable_mapping``, layers/attention.py, activations.py). Its MLM
+decoder is a parameter of its own unless the model was built with ``tie_word_embeddings``.
+"""
+
+from __future__ import annotations
+
+from ..rules import Drop, Habit, Habits, Rule, Table
+from .targets import ENCODER, LAYER, MLM, NSP, POOLER
+
+_OWN = "encoderLayer.{i}"
+_LINEAR = {
+    "multiHeadAttention.q": "attention.self.query",
+    "multiHeadAttention.k": "attention.self.key",
+    "multiHeadAttention.v": "attention.self.value",
+    "multiHeadAttention.o": "attention.output.dense",
+    "attnLayerNorm": "attention.output.LayerNorm",
+    "feedForward.intermediateDense": "intermediate.dense",
+    "feedForward.outputDense": "output.dense",
+    "ffnLayerNorm": "output.LayerNorm",
+}
+_LINEAR_TO_0_3 = {"layerNorm1": "attention.output.LayerNorm", "layerNorm2": "output.LayerNorm"}
+
+
+def _both(source: str, target: str, written: bool = True) -> tuple[Rule, Rule]:
+    """The rules of a module's weight and bias."""
+    weight, bias = (Rule(f"{source}.{name}", f"{target}.{name}", written=written) for name in ("weight", "bias"))
+    return weight, bias
+
+
+BERT4TORCH = Table(
+    name="bert4torch",
+    title="bert4torch",
+    rules={
+        # The layer norm first: the family is known by it, for the word embedding is called as in transformers.
+        ENCODER: (
+            *_both("embeddings.layerNorm", "nezha.embeddings.LayerNorm"),
+            Rule("embeddings.word_embeddings.weight", "nezha.embeddings.word_embeddings.weight"),
+            Rule("embeddings.segment_embeddings.weight", "nezha.embeddings.token_type_embeddings.weight"),
+            *(rule for own, target in _LINEAR.items() for rule in _both(f"{_OWN}.{own}", f"{LAYER}.{target}")),
+            *(
+                rule
+                for own, target in _LINEAR_TO_0_3.items()
+                for rule in _both(f"{_OWN}.{own}", f"{LAYER}.{target}", written=False)
+            ),
+        ),
+        POOLER: _both("pooler", "nezha.pooler.dense"),
+        MLM: (
+            *_both("mlmDense", "cls.predictions.transform.dense"),
+            *_both("mlmLayerNorm", "cls.predictions.transform.LayerNorm"),
+            Rule("mlmBias", "cls.predictions.bias"),
+            *_both("mlmDecoder", "cls.predictions.decoder"),
+        ),
+        NSP: _both("nsp", "cls.seq_relationship"),
+    },
+    habits=Habits(
+        activations={
+            "gelu": "gelu",
+            "gelu_new": "gelu_new",
+            "gelu_pytorch_tanh": "gelu_pytorch_tanh",
+            "gelu_fast": "gelu_fast",
+            "quick_gelu": "quick_gelu",
+            "relu": "relu",
+            "silu": "silu",
+            "swish": "silu",
+            "mish": "mish",
+            "tanh": "tanh",
+            "sigmoid": "sigmoid",
+            "linear": "linear",
+        },
+        gelu='bert4torch computes "gelu" by erf, as transformers does',
+        numbers={
+            "max_relative_position": Habit(64, "bert4torch's NEZHA takes 64"),
+            "layer_norm_eps": Habit(1e-12, "bert4torch's default"),
+        },
+        tied=False,
+    ),
+    drops=(
+        Drop(
+            "*.relative_positions_encoding.position_embeddings",
+            "a table of positions that the model computes",
+        ),
+    ),
+    backbone=("embeddings.", "encoderLayer.", "pooler."),
+    wrappers=("module.", "bert."),
+)
