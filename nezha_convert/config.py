@@ -62,7 +62,7 @@ def read_config(path: Path | None, where: Path) -> dict[str, Any]:
 def _flattened(raw: dict[str, Any]) -> dict[str, Any]:
     """PaddleNLP's ``model_config.json`` as a flat object: the head's arguments, and among them the model's.
 
-    Source: paddlenlp/transformers/configuration_utils.py of 2.8.1, flatten_model_config: what stands outside goes first.
+    Source: paddlenlp/transformers/configuration_utils.py of 2.8.1, flatten_model_config: what stands outside wins.
     """
     inner = raw.get("init_args")
     if not isinstance(inner, list) or "init_class" not in raw:

@@ -15,12 +15,15 @@ from .mapping.tables import (
     HUAWEI_TORCH,
     MLM,
     NSP,
+    PADDLE,
+    PADDLE_BASE,
     POOLER,
     QA,
     TRANSFORMERS,
     TRANSFORMERS_BASE,
 )
 from .writers import Tensor
+from .writers.paddle import write_paddle
 from .writers.safetensors import write_safetensors
 from .writers.tf_bundle import write_bundle
 from .writers.torch_zip import write_torch
@@ -36,6 +39,7 @@ class Program:
         write: writes them.
         config: the file of the model's JSON.
         heads: by each head that it has, the parts that its program needs to load it, used or not.
+        classes: the class of each head, which its JSON names; empty where the JSON names none.
         carried: files of the converted folder that go over as they are.
         labels: a file of the classifier's labels, one a line, where the JSON does not hold them.
         ties: a decoder that is tied is in its files all the same, where its table has a name for it.
@@ -53,6 +57,7 @@ class Program:
     heads: Mapping[str, tuple[str, ...]]
     loaded_by: str
     base: Table | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
     carried: tuple[str, ...] = ("vocab.txt",)
     labels: str = ""
     ties: bool = True
@@ -103,10 +108,29 @@ PROGRAMS = {
         write=write_safetensors,
         config="config.json",
         heads={head.name: head.parts for head in HEADS.values()},
+        classes={head.name: head.architecture for head in HEADS.values()},
         loaded_by="transformers.AutoModel.from_pretrained('{folder}'), up to 4.57",
         carried=("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
         ties=False,
         unties=True,
+    ),
+    "paddle": Program(
+        PADDLE,
+        base=PADDLE_BASE,
+        weights="model_state.pdparams",
+        write=write_paddle,
+        config="config.json",
+        heads=_EVERYWHERE
+        | {"masked-lm": _PRETRAINING, "multiple-choice": _CLASSIFIER, "token-classification": _CLASSIFIER},
+        classes={
+            "encoder": "NeZhaModel",
+            **dict.fromkeys(("pretraining", "masked-lm", "next-sentence-prediction"), "NeZhaForPretraining"),
+            "sequence-classification": "NeZhaForSequenceClassification",
+            "multiple-choice": "NeZhaForMultipleChoice",
+            "token-classification": "NeZhaForTokenClassification",
+            "question-answering": "NeZhaForQuestionAnswering",
+        },
+        loaded_by="paddlenlp.transformers.NeZhaModel.from_pretrained('{folder}'), or another of its classes",
     ),
 }
 """By the name that --to takes."""

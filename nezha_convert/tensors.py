@@ -76,7 +76,7 @@ class Checkpoint:
     """A checkpoint's tensors and what lies beside it.
 
     Attributes:
-        format: "tensorflow-bundle", "torch" or "safetensors".
+        format: "tensorflow-bundle", "torch", "paddle" or "safetensors".
         path: what was opened: the bundle's prefix, the file or the index.
         files: every file that the tensors come from.
         entries: the tensors by name.

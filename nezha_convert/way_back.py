@@ -185,7 +185,7 @@ class WayBack:
                 self._problems.append(f"{told} ({habit.reason})")
         dropout, hidden = self.model.fields.get("classifier_dropout"), self.model.fields["hidden_dropout_prob"]
         habit = fixed.get("classifier_dropout", Habit(hidden, "it takes hidden_dropout_prob"))
-        if self.program.table is not TRANSFORMERS and dropout not in (None, habit.value):
+        if not self.program.classes and dropout not in (None, habit.value):
             reason = f"{habit.reason}; the model's {dropout:g} would matter in training alone"
             self._decide("classifier_dropout", habit.value, reason)
         doubles = sorted(step.entry.name for step in self.steps if step.entry.dtype == "float64")
@@ -217,16 +217,19 @@ class WayBack:
         else:
             self._problems.append(f"activation: {told}")
 
-    def _config(self) -> Mapping[str, Any]:
+    def _config(self) -> dict[str, Any]:
         """The program's JSON."""
         program, fields = self.program, self.model.fields
-        if program.table is TRANSFORMERS:
-            whole = {"architectures": [self.model.head.architecture], "model_type": "nezha", **fields}
-            return {**whole, "hidden_act": self._activation, "torch_dtype": self.model.dtype}
         fixed = {name for name, habit in program.table.habits.numbers.items() if habit.fixed}
-        config = {name: fields[name] for name in _FIELDS if name not in fixed} | {"hidden_act": self._activation}
+        config: dict[str, Any] = {}
+        if program.classes:
+            config = {"architectures": [program.classes[self.model.head.name]], "model_type": "nezha"}
+        names = fields if program.classes else _FIELDS
+        config |= {name: fields[name] for name in names if name not in fixed} | {"hidden_act": self._activation}
         if program.table.habits.switch:
             config["use_relative_position"] = True
+        if program.table is TRANSFORMERS:
+            config["torch_dtype"] = self.model.dtype
         return config
 
     def _labels(self) -> list[str]:

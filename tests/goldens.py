@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
-TOLERANCE = {"huawei-tf": 5e-6, "huawei-torch": 3e-5, "transformers": 3e-5}
+TOLERANCE = {"huawei-tf": 5e-6, "huawei-torch": 3e-5, "transformers": 3e-5, "paddle": 3e-5}
 """Largest error allowed, as a part of each tensor's range."""
 
 
@@ -78,6 +78,9 @@ GOLDENS = [
     Golden("transformers-4.40.2-multiple-choice", "transformers", "multiple-choice"),
     Golden("transformers-4.40.2-token-classification", "transformers", "token-classification"),
     Golden("transformers-4.40.2-question-answering", "transformers", "question-answering"),
+    Golden("paddlenlp-pretraining", "paddle", "pretraining"),
+    Golden("paddlenlp-sequence-classification", "paddle", "sequence-classification"),
+    Golden("paddlenlp-question-answering", "paddle", "question-answering"),
 ]
 
 INPUTS = {

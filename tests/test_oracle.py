@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from goldens import GOLDENS
 
+from nezha_convert.config import read_config
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.parity import dialects, formulas, oracle
 from nezha_convert.parity.oracle import HEADS, Oracle
@@ -29,7 +29,8 @@ def source(name: str, head: str | None = None, **config: Any) -> tuple[dict[str,
     """A fixture's tensors (mutable), its JSON and its head."""
     checkpoint = open_checkpoint(FIXTURES / name)
     assert checkpoint.config
-    return dict(checkpoint.entries), json.loads(checkpoint.config.read_text()) | config, head or HEAD_OF[name]
+    raw = read_config(checkpoint.config, checkpoint.path)
+    return dict(checkpoint.entries), raw | config, head or HEAD_OF[name]
 
 
 def goldens(name: str) -> dict[str, dict[str, np.ndarray]]:

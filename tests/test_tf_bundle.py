@@ -316,7 +316,7 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "no shards": (table({"": header(0)}), "names 0 data files"),
     "too many shards": (table({"": header(1 << 40)}), "names 1099511627776 data files"),
     "a partitioned variable": (
-        table({"": header(), "a": FOUR_FLOATS + bundles._message(7, b"")}),
+        table({"": header(), "a": FOUR_FLOATS + bundles.message(7, b"")}),
         "partitioned variable",
     ),
     "a restart count past the block": (
@@ -364,18 +364,18 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "a negative dimension": (table({"": header(), "a": entry(1, (NEGATIVE,), 0, 0, 16, 0)}), "a dimension of size"),
     "more dimensions than an array has": (table({"": header(), "a": entry(1, (1,) * 70, 0, 0, 4, 0)}), "dimensions"),
     "an unknown rank": (
-        table({"": header(), "a": varint(1 << 3) + varint(1) + bundles._message(2, varint(3 << 3) + varint(1))}),
+        table({"": header(), "a": varint(1 << 3) + varint(1) + bundles.message(2, varint(3 << 3) + varint(1))}),
         "unknown rank",
     ),
     "a number for the shape": (table({"": header(), "a": varint(2 << 3) + varint(5)}), "where a message is expected"),
     "bytes for a dimension": (
-        table({"": header(), "a": bundles._message(2, bundles._message(2, bundles._message(1, b"x")))}),
+        table({"": header(), "a": bundles.message(2, bundles.message(2, bundles.message(1, b"x")))}),
         "a dimension of size",
     ),
     "a field past the record": (table({"": header(), "a": varint(2 << 3 | 2) + varint(9)}), "past the record's end"),
     "a fixed field past the record": (table({"": header(), "a": varint(6 << 3 | 5) + b"ab"}), "past the record's end"),
     "an unknown wire type": (table({"": header(), "a": varint(1 << 3 | 3)}), "wire type 3"),
-    "a text for the shards": (table({"": bundles._message(1, b"1")}), "data files"),
+    "a text for the shards": (table({"": bundles.message(1, b"1")}), "data files"),
 }
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from nezha_convert.errors import CheckpointError
+from nezha_convert import convert
+from nezha_convert.errors import CheckpointError, UsageError
 from nezha_convert.readers.torch_pickle import read_torch
 from nezha_convert.tensors import TensorEntry
 
@@ -28,7 +29,7 @@ def save(value: Any, path: Path, is_zip: bool) -> Path:
 
 
 def read(*files: Path) -> dict[str, TensorEntry]:
-    return read_torch(files)
+    return read_torch(files)[0]
 
 
 TENSORS = {
@@ -229,3 +230,82 @@ def test_a_quantized_tensor_is_refused(tmp_path: Path) -> None:
 def test_a_tensor_on_no_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="'w' is no plain dense tensor"):
         read(save({"w": torch.empty(3, device="meta")}, tmp_path / "m.bin", True))
+
+
+# Files that hold more than a model
+
+MODEL = {"bert.w": torch.arange(6.0).reshape(2, 3), "bert.b": torch.ones(3)}
+OPTIMIZER = {
+    "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}},
+    "param_groups": [{"lr": 1e-4, "params": [0, 1]}],
+}
+LIGHTNING = {
+    "epoch": 3,
+    "global_step": 120,
+    "pytorch-lightning_version": "1.9.5",
+    "state_dict": MODEL,
+    "loops": {"fit_loop": {"state_dict": {"seen": torch.ones(2, 2)}}},
+    "optimizer_states": [OPTIMIZER],
+    "lr_schedulers": [{"last_epoch": 3}],
+    "hyper_parameters": {"lr": 1e-4, "name": "nezha"},
+}
+WRAPPED = {
+    "Lightning's": (LIGHTNING, "state_dict"),
+    "a training loop's": ({"epoch": 1, "model": MODEL, "optimizer": OPTIMIZER, "loss": torch.tensor(0.5)}, "model"),
+    "an optimizer's states by name": ({"model": MODEL, "optim": {"bert.w": {"exp_avg": torch.ones(2, 3)}}}, "model"),
+    "alone under a key": ({"model_state_dict": MODEL}, "model_state_dict"),
+    "twice": ({"net": {"module": MODEL, "version": 2}, "step": 5}, "net.module"),
+    "beside vectors": ({"module": MODEL, "class_weights": {"w": torch.ones(3)}}, "module"),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("saved, key", WRAPPED.values(), ids=WRAPPED)
+def test_the_only_dictionary_of_tensors_is_taken_and_its_key_said(
+    saved: dict[str, Any], key: str, is_zip: bool, tmp_path: Path
+) -> None:
+    entries, (decision,) = read_torch((save(saved, tmp_path / "m.ckpt", is_zip),))
+    assert {name: entry.read().tolist() for name, entry in entries.items()} == {k: v.tolist() for k, v in MODEL.items()}
+    assert (decision.field, decision.value) == ("tensors read from", key)
+    others = [name for name in saved if name != key.split(".")[0]]
+    assert all(name in decision.reason for name in others)
+    assert others or "nothing else" in decision.reason
+
+
+def test_a_file_of_tensors_alone_is_decided_nothing_about(tmp_path: Path) -> None:
+    assert read_torch((save(MODEL, tmp_path / "m.bin", True),))[1] == ()
+
+
+def test_several_dictionaries_are_listed_and_not_guessed_between(tmp_path: Path) -> None:
+    file = save({"model": MODEL, "ema": {"shadow": MODEL}, "epoch": 1}, tmp_path / "m.pth", True)
+    with pytest.raises(UsageError, match=r"m\.pth.*model \(2 tensors\), ema\.shadow \(2 tensors\)") as caught:
+        read(file)
+    assert "torch.load('m.pth')['model']" in caught.value.hint
+
+
+def test_a_dictionary_too_deep_is_not_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'a' is a dict"):
+        read(save({"a": {"b": {"c": {"d": MODEL}}}}, tmp_path / "m.pth", True))
+
+
+def test_a_wrapped_file_that_wants_a_command_run_is_refused(tmp_path: Path) -> None:
+    mark = tmp_path / "was-run"
+    file = save({"state_dict": MODEL, "hyper_parameters": Hostile(f"touch '{mark}'")}, tmp_path / "m.ckpt", True)
+    with pytest.raises(CheckpointError, match="Nothing in it was run"):
+        read(file)
+    assert not mark.exists()
+
+
+def test_lightning_s_file_converts_and_the_report_says_what_was_left(tmp_path: Path) -> None:
+    source = FIXTURES / "huawei-torch-pretraining"
+    state = torch.load(source / "pytorch_model.bin", weights_only=True)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bert_config.json").write_bytes((source / "bert_config.json").read_bytes())
+    wrapped = {f"model.{name}": tensor for name, tensor in state.items()}
+    save(LIGHTNING | {"state_dict": wrapped}, tmp_path / "in" / "epoch=3.ckpt", True)
+    report = convert(tmp_path / "in", tmp_path / "out")
+    assert report.head == "pretraining"
+    decided = {decision.field: decision for decision in report.decisions}
+    assert decided["tensors read from"].value == "state_dict"
+    assert "optimizer_states" in decided["tensors read from"].reason
+    assert decided["prefix"].value == "model."

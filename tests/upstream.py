@@ -33,6 +33,17 @@ def installed_release(release: str) -> Path:
     return _cached(f"transformers-{release}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
 
+def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()) -> Path:
+    """A folder with `requirements` and what they depend on, and with those of `alone` without; `name` is its own."""
+
+    def install(folder: Path) -> None:
+        _pip("install", "--target", str(folder), *requirements)
+        if alone:
+            _pip("install", "--no-deps", "--target", str(folder), *alone)
+
+    return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install)
+
+
 def release_tests(release: str) -> Path:
     """A folder with the `tests/test_*.py` that a release of transformers carries in its source distribution."""
 

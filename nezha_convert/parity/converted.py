@@ -35,7 +35,7 @@ class ConvertedModel:
         model_class = getattr(nezha, architecture)
         try:
             with _quiet():
-                self._model, info = model_class.from_pretrained(
+                self.model, info = model_class.from_pretrained(
                     folder,
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # they are listed below, all at once
@@ -53,8 +53,8 @@ class ConvertedModel:
                 problems=tuple(problems),
                 hint=f"Convert again: nezha-convert convert SOURCE {folder} --force",
             )
-        self._model.eval()
-        self._backbone = getattr(self._model, "nezha", self._model)
+        self.model.eval()
+        self._backbone = getattr(self.model, "nezha", self.model)
 
     def run(self, case: Mapping[str, Array], dtype: str) -> dict[str, Array]:
         """Every tensor that the model computes, under the oracle's names and in its order.
@@ -66,14 +66,14 @@ class ConvertedModel:
         import torch
 
         pooled: list[Any] = []
-        self._model.to(getattr(torch, dtype))
+        self.model.to(getattr(torch, dtype))
         handle = None
         if self._backbone.pooler is not None:
             handle = self._backbone.pooler.register_forward_hook(lambda module, args, output: pooled.append(output))
         try:
             with torch.inference_mode():
                 inputs = {name: torch.from_numpy(array) for name, array in case.items()}
-                outputs = self._model(**inputs, output_hidden_states=True, return_dict=True)
+                outputs = self.model(**inputs, output_hidden_states=True, return_dict=True)
         finally:
             if handle is not None:
                 handle.remove()
@@ -86,7 +86,7 @@ class ConvertedModel:
     def statistics(self) -> tuple[WeightStatistics, ...]:
         """The weights by part, in the order in which they are used; tied ones count once."""
         parts: dict[str, list[Any]] = {}
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self.model.named_parameters():
             layer = re.search(r"encoder\.layer\.(\d+)\.", name)
             known = next((part for part in ("embeddings", "pooler") if f"{part}." in name), "head")
             parts.setdefault(f"layer_{layer[1]}" if layer else known, []).append(parameter.detach())

@@ -198,7 +198,55 @@ BERT4TORCH = Dialect(
     tied=False,
 )
 
-DIALECTS = (TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
+_INNER = ("q_dense", "k_dense", "v_dense", "o_dense"), ("i0_dense", "o_dense")
+
+BERT4KERAS = Dialect(
+    "bert4keras",  # 0.11.5, models.py NEZHA and BERT, layers.py, backend.py; names as readers.keras_h5 gives them
+    known_by=lambda names, config: any("Embedding-Token/" in name for name in names),
+    spelling=(
+        (r"/(embeddings|kernel|bias|beta|gamma)$", ""),  # the older layout says what the index says already
+        *(
+            (rf"-{layer}/{2 * n + i}$", f"-{layer}/{dense}/{i}")  # and counts the weights of inner layers on
+            for layer, inner in zip(("MultiHeadSelfAttention", "FeedForward"), _INNER, strict=True)
+            for n, dense in enumerate(inner)
+            for i in (0, 1)
+        ),
+        (r"^Transformer-(\d+)-", r"encoder.layer.\1."),
+        (r"MultiHeadSelfAttention-Norm/", "attention.output.LayerNorm/"),
+        (r"FeedForward-Norm/", "output.LayerNorm/"),
+        (r"MultiHeadSelfAttention/q_dense/", "attention.self.query/"),
+        (r"MultiHeadSelfAttention/k_dense/", "attention.self.key/"),
+        (r"MultiHeadSelfAttention/v_dense/", "attention.self.value/"),
+        (r"MultiHeadSelfAttention/o_dense/", "attention.output.dense/"),
+        (r"FeedForward/i0_dense/", "intermediate.dense/"),
+        (r"FeedForward/o_dense/", "output.dense/"),
+        (r"^Embedding-Token/", "embeddings.word_embeddings/"),
+        (r"^Embedding-Segment/", "embeddings.token_type_embeddings/"),
+        (r"^Embedding-Norm/", "embeddings.LayerNorm/"),
+        (r"^Embedding-Position/", "embeddings.position_embeddings/"),
+        (r"^Embedding-Relative-Position/", "embeddings.relative_positions/"),
+        (r"^Pooler-Dense/", "pooler.dense/"),
+        (r"^MLM-Dense/", "cls.predictions.transform.dense/"),
+        (r"^MLM-Norm/", "cls.predictions.transform.LayerNorm/"),
+        (r"^MLM-Bias/0$", "cls.predictions.bias"),
+        (r"^NSP-Proba/", "cls.seq_relationship/"),
+        (r"^dense/", "classifier/"),
+        (r"LayerNorm/0$", "LayerNorm.bias"),  # beta is made first (layers.py:221-232)
+        (r"LayerNorm/1$", "LayerNorm.weight"),
+        (r"/0$", ".weight"),
+        (r"/1$", ".bias"),
+    ),
+    activations={  # backend.py:511-523, and Keras' own
+        **{"gelu": gelu_erf, "gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh, "relu": relu, "swish": swish},
+        **{"silu": swish, "tanh": tanh, "linear": linear},
+    },
+    in_out=True,
+    classifiers_in_out=True,
+    masked=_FLOAT32_MIN,  # -inf there
+    epsilon=1e-7,  # NEZHA leaves it to Keras, models.py:987; the head is BERT's, models.py:646
+)
+
+DIALECTS = (BERT4KERAS, TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
 
 
 def dialect_of(names: Iterable[str], config: Mapping[str, Any]) -> Dialect:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CheckpointError, UsageError
-from ..tensors import Checkpoint, TensorEntry
-from . import safetensors, tf_bundle, torch_pickle
+from ..tensors import Checkpoint, Decision
+from . import archive, keras_h5, paddle, safetensors, tf_bundle, torch_pickle
 
 __all__ = ["open_checkpoint"]
 
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
-_TORCH_SUFFIXES = (".bin", ".pt", ".pth")
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pt|pth)")
+_TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".weights")
+_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pt|pth|ckpt)")
 """Files that transformers' Trainer leaves beside a model."""
 
 _HINT = "Name one of them: nezha-convert inspect FOLDER/NAME"
@@ -26,20 +28,23 @@ class _Candidate(NamedTuple):
     """Something in a folder that could be opened: its path and its reader."""
 
     path: Path
-    read: Callable[[Path], tuple[str, tuple[Path, ...], dict[str, TensorEntry]]]
+    read: Callable[[Path], Checkpoint]
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:
-    """Open the checkpoint `source`: a folder, a TensorFlow prefix, or any one of a checkpoint's files.
+    """Open the checkpoint `source`: a folder, an archive of one, a TensorFlow prefix, or any file of a checkpoint.
 
-    No tensor is read. In a folder that holds several checkpoints, TensorFlow's own ``checkpoint`` file decides;
-    otherwise they are listed, not guessed.
+    No tensor is read. An archive is unpacked to a temporary folder, which lives as long as the Checkpoint. In a folder
+    that holds several checkpoints, TensorFlow's ``checkpoint`` file decides; otherwise they are listed, not guessed.
 
     Raises:
         CheckpointError: nothing there, nothing to open, or a damaged file.
         UsageError: several candidates.
+        OutputError: no room to unpack an archive.
     """
     path = Path(source)
+    if archive.is_archive(path):
+        return _in_archive(path)
     if path.is_dir():
         candidate = _in_folder(path)
     elif (named := _by_name(path)) is not None:
@@ -47,17 +52,13 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     else:
         raise CheckpointError(
             f"{path}: {'not a checkpoint that is known here' if path.is_file() else 'no such file or folder'}",
-            hint="SOURCE is a folder, a TensorFlow prefix (model.ckpt-12345), or an .index, .bin, .pt, .pth or "
-            ".safetensors file.",
+            hint="SOURCE is a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
+            ".bin, .pt, .pth, .ckpt, .pdparams, .h5, .hdf5, .weights or .safetensors file.",
         )
-    format, files, entries = candidate.read(candidate.path)
-    folder = candidate.path.parent
-    return Checkpoint(
-        format,
-        candidate.path,
-        files,
-        entries,
-        config=_config_in(folder, format),
+    checkpoint, folder = candidate.read(candidate.path), candidate.path.parent
+    return replace(
+        checkpoint,
+        config=_config_in(folder, checkpoint.format),
         vocab=_file(folder / "vocab.txt"),
         labels=_file(folder / "labels.txt"),
     )
@@ -66,8 +67,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def _by_name(path: Path) -> _Candidate | None:
     """What `path` names, if it names a checkpoint or a file of one."""
     if path.name.endswith(".index.json"):
-        torch = any(path.name.endswith(f"{suffix}.index.json") for suffix in _TORCH_SUFFIXES)
-        return _Candidate(path, _sharded_torch if torch else _sharded_safetensors) if path.is_file() else None
+        read = _SHARDED.get(Path(path.name.removesuffix(".index.json")).suffix, _sharded_safetensors)
+        return _Candidate(path, read) if path.is_file() else None
     shard = _BUNDLE_DATA.fullmatch(path.name)
     if shard:
         return _Candidate(path.with_name(shard[1]), _bundle)
@@ -75,27 +76,48 @@ def _by_name(path: Path) -> _Candidate | None:
         return _Candidate(path.with_suffix(""), _bundle)
     if path.with_name(path.name + ".index").is_file():
         return _Candidate(path, _bundle)
-    if path.suffix == ".safetensors" or path.suffix in _TORCH_SUFFIXES:
+    if path.suffix in _SINGLE:
         if not path.is_file():
             return None
         for index in path.parent.glob(f"*{path.suffix}.index.json"):
             if path.name in _weight_map(index).values():
                 return _by_name(index)
-        return _Candidate(path, _single_safetensors if path.suffix == ".safetensors" else _single_torch)
+        return _Candidate(path, _SINGLE[path.suffix])
     return None
 
 
-def _in_folder(folder: Path) -> _Candidate:
+def _in_archive(path: Path) -> Checkpoint:
+    """The checkpoint in the only folder of an archive that holds one."""
+    unpacked = archive.unpack(path)
+    root = unpacked.folder
+    folders = [folder for folder in (root, *sorted(root.rglob("*"))) if folder.is_dir() and _candidates(folder)]
+    names = [str(folder.relative_to(root)) for folder in folders]
+    if len(folders) != 1:
+        what = f"checkpoints in {len(folders)} folders: {', '.join(names)}" if folders else "no checkpoint"
+        kind = UsageError if folders else CheckpointError
+        raise kind(f"{path}: it holds {what}", hint="Unpack it and name the folder that holds the weights.")
+    where = f"folder {names[0]} of it" if folders[0] != root else "it"
+    decision = Decision("archive", path.name, f"unpacked to a temporary folder; the weights are in {where}")
+    checkpoint = open_checkpoint(folders[0])
+    return replace(checkpoint, decisions=(decision, *checkpoint.decisions), holder=unpacked)
+
+
+def _candidates(folder: Path) -> dict[Path, _Candidate]:
     found: dict[Path, _Candidate] = {}
     for path in sorted(folder.iterdir()):
         candidate = None if _NO_WEIGHTS.fullmatch(path.name) or path.is_dir() else _by_name(path)
         if candidate:
             found[candidate.path] = candidate
+    return found
+
+
+def _in_folder(folder: Path) -> _Candidate:
+    found = _candidates(folder)
     if not found:
         listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
         raise CheckpointError(
-            f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, *.bin, *.pt, *.pth or "
-            f"*.safetensors, found {listing or 'nothing at all'}",
+            f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, *.bin, *.pt, *.pth, "
+            f"*.ckpt, *.pdparams, *.h5, *.hdf5, *.weights or *.safetensors, found {listing or 'nothing at all'}",
             hint="Name the folder that holds the weights.",
         )
     latest = _latest(folder)
@@ -116,26 +138,55 @@ def _latest(folder: Path) -> Path | None:
     return folder / re.split(r"[/\\]", named[1])[-1] if named else None
 
 
-def _bundle(path: Path) -> tuple[str, tuple[Path, ...], dict[str, TensorEntry]]:
-    return tf_bundle.FORMAT, *tf_bundle.read_bundle(path)
+def _bundle(path: Path) -> Checkpoint:
+    return Checkpoint(tf_bundle.FORMAT, path, *tf_bundle.read_bundle(path))
 
 
-def _single_safetensors(path: Path) -> tuple[str, tuple[Path, ...], dict[str, TensorEntry]]:
-    return safetensors.FORMAT, (path,), safetensors.read_safetensors((path,))
+def _single_safetensors(path: Path) -> Checkpoint:
+    return Checkpoint(safetensors.FORMAT, path, (path,), safetensors.read_safetensors((path,)))
 
 
-def _sharded_safetensors(path: Path) -> tuple[str, tuple[Path, ...], dict[str, TensorEntry]]:
+def _sharded_safetensors(path: Path) -> Checkpoint:
     shards = _shards(path)
-    return safetensors.FORMAT, (path, *shards), safetensors.read_safetensors(shards)
+    return Checkpoint(safetensors.FORMAT, path, (path, *shards), safetensors.read_safetensors(shards))
 
 
-def _single_torch(path: Path) -> tuple[str, tuple[Path, ...], dict[str, TensorEntry]]:
-    return torch_pickle.FORMAT, (path,), torch_pickle.read_torch((path,))
+def _single_torch(path: Path) -> Checkpoint:
+    entries, decisions = torch_pickle.read_torch((path,))
+    return Checkpoint(torch_pickle.FORMAT, path, (path,), entries, decisions=decisions)
 
 
-def _sharded_torch(path: Path) -> tuple[str, tuple[Path, ...], dict[str, TensorEntry]]:
+def _sharded_torch(path: Path) -> Checkpoint:
     shards = _shards(path)
-    return torch_pickle.FORMAT, (path, *shards), torch_pickle.read_torch(shards)
+    entries, decisions = torch_pickle.read_torch(shards)
+    return Checkpoint(torch_pickle.FORMAT, path, (path, *shards), entries, decisions=decisions)
+
+
+def _single_paddle(path: Path) -> Checkpoint:
+    return Checkpoint(paddle.FORMAT, path, (path,), paddle.read_paddle((path,)))
+
+
+def _sharded_paddle(path: Path) -> Checkpoint:
+    shards = _shards(path)
+    return Checkpoint(paddle.FORMAT, path, (path, *shards), paddle.read_paddle(shards))
+
+
+def _keras(path: Path) -> Checkpoint:
+    return Checkpoint(keras_h5.FORMAT, path, (path,), keras_h5.read_keras(path))
+
+
+_SINGLE = {
+    ".safetensors": _single_safetensors,
+    ".pdparams": _single_paddle,
+    **dict.fromkeys(_TORCH_SUFFIXES, _single_torch),
+    **dict.fromkeys(_KERAS_SUFFIXES, _keras),
+}
+_SHARDED = {
+    ".safetensors": _sharded_safetensors,
+    ".pdparams": _sharded_paddle,
+    **dict.fromkeys(_TORCH_SUFFIXES, _sharded_torch),
+}
+"""The readers of single files, and of the shards of an index, by the file's suffix."""
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -166,13 +217,13 @@ def _file(path: Path) -> Path | None:
 
 
 def _config_in(folder: Path, format: str) -> Path | None:
-    """bert_config.json, config.json, or the only other JSON whose name says config.
+    """bert_config.json, config.json, PaddleNLP's older model_config.json, or the only other JSON so called.
 
     Beside weights that are not TensorFlow's, a config.json of transformers goes before Huawei's.
     """
-    names = ["bert_config.json", "config.json"]
+    names = ["bert_config.json", "config.json", "model_config.json"]
     if format != tf_bundle.FORMAT and _saved_by_transformers(folder / "config.json"):
-        names.reverse()
+        names.insert(0, "config.json")
     for name in names:
         if (folder / name).is_file():
             return folder / name

@@ -24,13 +24,13 @@ from ..tensors import TensorEntry, file_blocks
 
 FORMAT = "tensorflow-bundle"
 
-_MAGIC = 0xDB4775248B80FB57
-_FOOTER_BYTES = 48
+MAGIC = 0xDB4775248B80FB57
+FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # one byte of compression, four of checksum, behind every block
 _MAX_INDEX_BYTES = 1 << 30
 _MAX_RANK = 32  # what every version of NumPy holds
 _MAX_ELEMENTS = 1 << 56
-_DTYPES = {
+DTYPES = {
     1: "float32",
     2: "float64",
     3: "int32",
@@ -102,47 +102,47 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
 
 
 def _tensor(name: str, slot: _Slot, file: Path, sizes: list[int]) -> TensorEntry:
-    dtype = _DTYPES.get(slot.dtype, f"TensorFlow dtype {slot.dtype}")
+    dtype = DTYPES.get(slot.dtype, f"TensorFlow dtype {slot.dtype}")
     if slot.offset + slot.size > sizes[slot.shard]:
         raise CheckpointError(
             f"{file}: {name!r} needs bytes {slot.offset:,} to {slot.offset + slot.size:,}, "
             f"but the file has {sizes[slot.shard]:,}",
             hint="The data file is cut short: copy it again.",
         )
-    if slot.dtype in _DTYPES and slot.size != prod(slot.shape) * np.dtype(dtype).itemsize:
+    if slot.dtype in DTYPES and slot.size != prod(slot.shape) * np.dtype(dtype).itemsize:
         raise CheckpointError(f"{file}: {name!r} of shape {slot.shape} and {dtype} cannot have {slot.size:,} bytes")
     stream = partial(_stream, name, slot, file, dtype)
     return TensorEntry(name, dtype, slot.shape, slot.size, stream, (slot.shard, slot.offset))
 
 
 def _stream(name: str, slot: _Slot, file: Path, dtype: str, limit: int) -> Iterator[np.ndarray]:
-    if slot.dtype not in _DTYPES:
+    if slot.dtype not in DTYPES:
         raise CheckpointError(f"{file}: {name!r} is of {dtype}, which holds no numbers")
     crc = 0
     for block in file_blocks(file, slot.offset, np.dtype(dtype), slot.shape, limit):
         crc = google_crc32c.extend(crc, block)
         yield block
-    if _masked(crc) != slot.crc:
+    if masked(crc) != slot.crc:
         raise CheckpointError(
             f"{file}: the bytes of {name!r} (from {slot.offset:,}, {slot.size:,} bytes) do not have the checksum that "
-            f"the index records (expected {slot.crc:08x}, found {_masked(crc):08x})",
+            f"the index records (expected {slot.crc:08x}, found {masked(crc):08x})",
             hint="The file is damaged: copy it again from where it came from.",
         )
 
 
-def _masked(crc: int) -> int:
+def masked(crc: int) -> int:
     """LevelDB's masking: a CRC stored beside the data it covers is rotated and offset."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """All (key, value) of an SSTable, in order."""
-    if len(data) < _FOOTER_BYTES:
-        raise _FormatError(f"it has {len(data)} bytes, fewer than the footer's {_FOOTER_BYTES}")
-    footer = data[-_FOOTER_BYTES:]
+    if len(data) < FOOTER_BYTES:
+        raise _FormatError(f"it has {len(data)} bytes, fewer than the footer's {FOOTER_BYTES}")
+    footer = data[-FOOTER_BYTES:]
     magic = struct.unpack("<Q", footer[-8:])[0]
-    if magic != _MAGIC:
-        raise _FormatError(f"the footer's magic number is {magic:016x}, expected {_MAGIC:016x}")
+    if magic != MAGIC:
+        raise _FormatError(f"the footer's magic number is {magic:016x}, expected {MAGIC:016x}")
     *metaindex, position = _handle(footer, 0)
     offset, size, position = _handle(footer, position)
     if any(_block(data, *metaindex)) or any(footer[position:-8]):
@@ -159,10 +159,10 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """The (key, value) pairs of the block at `offset`, its checksum and every length checked."""
     end = offset + size
-    if end + _TRAILER_BYTES > len(data) - _FOOTER_BYTES or size < 4:
+    if end + _TRAILER_BYTES > len(data) - FOOTER_BYTES or size < 4:
         raise _FormatError(f"a block of {size:,} bytes at {offset:,} does not fit into the file's {len(data):,}")
     crc = struct.unpack_from("<I", data, end + 1)[0]
-    found = _masked(google_crc32c.value(data[offset : end + 1]))
+    found = masked(google_crc32c.value(data[offset : end + 1]))
     if crc != found:
         raise _FormatError(f"the block at {offset:,} has checksum {found:08x}, expected {crc:08x}")
     if data[end] != 0:

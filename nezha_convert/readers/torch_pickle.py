@@ -1,9 +1,10 @@
-"""PyTorch state dicts (.bin, .pt, .pth), zip or legacy, read by ``torch.load(weights_only=True)`` alone."""
+"""PyTorch state dicts (.bin, .pt, .pth, .ckpt), zip or legacy, read by ``torch.load(weights_only=True)`` alone."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,31 +12,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CheckpointError
-from ..tensors import TensorEntry, row_blocks
+from ..errors import CheckpointError, UsageError
+from ..tensors import Decision, TensorEntry, row_blocks
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = "torch"
 
+MAX_DEPTH = 3
+"""Dictionaries inside of one another in which a model's is looked for."""
 
-def read_torch(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
-    """The tensors of `files` by name. A zip file is memory-mapped; a legacy one (torch < 1.6) is read whole.
+_TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
+"""Keys beside a model's that hold tensors of the training."""
+
+
+def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
+    """The tensors of `files` by name, and which part of a file they are where it holds more than them.
+
+    A zip file is memory-mapped; a legacy one (torch < 1.6) is read whole.
 
     Raises:
-        CheckpointError: a file is corrupt, asks for code to be run, or is not a flat dictionary of tensors.
+        CheckpointError: a file is corrupt, asks for code to be run, or holds no dictionary of tensors.
+        UsageError: a file holds several dictionaries that may be the model's.
     """
     entries: dict[str, TensorEntry] = {}
+    decisions: dict[Decision, None] = {}
     for number, file in enumerate(files):
-        for name, tensor in _state_dict(file).items():
+        tensors, decision = _state_dict(file, _load(file))
+        if decision:
+            decisions[decision] = None
+        for name, tensor in tensors.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} stands in another shard too")
             entries[name] = _entry(file, number, name, tensor)
-    return entries
+    return entries, tuple(decisions)
 
 
-def _state_dict(file: Path) -> dict[str, torch.Tensor]:
+def _load(file: Path) -> Any:
+    """What `file` holds: tensors, numbers, strings and containers of them; nothing else is ever loaded."""
     import torch
 
     try:
@@ -43,7 +58,7 @@ def _state_dict(file: Path) -> dict[str, torch.Tensor]:
             is_zip = head.read(4) == b"PK\x03\x04"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old pickle protocols say nothing to our reader
-            loaded: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if not wanted:
@@ -57,15 +72,51 @@ def _state_dict(file: Path) -> dict[str, torch.Tensor]:
             f"{file}: cannot be read as a PyTorch file ({type(error).__name__}: {_first_line(error)})",
             hint="The file is damaged or cut short: copy it again from where it came from.",
         ) from error
+
+
+def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decision | None]:
+    """The model's dictionary of tensors in `loaded`: itself, or the only one inside of it."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of tensors")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(
-                f"{file}: {name!r} is a {type(value).__name__}; expected a flat dictionary of tensors by name",
-                hint="Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin').",
-            )
-    return loaded
+    strange = next((name for name, value in loaded.items() if not _is_tensor(name, value)), None)
+    if strange is None:
+        return loaded, None
+    found = dict(_inside(loaded))
+    if len(found) > 1:
+        listing = ", ".join(f"{key} ({len(tensors)} tensors)" for key, tensors in found.items())
+        first = "".join(f"[{part!r}]" for part in next(iter(found)).split("."))
+        raise UsageError(
+            f"{file}: it holds {len(found)} dictionaries of tensors: {listing}",
+            hint="Save the one you mean by itself, in a folder with the config: "
+            f"torch.save(torch.load({file.name!r}){first}, 'pytorch_model.bin')",
+        )
+    for key, tensors in found.items():
+        others = ", ".join(str(name) for name in loaded if str(name) != key.split(".")[0])
+        reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
+        return tensors, Decision("tensors read from", key, reason)
+    raise CheckpointError(
+        f"{file}: {strange!r} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by name, alone "
+        "or under one key",
+        hint="Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin').",
+    )
+
+
+def _inside(holder: dict[Any, Any], at: str = "", depth: int = 1) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """The dictionaries in `holder` that may be a model's, by their keys: of tensors alone, one of them a matrix."""
+    for key, value in holder.items():
+        if not isinstance(key, str) or not isinstance(value, dict) or _TRAINING.search(key):
+            continue
+        if value and all(_is_tensor(name, tensor) for name, tensor in value.items()):
+            if any(tensor.dim() > 1 for tensor in value.values()):
+                yield at + key, value
+        elif depth < MAX_DEPTH:
+            yield from _inside(value, f"{at}{key}.", depth + 1)
+
+
+def _is_tensor(name: Any, value: Any) -> bool:
+    import torch
+
+    return isinstance(name, str) and isinstance(value, torch.Tensor)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bert4keras import BERT4KERAS, BERT4KERAS_MODERN
 from .foreign import FOREIGN, Foreign
 from .huawei import HUAWEI_TF, HUAWEI_TORCH
 from .paddle import PADDLE, PADDLE_BASE
@@ -10,6 +11,8 @@ from .transformers import ACTIVATIONS, TRANSFORMERS, TRANSFORMERS_BASE
 
 __all__ = [
     "ACTIVATIONS",
+    "BERT4KERAS",
+    "BERT4KERAS_MODERN",
     "CLASSIFIER",
     "ENCODER",
     "FAMILIES",
@@ -31,4 +34,13 @@ __all__ = [
     "Head",
 ]
 
-FAMILIES = (HUAWEI_TF, HUAWEI_TORCH, PADDLE, PADDLE_BASE, TRANSFORMERS, TRANSFORMERS_BASE)
+FAMILIES = (
+    HUAWEI_TF,
+    HUAWEI_TORCH,
+    PADDLE,
+    PADDLE_BASE,
+    TRANSFORMERS,
+    TRANSFORMERS_BASE,
+    BERT4KERAS,
+    BERT4KERAS_MODERN,
+)

@@ -50,9 +50,7 @@ _HABITS = Habits(
     activations={name: name for name in _ACTIVATIONS},
     gelu='PaddleNLP computes "gelu" by erf, as transformers does',
     numbers={
-        "layer_norm_eps": Habit(
-            1e-12, "PaddleNLP's NeZhaPretrainedModel._init_weights sets it in every layer norm", fixed=True
-        ),
+        "layer_norm_eps": Habit(1e-12, "hard-coded in PaddleNLP's NeZhaPretrainedModel._init_weights", fixed=True),
         "max_relative_position": Habit(64, "the default of PaddleNLP's NeZhaConfig"),
         "classifier_dropout": Habit(0.1, "the default of PaddleNLP's NeZhaConfig"),
     },

@@ -1,0 +1,144 @@
+"""PaddlePaddle state dicts (.pdparams): pickles of NumPy arrays, of which nothing is run.
+
+Sources: paddle/framework/io.py and io_utils.py of PaddlePaddle 3.3.1, read beside what it writes in protocols 2 to 4.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ..tensors import TensorEntry, file_blocks, rows_within
+from .pickle_arrays import Array, Span
+from .pickle_machine import DAMAGED, read_pickle
+
+FORMAT = "paddle"
+
+_NAMES = "StructuredToParameterName@@"
+"""The key under which `paddle.save` keeps Paddle's own names of the parameters; no tensor."""
+
+_SLICES = "UnpackBigParamInfor@@"
+"""The key that says which tensors protocols 2 and 3 have cut up, those past 1 GiB (io_utils.py, _unpack_saved_dict)."""
+
+DTYPES = {
+    "f8": "float64",
+    "f4": "float32",
+    "f2": "float16",
+    "i8": "int64",
+    "i4": "int32",
+    "i2": "int16",
+    "i1": "int8",
+    "u2": "bfloat16",
+    "u1": "uint8",
+    "b1": "bool",
+}
+"""Element types by NumPy's codes. NumPy has no bfloat16: Paddle writes its bits as "u2", and reads "u2" as bfloat16."""
+
+_MAX_AXES = 32
+_MAX_BYTES = 1 << 62
+"""What NumPy can hold. An axis of size 0 makes no data, but the others still count."""
+
+
+def read_paddle(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
+    """The tensors of `files` by name.
+
+    Raises:
+        CheckpointError: a file is damaged, asks for code to be run, or is not a flat dictionary of arrays.
+    """
+    entries: dict[str, TensorEntry] = {}
+    for number, file in enumerate(files):
+        for name, array in _state_dict(file).items():
+            if name in entries:
+                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+            entries[name] = _entry(file, number, name, array)
+    return entries
+
+
+def _state_dict(file: Path) -> dict[str, Array]:
+    loaded = read_pickle(file)
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of arrays")
+    loaded.pop(_NAMES, None)
+    if _SLICES in loaded:
+        raise CheckpointError(
+            f"{file}: some of its tensors are cut into slices of 1 GiB, as pickle protocols 2 and 3 need",
+            hint="Write it again from Paddle: paddle.save(paddle.load(FILE), FILE, protocol=4)",
+        )
+    return {name: _array(file, name, value) for name, value in loaded.items()}
+
+
+def _array(file: Path, name: str, value: Any) -> Array:
+    """The array of `value`; Paddle 2.1 and later may write a tensor as (its own name, its array)."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        value = value[1]
+    if not isinstance(value, Array):
+        raise CheckpointError(
+            f"{file}: {name!r} is a {type(value).__name__}; expected a flat dictionary of arrays by name",
+            hint="Save the model's own state dict: paddle.save(model.state_dict(), 'model_state.pdparams').",
+        )
+    return value
+
+
+def _entry(file: Path, number: int, name: str, array: Array) -> TensorEntry:
+    if array.type is None or array.data is None:
+        raise CheckpointError(f"{file}: {name!r} is an array without data", hint=DAMAGED)
+    code, order, data, shape = array.type.code, array.type.order, array.data, array.shape
+    if code not in DTYPES or order not in ("<", "=", "|"):
+        raise CheckpointError(f"{file}: {name!r} is of type {order + code!r}; expected one of {', '.join(DTYPES)}")
+    if array.by_columns and len(shape) > 1:
+        raise CheckpointError(f"{file}: {name!r} is stored by columns, which Paddle does not do")
+    dtype = np.dtype(DTYPES[code])
+    if len(shape) > _MAX_AXES or prod(size or 1 for size in shape) * dtype.itemsize >= _MAX_BYTES:
+        raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {list(shape[:_MAX_AXES])}")
+    nbytes = prod(shape) * dtype.itemsize
+    # As text a byte takes one or two: how many they are in all is known once they are read.
+    if data.length != nbytes if not data.text else not nbytes <= data.length <= 2 * nbytes:
+        raise CheckpointError(
+            f"{file}: {name!r} has shape {list(shape)} of {dtype}, {nbytes} bytes; the file has {data.length} for it",
+            hint=DAMAGED,
+        )
+    blocks = _text_blocks if data.text else _data_blocks
+    return TensorEntry(
+        name, dtype.name, shape, nbytes, partial(blocks, file, data, dtype, shape), (number, data.offset)
+    )
+
+
+def _data_blocks(file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
+    return file_blocks(file, data.offset, dtype, shape, limit)
+
+
+def _text_blocks(file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
+    """Like `tensors.file_blocks`, of data that protocol 2 has written as text.
+
+    Raises:
+        CheckpointError: the file cannot be read, or the text is not that of the tensor's bytes.
+    """
+    left = nbytes = prod(shape) * dtype.itemsize
+    size = rows_within(shape, dtype.itemsize, limit) * (nbytes // max(1, shape[0])) if shape else nbytes
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    unread, ready = data.length, bytearray()
+    try:
+        with open(file, "rb") as source:
+            source.seek(data.offset)
+            while unread:
+                part = source.read(min(unread, max(1, min(size, nbytes))))
+                if not part:
+                    raise CheckpointError(f"{file}: it ended while it was read; was it changed meanwhile?")
+                unread -= len(part)
+                ready += decoder.decode(part, final=not unread).encode("latin-1")
+                while left and len(ready) >= min(size, left):
+                    block = np.frombuffer(bytes(ready[: min(size, left)]), dtype)
+                    del ready[: block.nbytes]
+                    left -= block.nbytes
+                    yield block.reshape(-1, *shape[1:]) if shape else block[0]
+    except (OSError, UnicodeError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})", hint=DAMAGED) from error
+    if left or ready:
+        raise CheckpointError(f"{file}: the text of a tensor has another length than its shape", hint=DAMAGED)
