@@ -1,8 +1,8 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair` and
-`export`. Importing this package loads neither torch, transformers nor tensorflow; a conversion from TensorFlow never
-does.
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair`, `export`
+and `export_graph`. Importing this package loads neither torch, transformers nor tensorflow; a conversion from
+TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, 
 
 if TYPE_CHECKING:
     from .conversion import convert, inspect
-    from .exports import ExportReport, export
+    from .exports import ExportReport, export, export_graph
     from .hub import Pulled, Pushed, pull
     from .parity.compare import verify
     from .parity.report import ParityReport
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "convert": "conversion",
     "export": "exports",
+    "export_graph": "exports",
     "inspect": "conversion",
     "open_checkpoint": "readers",
     "pull": "hub",
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "convert",
     "export",
+    "export_graph",
     "inspect",
     "open_checkpoint",
     "pull",

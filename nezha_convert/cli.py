@@ -279,14 +279,18 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
 @cli.command()
 @click.argument("output")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(list(PROGRAMS)), help="The program that is to load TARGET.")
+@click.option("--to", required=True, type=click.Choice([*PROGRAMS, "onnx"]), help="What is to load TARGET.")
 @click.option(
     "--accept-activation", is_flag=True, help="Go on if the program has another GELU; the report says what it changes."
 )
+@click.option("--fp16", "precision", flag_value="float16", help="An ONNX graph in half precision.")
+@click.option("--int8", "precision", flag_value="int8", help="An ONNX graph with weights quantized to 8 bits.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--force", is_flag=True, help="Replace TARGET if it is an exported folder.")
 @_json_option
-def export(output: str, target: Path, as_json: bool, **options: Any) -> None:
+def export(
+    output: str, target: Path, to: str, precision: str | None, force: bool, as_json: bool, **options: Any
+) -> None:
     """Write the converted folder OUTPUT as another program's own files: Huawei's, an older transformers', ...
 
     TARGET appears complete, read back and compared bit by bit, or not at all. What would compute other numbers there
@@ -297,10 +301,19 @@ def export(output: str, target: Path, as_json: bool, **options: Any) -> None:
       nezha-convert export nezha-base/ NEZHA-Base/ --to huawei-tf
       nezha-convert export my-classifier/ out/ --to huawei-torch --accept-activation
       nezha-convert export nezha-base/ out/ --to transformers-4 --dry-run --json
+      nezha-convert export nezha-base/ graph/ --to onnx --int8
     """
     console = Console(as_json)
-    with console.progress(f"exporting {Path(output).name}") as (started, progress):
-        report = exports.export(output, target, started=started, progress=progress, **options)
+    if to == "onnx":
+        if refused := [f"--{name.replace('_', '-')}" for name, given in options.items() if given]:
+            raise UsageError(f"{' and '.join(refused)}: not for --to onnx")
+        with console.steps() as steps:
+            report = exports.export_graph(output, target, precision=precision or "float32", force=force, progress=steps)
+    else:
+        if precision:
+            raise UsageError(f"--fp16 and --int8 are for --to onnx, not for --to {to}")
+        with console.progress(f"exporting {Path(output).name}") as (started, progress):
+            report = exports.export(output, target, to, force=force, started=started, progress=progress, **options)
     console.exported(report)
 
 

@@ -134,9 +134,13 @@ class ConfigBuilder:
         self.decisions: list[Decision] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._layers = 0
+        self._told: tuple[Decision, ...] = ()
         for name, entry in entries.items():
             found = self.table.find(name)
             if isinstance(found, tuple):
+                named = table.habits.classifiers.get(found[1].source)
+                if named and named.head == head.name:
+                    self._told = named.decisions
                 self._shapes[found[1].target] = entry.shape[::-1] if found[1].op is Op.TRANSPOSE else entry.shape
                 self._layers = max(self._layers, 1 + (layer_of(found[1].target) or 0))
 
@@ -157,6 +161,10 @@ class ConfigBuilder:
         for name in _CARRIED:
             if name in self.raw:
                 self.fields[name] = self.raw[name]
+        for decision in (*self.table.habits.notes, *self._told):
+            self.decisions.append(decision)
+            if decision.field in _CARRIED:
+                self.fields.setdefault(decision.field, decision.value)
         padding = self.fields.get("pad_token_id")
         if padding is not None and not (isinstance(padding, int) and 0 <= padding < self.fields["vocab_size"]):
             raise MappingError(f"config: pad_token_id is {padding!r}, expected an id below {self.fields['vocab_size']}")

@@ -193,14 +193,18 @@ class Console:
         rows = [
             ("source", f"{report.source}: {report.head}"),
             ("program", report.title),
-            ("tensors", f"{len(report.written):,} of {size(report.weight_nbytes)}, {zeros:,} of them zeros"),
             *_decision_rows(report.decisions),
         ]
+        if report.written:
+            rows.append(
+                ("tensors", f"{len(report.written):,} of {size(report.weight_nbytes)}, {zeros:,} of them zeros")
+            )
         if report.dry_run:
             rows.append(("output", f"would be {report.output}; nothing was written"))
         else:
             files = ", ".join(f"{file.name} ({size(file.nbytes)})" for file in report.output_files)
-            rows += [("output", f"{report.output}: {files}"), ("checked", "every tensor read back, equal bit by bit")]
+            rows.append(("output", f"{report.output}: {files}"))
+            rows += _checked_rows(report)
             rows += [("time", f"{report.seconds:.1f} s"), ("next", report.loaded_by)]
         self._table(rows)
 
@@ -305,6 +309,18 @@ def _dropped_rows(dropped: Iterable[Dropped]) -> list[tuple[str, str]]:
     for tensor in dropped:
         groups.setdefault(tensor.reason, []).append(tensor.nbytes)
     return [("dropped", f"{len(sizes):,} ({size(sum(sizes))}): {reason}") for reason, sizes in groups.items()]
+
+
+def _checked_rows(report: ExportReport) -> list[tuple[str, str]]:
+    if not report.measured:
+        return [("checked", "every tensor read back and equal bit by bit; hashes are in export.json")]
+    return [
+        (
+            "checked",
+            f"{m.output}: {m.relative_error:.1e} of its range from PyTorch, argmax differs in {m.argmax_differs:.1%}",
+        )
+        for m in report.measured
+    ]
 
 
 def _decision_rows(decisions: Iterable[Decision]) -> list[tuple[str, str]]:

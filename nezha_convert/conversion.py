@@ -20,7 +20,7 @@ from .hub import local_source
 from .mapping.plan import Plan, make_plan
 from .mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 from .mapping.rules import Drop, Table, Tie
-from .mapping.tables import MLM, TIES, Head
+from .mapping.tables import DECODER, MLM, TIES, Head
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
@@ -250,14 +250,24 @@ def _understand(
 ) -> _Survey:
     """Config and plan of `checkpoint` as `head`."""
     config = ConfigBuilder(raw, table, head, checkpoint.entries)
-    untied = raw.get("tie_word_embeddings") is False
+    untied = _untied(raw, table, head, checkpoint)
     config.build(**options, untied=untied)
+    if untied and "tie_word_embeddings" not in raw:
+        reason = f"the decoder differs from the word embeddings; {table.title} has a tensor for each"
+        config.decisions.append(Decision("tie_word_embeddings", False, reason))
     over = () if untied or MLM not in head.parts else _loaded_over(checkpoint, table)
     for tie, name, other in over:
         reason = f"{name} differs from {other}; the original has one tensor for both and loads {name} last"
         config.decisions.append(Decision(tie.of, f"the values of {name}", reason))
     plan = make_plan(table, head, checkpoint.entries, config.dimensions(), untied, [tie for tie, _, _ in over])
     return _Survey(checkpoint, table, head, inference, config, plan)
+
+
+def _untied(raw: Mapping[str, Any], table: Table, head: Head, checkpoint: Checkpoint) -> bool:
+    """Whether the masked-LM decoder is a tensor of its own: as the JSON says, or if not as the program has it."""
+    if "tie_word_embeddings" in raw or table.habits.tied or MLM not in head.parts:
+        return raw.get("tie_word_embeddings") is False
+    return any(tie.target == DECODER for tie, _, _ in _loaded_over(checkpoint, table))
 
 
 def _loaded_over(checkpoint: Checkpoint, table: Table) -> list[tuple[Tie, str, str]]:

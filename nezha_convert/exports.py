@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from .way_back import ConvertedModel, WayBack, watched
 from .writer import Progress, converted
 from .writers import raw
 
+if TYPE_CHECKING:
+    from .onnx_export import Measured
+
 MARK = "export.json"
 """The report in every exported folder."""
 
@@ -38,7 +41,8 @@ class ExportReport:
         source: the converted folder's name.
         to: the program's name, as --to takes it; title: in words.
         loaded_by: what loads the folder in that program.
-        written: each tensor with what it was made of, "zeros" where the model has no such tensor.
+        written: each tensor with what it was made of, "zeros" where the model has no such tensor; none of a graph.
+        measured: for a graph, how far its outputs are from PyTorch's; elsewhere no number changes.
     """
 
     version: str
@@ -52,6 +56,7 @@ class ExportReport:
     source_files: tuple[FileRecord, ...]
     output_files: tuple[FileRecord, ...]
     weight_nbytes: int
+    measured: tuple[Measured, ...] = ()
     output: str = ""
     dry_run: bool = False
     seconds: float = 0.0
@@ -146,6 +151,57 @@ def export(
         for file in stage.iterdir():
             hashes[file] = _synced(file)
         done = report(stage)
+        (stage / MARK).write_bytes(done.to_json().encode())
+        _synced(stage / MARK)
+    return done
+
+
+def export_graph(
+    output: str | Path,
+    target: str | Path,
+    *,
+    precision: str = "float32",
+    force: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, steps, what: None,
+) -> ExportReport:
+    """Write the converted folder `output` into the folder `target` as an ONNX graph.
+
+    Args:
+        output, target, force: as in `export`.
+        precision: one of ``onnx_export.PRECISIONS``.
+        progress: called with (steps done, steps, what).
+
+    Raises:
+        NezhaConvertError: as ``onnx_export.export_onnx``; nothing is left behind.
+    """
+    from .onnx_export import MODEL, export_onnx
+
+    begun = time.monotonic()
+    target = Path(target)
+    check_output(target, force, MARK)
+    path, named = local_source(output)
+    checkpoint = open_checkpoint(path)
+    keep_apart(checkpoint, target)
+    nbytes = sum(entry.nbytes for entry in checkpoint.entries.values())
+    with staged(target, force, 2 * nbytes, MARK) as stage:
+        result = export_onnx(path, stage, precision=precision, progress=progress)
+        files = sorted(stage.iterdir())
+        done = ExportReport(
+            version=__version__,
+            source=named,
+            to="onnx",
+            title="ONNX",
+            head=result.head,
+            loaded_by=f"onnxruntime.InferenceSession('{target / MODEL}')",
+            decisions=result.decisions,
+            written=(),
+            source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
+            output_files=tuple(FileRecord(file.name, file.stat().st_size, _synced(file)) for file in files),
+            weight_nbytes=nbytes,
+            measured=result.measured,
+            output=str(target),
+            seconds=time.monotonic() - begun,
+        )
         (stage / MARK).write_bytes(done.to_json().encode())
         _synced(stage / MARK)
     return done

@@ -48,7 +48,7 @@ ONE_FILE = 1 << 30
 """Bytes of weights up to which they lie in the graph's own file. Protobuf ends at 2 GiB, and is built in memory."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_NOT_CARRIED = (".safetensors", ".safetensors.index.json", "README.md")
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is being done)."""
@@ -116,10 +116,14 @@ def export_onnx(
     measured = _measure(path, head, precision, cases, expected)
 
     for file in folder.record["output_files"]:
-        if not file["name"].endswith(_NOT_CARRIED):
+        if not file["name"].endswith(_WEIGHTS):
             shutil.copyfile(output / file["name"], stage / file["name"])
     files = tuple(sorted(file.name for file in stage.iterdir()))
-    return OnnxResult(files, head, precision, OPSET, measured, _decisions(precision, len(files)))
+    decisions = (
+        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.14"),
+        Decision("precision", precision, PRECISIONS[precision]),
+    )
+    return OnnxResult(files, head, precision, OPSET, measured, decisions)
 
 
 def _check_request(precision: str) -> None:
@@ -135,13 +139,13 @@ def _check_request(precision: str) -> None:
 def _write(model: Any, head: str, precision: str, path: Path) -> None:
     """The model as a graph in `path`; weights past `ONE_FILE` in a file beside it. Leaves the model in `precision`."""
     if precision == "int8":
-        from onnxruntime.quantization import quantize_dynamic
+        from onnxruntime.quantization import QuantType, quantize_dynamic
 
         exact = path.with_name("float32.onnx")
         external = _export(model, head, exact)
-        # One scale a column of weights: with one a matrix, the error is larger.
-        quantize_dynamic(exact, path, per_channel=True, use_external_data_format=external)
-        for file in path.parent.glob(f"{exact.name}*"):
+        # Unsigned: processors without VNNI add pairs of unsigned by signed products in 16 bits, which overflow.
+        quantize_dynamic(exact, path, weight_type=QuantType.QUInt8, use_external_data_format=external)
+        for file in path.parent.glob(f"{exact.name}*"):  # the graph and, with large models, its weights
             file.unlink()
     else:
         _export(model.half() if precision == "float16" else model, head, path)
@@ -194,9 +198,7 @@ def _relative_attention_for_onnx(model: Any) -> Iterator[None]:
     from nezha import attention_nezha, modeling_nezha
 
     encoder = getattr(model, "nezha", model).encoder
-    table = attention_nezha.relative_position_table(
-        encoder.max_relative_position, encoder.head_size, dtype=model.dtype
-    )
+    table = attention_nezha.relative_position_table(encoder.max_relative_position, encoder.head_size, dtype=model.dtype)
     chosen = modeling_nezha.choose_attention
     modeling_nezha.choose_attention = lambda *args, **options: (attention_by_buckets, table)
     try:
@@ -309,13 +311,6 @@ def _measure(
             hint="Use another precision, or other releases of torch and onnxruntime.",
         )
     return tuple(Measured(one.name, one.relative_error, 1 - one.argmax_agreement) for one in tensors)
-
-
-def _decisions(precision: str, external: bool) -> tuple[Decision, ...]:
-    return (
-        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.14"),
-        Decision("precision", precision, PRECISIONS[precision]),
-    )
 
 
 @contextmanager

@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
-TOLERANCE = {"huawei-tf": 5e-6, "huawei-torch": 3e-5, "transformers": 3e-5, "paddle": 3e-5}
+TOLERANCE = {"huawei-tf": 5e-6} | dict.fromkeys(
+    ("huawei-torch", "transformers", "paddle", "bert4keras", "bert4torch"), 3e-5
+)
 """Largest error allowed, as a part of each tensor's range."""
 
 
@@ -70,6 +72,11 @@ GOLDENS = [
     Golden("huawei-torch-classifier", "huawei-torch", "sequence-classification"),
     Golden("huawei-torch-multiple-choice", "huawei-torch", "multiple-choice"),
     Golden("huawei-torch-qa", "huawei-torch", "question-answering"),
+    Golden("jaber-token", "huawei-torch", "token-classification"),
+    Golden("jaber-multilabel", "huawei-torch", "sequence-classification"),
+    Golden("lonepatient-masked-lm", "huawei-torch", "masked-lm"),
+    Golden("bert4torch-pretraining", "bert4torch", "pretraining"),
+    Golden("bert4torch-0.2.7-masked-lm", "bert4torch", "masked-lm"),
     Golden("transformers-4.40.2-encoder", "transformers", "encoder"),
     Golden("transformers-4.40.2-pretraining", "transformers", "pretraining"),
     Golden("transformers-4.40.2-masked-lm", "transformers", "masked-lm"),
@@ -81,6 +88,9 @@ GOLDENS = [
     Golden("paddlenlp-pretraining", "paddle", "pretraining"),
     Golden("paddlenlp-sequence-classification", "paddle", "sequence-classification"),
     Golden("paddlenlp-question-answering", "paddle", "question-answering"),
+    Golden("bert4keras-pretraining", "bert4keras", "pretraining"),
+    Golden("bert4keras-sequence-classification", "bert4keras", "sequence-classification", 45_076),
+    Golden("bert4keras-masked-lm", "bert4keras", "masked-lm"),
 ]
 
 INPUTS = {

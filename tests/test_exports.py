@@ -16,10 +16,11 @@ from test_originals import CLONE, need
 from upstream import run_isolated, run_python
 
 import nezha_convert
-from nezha_convert import convert, export, open_checkpoint, programs
+from nezha_convert import convert, export, export_graph, onnx_export, open_checkpoint, programs
 from nezha_convert.cli import main
 from nezha_convert.errors import MappingError, OutputError, UsageError
 from nezha_convert.mapping.rules import Op, Table
+from nezha_convert.onnx_export import Measured, OnnxResult
 from nezha_convert.parity.oracle import Oracle
 from nezha_convert.programs import PROGRAMS
 
@@ -426,6 +427,50 @@ def test_no_program_is_loaded_to_write_for_it(to: str, folders: Path, tmp_path: 
     assert nezha_convert.export is export
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--to", "huawei-tf", "--fp16"], "--fp16 and --int8 are for --to onnx"),
+        (["--to", "onnx", "--dry-run"], "--dry-run: not for --to onnx"),
+        (["--to", "onnx", "--accept-activation"], "--accept-activation: not for --to onnx"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_of_another_kind_of_export_is_refused(
+    given: list[str], said: str, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(folders / "huawei-tf-squad"), str(tmp_path / "back"), *given])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_graph_is_staged_and_recorded_too(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(output: Path, stage: Path, *, precision: str, progress: Any) -> OnnxResult:
+        (stage / "model.onnx").write_bytes(b"a graph")
+        measured = (Measured("start_logits", 0.018, 0.1),)
+        return OnnxResult(("model.onnx",), "question-answering", precision, 18, measured, ())
+
+    monkeypatch.setattr(onnx_export, "export_onnx", written)
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(folders / "huawei-tf-squad"), str(tmp_path / "graph"), "--to", "onnx", "--int8"])
+    assert stop.value.code == 0
+    assert "start_logits: 1.8e-02 of its range from PyTorch" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "graph/export.json").read_text())
+    assert (kept["to"], kept["measured"][0]["relative_error"]) == ("onnx", 0.018)
+    assert [file["name"] for file in kept["output_files"]] == ["model.onnx"]
+
+    def failing(*args: Any, **options: Any) -> OnnxResult:
+        raise MappingError("the graph's outputs are not PyTorch's")
+
+    monkeypatch.setattr(onnx_export, "export_onnx", failing)
+    with pytest.raises(MappingError):
+        export_graph(folders / "huawei-tf-squad", tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["graph"]
+
+
 # The programs themselves
 
 
@@ -472,6 +517,7 @@ def test_transformers_4_loads_the_export_in_its_own_class_with_the_same_outputs(
         pytest.skip("NEZHA_MATRIX=all runs it")
     for golden in GOLDENS:
         export(folders / golden.name, tmp_path / golden.name, "transformers-4")
-    worst = json.loads(run_isolated("4.40.2", LOADING, str(tmp_path), path=ROOT / "tests"))
+    printed = run_isolated("4.40.2", LOADING, str(tmp_path), path=ROOT / "tests")
+    worst = json.loads(printed.splitlines()[-1])
     assert worst.keys() == {golden.name for golden in GOLDENS}
     assert all(error <= by_name(name).tolerance for name, error in worst.items()), worst

@@ -24,7 +24,7 @@ LAYERS = [
     {"card", "hub"},
     {"parity"},
     {"conversion", "upload"},
-    {"repairs", "way_back"},
+    {"repairs", "way_back", "onnx_export"},
     {"exports"},
     {"console"},
     {"cli"},

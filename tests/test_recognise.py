@@ -12,7 +12,16 @@ from nezha_convert.config import architecture_of, read_config
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 from nezha_convert.mapping.rules import Drop
-from nezha_convert.mapping.tables import HEADS, HUAWEI_TF, HUAWEI_TORCH, PADDLE, TRANSFORMERS, TRANSFORMERS_BASE
+from nezha_convert.mapping.tables import (
+    BERT4TORCH,
+    BERT4TORCH_SAVED,
+    HEADS,
+    HUAWEI_TF,
+    HUAWEI_TORCH,
+    PADDLE,
+    TRANSFORMERS,
+    TRANSFORMERS_BASE,
+)
 from nezha_convert.readers import open_checkpoint
 from nezha_convert.tensors import TensorEntry
 
@@ -23,11 +32,16 @@ EXPECTED = {
     "huawei-tf-ner": (HUAWEI_TF, TWO),
     "huawei-tf-pretraining": (HUAWEI_TF, ("pretraining",)),
     "huawei-tf-squad": (HUAWEI_TF, ("question-answering",)),
+    "bert4torch-0.2.7-masked-lm": (BERT4TORCH, ("masked-lm",)),
+    "bert4torch-pretraining": (BERT4TORCH, ("pretraining",)),
     "huawei-torch-classifier": (HUAWEI_TORCH, ("sequence-classification",)),
     "huawei-torch-mlm-rel127": (HUAWEI_TORCH, ("masked-lm",)),
     "huawei-torch-multiple-choice": (HUAWEI_TORCH, ("multiple-choice",)),
     "huawei-torch-pretraining": (HUAWEI_TORCH, ("pretraining",)),
     "huawei-torch-qa": (HUAWEI_TORCH, ("question-answering",)),
+    "jaber-multilabel": (HUAWEI_TORCH, ("sequence-classification",)),
+    "jaber-token": (HUAWEI_TORCH, ("token-classification",)),
+    "lonepatient-masked-lm": (HUAWEI_TORCH, ("masked-lm",)),
     "paddlenlp-pretraining": (PADDLE, ("pretraining",)),
     "paddlenlp-question-answering": (PADDLE, ("question-answering",)),
     "paddlenlp-sequence-classification": (PADDLE, ("sequence-classification",)),
@@ -161,7 +175,7 @@ def test_a_prefix_that_no_nezha_has_is_refused() -> None:
     ],
 )
 def test_absolute_positions_are_a_plain_bert(name: str) -> None:
-    model = foreign(entries("bert/embeddings/word_embeddings", name))
+    model = foreign(entries("bert/embeddings/word_embeddings", "bert/pooler/dense/kernel", name))
     assert model is not None
     assert "plain BERT" in model.message
     assert not model.encoder_converts
@@ -255,11 +269,11 @@ def test_the_parts_that_are_there_say_the_head(names: tuple[str, ...], head: str
 
 def test_a_head_that_no_table_knows_is_not_an_encoder() -> None:
     inference = infer_head(
-        HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", "dense.weight", "dense.bias")
+        HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", "scorer.weight", "scorer.bias")
     )
     assert inference.heads == ()
-    assert "dense.weight, dense.bias" in inference.reason
-    with pytest.raises(UsageError, match="dense") as error:
+    assert "scorer.weight, scorer.bias" in inference.reason
+    with pytest.raises(UsageError, match="scorer") as error:
         choose_head(None, inference)
     assert "--head encoder" in error.value.hint
     assert choose_head("encoder", inference) is HEADS["encoder"]
@@ -288,3 +302,67 @@ def test_of_two_heads_none_is_guessed_and_both_are_named() -> None:
 def test_an_unknown_head_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(UsageError, match=r"no such head; expected one of encoder, pretraining"):
         choose_head(name, Inference(("encoder",), ""))
+
+
+# The other torch programs
+
+BERT4TORCH_TABLE = "encoderLayer.0.multiHeadAttention.relative_positions_encoding.position_embeddings"
+STRANGERS = [
+    ("JABERv2", ["bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight"]),
+    (
+        "NEZHA-Gen",
+        ["bert/embeddings/word_embeddings", "bert/embeddings/position_embeddings", "cls/predictions/output_bias"],
+    ),
+    ("RoFormer", ["roformer.embeddings.word_embeddings.weight", "roformer.encoder.embed_positions.weight"]),
+    ("RoFormer", ["roformer/embeddings/word_embeddings"]),
+    ("RoFormer", ["encoderLayer.0.multiHeadAttention.relative_positions_encoding.cos_position"]),
+    ("RoFormer", ["embeddings.layerNorm.weight", "encoderLayer.0.multiHeadAttention.q.weight"]),
+    ("RoFormer", ["Embedding-Token/0/embeddings", "Transformer-0-MultiHeadSelfAttention/0/kernel"]),
+    ("plain BERT", ["embeddings.position_embeddings.weight", "encoderLayer.0.multiHeadAttention.q.weight"]),
+    ("plain BERT", ["Embedding-Position/0/embeddings", "Transformer-0-MultiHeadSelfAttention/0/kernel"]),
+    ("RoBERTa", ["roberta.embeddings.word_embeddings.weight", "roberta.embeddings.position_embeddings.weight"]),
+    ("ALBERT", ["albert.encoder.albert_layer_groups.0.albert_layers.0.ffn.weight"]),
+    ("ALBERT", ["bert/encoder/transformer/group_0/inner_group_0/ffn_1/intermediate/dense/kernel"]),
+    ("ELECTRA", ["electra/embeddings/word_embeddings"]),
+    ("ELECTRA", ["module.electra.embeddings.word_embeddings.weight"]),
+    ("ERNIE", ["ernie.embeddings.word_embeddings.weight", "ernie.embeddings.task_type_embeddings.weight"]),
+    ("DistilBERT", ["distilbert.embeddings.word_embeddings.weight"]),
+    ("DeBERTa", ["deberta.embeddings.word_embeddings.weight"]),
+]
+
+
+@pytest.mark.parametrize("title, names", STRANGERS, ids=[f"{i}-{title}" for i, (title, _) in enumerate(STRANGERS)])
+def test_what_is_not_nezha_is_refused_by_name(title: str, names: list[str]) -> None:
+    model = foreign(entries(*names))
+    assert model is not None
+    assert title in model.message
+    assert model.hint
+    assert not model.encoder_converts
+
+
+@pytest.mark.parametrize("folder", EXPECTED)
+def test_no_nezha_is_taken_for_another_model(folder: str) -> None:
+    assert foreign(open_checkpoint(FIXTURES / folder).entries) is None
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "bert.", "module.bert."])
+def test_bert4torch_s_own_names_are_its_with_the_prefixes_that_its_users_give(wrapper: str) -> None:
+    names = ["embeddings.word_embeddings.weight", "embeddings.layerNorm.weight", "encoderLayer.0.attnLayerNorm.bias"]
+    table = family_of(entries(*(wrapper + name for name in names)))
+    assert table is BERT4TORCH
+    assert all(table.find(wrapper + name) for name in names)
+
+
+def test_what_bert4torch_saves_for_transformers_is_told_by_the_name_that_it_leaves() -> None:
+    table = family_of(entries("bert.embeddings.word_embeddings.weight", BERT4TORCH_TABLE))
+    assert table is BERT4TORCH_SAVED
+    assert not table.habits.tied
+    assert isinstance(table.find(BERT4TORCH_TABLE), Drop)
+
+
+@pytest.mark.parametrize("name, head", [("dense", "token-classification"), ("linear", "sequence-classification")])
+def test_jaber_s_classifiers_are_known_by_name_whatever_the_config_says(name: str, head: str) -> None:
+    found = entries("bert.embeddings.word_embeddings.weight", f"{name}.weight", f"{name}.bias", *POOLER)
+    inference = infer_head(HUAWEI_TORCH, found, "BertForSomethingElse")
+    assert inference.heads == (head,)
+    assert "JABER" in inference.reason

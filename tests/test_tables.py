@@ -85,7 +85,10 @@ def test_tensorflow_kernels_are_transposed_and_nothing_else_is() -> None:
     for table in FAMILIES:
         for rules in table.rules.values():
             for rule in rules:
-                assert (rule.op is Op.TRANSPOSE) == rule.source.endswith("/kernel") or table.name == "paddle"
+                assert (rule.op is Op.TRANSPOSE) == rule.source.endswith("/kernel") or table.name in (
+                    "paddle",
+                    "bert4keras",
+                )
 
 
 @pytest.mark.parametrize("table", [PADDLE, PADDLE_BASE])
@@ -111,7 +114,7 @@ def test_gamma_is_the_weight_of_a_norm_and_beta_its_bias(table: Table) -> None:
         for rule in rules:
             if rule.source.endswith("gamma"):
                 assert rule.target.endswith("LayerNorm.weight")
-            if rule.source.endswith("beta"):
+            if rule.source.endswith("beta") and rule.source != "MLM-Bias/0/beta":
                 assert rule.target.endswith("LayerNorm.bias")
 
 
@@ -304,6 +307,6 @@ def test_heads_of_every_tensorflow_task_are_there() -> None:
 )
 def test_models_of_other_kinds_are_known(name: str, encoder: bool) -> None:
     matching = [model for model in FOREIGN if fnmatchcase(name, model.pattern)]
-    assert [model.encoder_converts for model in matching] == [encoder]
+    assert {model.encoder_converts for model in matching} == {encoder}
     assert matching[0].message
     assert matching[0].hint

@@ -22,7 +22,11 @@ class Inference:
 
 def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
     """The known model without a counterpart here that `entries` are, if they are one."""
-    return next((model for model in FOREIGN for name in entries if fnmatchcase(name, model.pattern)), None)
+
+    def has(pattern: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in entries)
+
+    return next((m for m in FOREIGN if has(m.pattern) and not (m.without and has(m.without))), None)
 
 
 def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> Table:
@@ -41,11 +45,10 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
         return family_of(inside).within(prefix, Drop("*", f"not inside {prefix}"))
     for table in FAMILIES:
-        embedding = table.rules[ENCODER][0].source
-        if any(table.unwrapped(name) == embedding for name in entries):
+        if any(table.unwrapped(name) == _landmark(table) for name in entries):
             return table
     for table in FAMILIES:
-        embedding = table.rules[ENCODER][0].source
+        embedding = _landmark(table)
         inside_of = (f".{embedding}", f"/{embedding}")
         found = sorted({name.removesuffix(embedding) for name in entries if name.endswith(inside_of)})
         if len(found) > 1:
@@ -63,6 +66,10 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         hint="nezha-convert inspect SOURCE --tensors lists the tensors; nezha-convert repair SOURCE mends a copy that "
         "lost its word embeddings.",
     )
+
+
+def _landmark(table: Table) -> str:
+    return table.known_by or table.rules[ENCODER][0].source
 
 
 def infer_head(table: Table, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
@@ -103,6 +110,9 @@ def _weight(table: Table, entries: Mapping[str, TensorEntry]) -> str:
 
 
 def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: str | None) -> Inference:
+    told = table.habits.classifiers.get(table.unwrapped(weight.name))
+    if told:
+        return Inference((told.head,), told.reason)
     if table.name == HUAWEI_TF.name:
         return Inference(
             ("sequence-classification", "token-classification"),

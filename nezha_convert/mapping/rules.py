@@ -12,6 +12,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ..tensors import Decision
+
 MAX_LAYERS = 10_000
 """Layers of a model, at most: their numbers have four digits."""
 
@@ -74,6 +76,15 @@ class Habit:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedHead:
+    """A head that the name of its classifier tells; `decisions` are for the report, and fields of the config."""
+
+    head: str
+    reason: str
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Habits:
     """How a family's program computes what its tensors do not say.
 
@@ -84,6 +95,9 @@ class Habits:
         lower_case: names of activations are read in any case.
         switch: its JSON says ``use_relative_position``.
         padding_label: its token classifier numbers labels from 1; 0 is padding.
+        tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
+        notes: what a report says of every model of the family.
+        classifiers: the heads that a classifier's name tells, by its weight's name.
     """
 
     activations: Mapping[str, str]
@@ -92,6 +106,9 @@ class Habits:
     lower_case: bool = False
     switch: bool = False
     padding_label: bool = False
+    tied: bool = True
+    notes: tuple[Decision, ...] = ()
+    classifiers: Mapping[str, NamedHead] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +126,7 @@ class Table:
         wrappers: prefixes that training programs put in front of every name.
         prefix: where the model lies inside a larger one; names without it are not its own.
         rest: what becomes of names without the prefix; None leaves them unknown.
+        known_by: the name that tells the family; empty where it is the word embedding's, the first of `rules`.
     """
 
     name: str
@@ -120,6 +138,7 @@ class Table:
     wrappers: tuple[str, ...] = ()
     prefix: str = ""
     rest: Drop | None = None
+    known_by: str = ""
     _by_source: Mapping[str, tuple[str, Rule]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -74,7 +74,7 @@ class Oracle:
         epsilon = float(config.get("layer_norm_eps", 1e-12))
         self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
         self._head_epsilon = epsilon if self.dialect.head_epsilon is None else self.dialect.head_epsilon
-        self._untied = self.dialect.unties and not config.get("tie_word_embeddings", True)
+        self._untied = self.dialect.unties and not config.get("tie_word_embeddings", self.dialect.tied)
         activation = str(config.get("hidden_act", "gelu") or "")
         activation = activation.lower() if self.dialect.lower_case else activation
         if activation not in self.dialect.activations:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from .bert4keras import BERT4KERAS, BERT4KERAS_MODERN
+from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
 from .foreign import FOREIGN, Foreign
 from .huawei import HUAWEI_TF, HUAWEI_TORCH
 from .paddle import PADDLE, PADDLE_BASE
-from .targets import CLASSIFIER, ENCODER, HEADS, MLM, NSP, POOLER, QA, TARGETS, TIES, Head
+from .targets import CLASSIFIER, DECODER, ENCODER, HEADS, MLM, NSP, POOLER, QA, TARGETS, TIES, Head
 from .transformers import ACTIVATIONS, TRANSFORMERS, TRANSFORMERS_BASE
 
 __all__ = [
     "ACTIVATIONS",
     "BERT4KERAS",
     "BERT4KERAS_MODERN",
+    "BERT4TORCH",
+    "BERT4TORCH_SAVED",
     "CLASSIFIER",
+    "DECODER",
     "ENCODER",
     "FAMILIES",
     "FOREIGN",
@@ -36,6 +40,8 @@ __all__ = [
 
 FAMILIES = (
     HUAWEI_TF,
+    BERT4TORCH,
+    BERT4TORCH_SAVED,
     HUAWEI_TORCH,
     PADDLE,
     PADDLE_BASE,

@@ -101,6 +101,7 @@ _HABITS = Habits(
         "max_relative_position": Habit(64, "hard-coded in bert4keras", fixed=True),
         "hidden_dropout_prob": Habit(0.0, "bert4keras drops nothing then"),
         "attention_probs_dropout_prob": Habit(0.0, "bert4keras drops nothing then"),
+        "classifier_dropout": Habit(0.1, "bert4keras has no classifier; this is usual before one put on it"),
     },
 )
 

@@ -1,4 +1,4 @@
-"""bert4torch's NEZHA, of its own state dict; what ``save_pretrained`` writes is spelt as Huawei's.
+"""bert4torch's NEZHA: its own state dict, and what its ``save_pretrained`` writes, which is spelt as Huawei's.
 
 Sources: bert4torch 0.1.1 to 0.6.2 (models/bert.py ``variable_mapping``, layers/attention.py, activations.py). Its MLM
 decoder is a parameter of its own unless the model was built with ``tie_word_embeddings``.
@@ -6,8 +6,10 @@ decoder is a parameter of its own unless the model was built with ``tie_word_emb
 
 from __future__ import annotations
 
-from ..rules import Drop, Habit, Habits, Rule, Table
+from ...tensors import Decision
+from ..rules import Habit, Habits, Rule, Table
 from .targets import ENCODER, LAYER, MLM, NSP, POOLER
+from .torch_names import BUFFERS, torch_rules
 
 _OWN = "encoderLayer.{i}"
 _LINEAR = {
@@ -21,6 +23,10 @@ _LINEAR = {
     "ffnLayerNorm": "output.LayerNorm",
 }
 _LINEAR_TO_0_3 = {"layerNorm1": "attention.output.LayerNorm", "layerNorm2": "output.LayerNorm"}
+_ACTIVATIONS = (
+    *("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu"),
+    *("relu", "silu", "mish", "tanh", "sigmoid", "linear"),
+)
 
 
 def _both(source: str, target: str, written: bool = True) -> tuple[Rule, Rule]:
@@ -29,15 +35,32 @@ def _both(source: str, target: str, written: bool = True) -> tuple[Rule, Rule]:
     return weight, bias
 
 
+_HABITS = Habits(
+    activations={name: name for name in _ACTIVATIONS} | {"swish": "silu"},
+    gelu='bert4torch computes "gelu" by erf, as transformers does',
+    numbers={
+        "max_relative_position": Habit(64, "bert4torch's NEZHA takes 64"),
+        "layer_norm_eps": Habit(1e-12, "bert4torch's default"),
+    },
+    tied=False,
+    notes=(
+        Decision(
+            "attention scores",
+            "divided by the root of the head size",
+            "NEZHA was trained so, and bert4torch computes so up to 0.5.7; 0.5.8 to 0.6.2 leave it out, and what "
+            "was trained with these is another model",
+        ),
+    ),
+)
+
 BERT4TORCH = Table(
     name="bert4torch",
     title="bert4torch",
     rules={
-        # The layer norm first: the family is known by it, for the word embedding is called as in transformers.
         ENCODER: (
-            *_both("embeddings.layerNorm", "nezha.embeddings.LayerNorm"),
             Rule("embeddings.word_embeddings.weight", "nezha.embeddings.word_embeddings.weight"),
             Rule("embeddings.segment_embeddings.weight", "nezha.embeddings.token_type_embeddings.weight"),
+            *_both("embeddings.layerNorm", "nezha.embeddings.LayerNorm"),
             *(rule for own, target in _LINEAR.items() for rule in _both(f"{_OWN}.{own}", f"{LAYER}.{target}")),
             *(
                 rule
@@ -54,34 +77,19 @@ BERT4TORCH = Table(
         ),
         NSP: _both("nsp", "cls.seq_relationship"),
     },
-    habits=Habits(
-        activations={
-            "gelu": "gelu",
-            "gelu_new": "gelu_new",
-            "gelu_pytorch_tanh": "gelu_pytorch_tanh",
-            "gelu_fast": "gelu_fast",
-            "quick_gelu": "quick_gelu",
-            "relu": "relu",
-            "silu": "silu",
-            "swish": "silu",
-            "mish": "mish",
-            "tanh": "tanh",
-            "sigmoid": "sigmoid",
-            "linear": "linear",
-        },
-        gelu='bert4torch computes "gelu" by erf, as transformers does',
-        numbers={
-            "max_relative_position": Habit(64, "bert4torch's NEZHA takes 64"),
-            "layer_norm_eps": Habit(1e-12, "bert4torch's default"),
-        },
-        tied=False,
-    ),
-    drops=(
-        Drop(
-            "*.relative_positions_encoding.position_embeddings",
-            "a table of positions that the model computes",
-        ),
-    ),
+    habits=_HABITS,
+    drops=BUFFERS,
     backbone=("embeddings.", "encoderLayer.", "pooler."),
     wrappers=("module.", "bert."),
+    known_by="embeddings.layerNorm.weight",  # for the word embedding is called as in transformers
+)
+
+BERT4TORCH_SAVED = Table(
+    name="bert4torch",
+    title="bert4torch, saved for transformers by save_pretrained",
+    rules=torch_rules("bert.", (ENCODER, POOLER, MLM, NSP)),
+    habits=_HABITS,
+    drops=BUFFERS,
+    backbone=("bert.",),
+    known_by="encoderLayer.0.multiHeadAttention.relative_positions_encoding.position_embeddings",  # keeps its own name
 )

@@ -1,12 +1,14 @@
 """Huawei's own programs.
 
 Sources: NEZHA-TensorFlow (modeling.py, get_activation, run_*.py) and NEZHA-PyTorch (modeling_nezha.py, ACT2FN) of
-huawei-noah/Pretrained-Language-Model at commit 0598f02.
+huawei-noah/Pretrained-Language-Model at commit 0598f02; JABER-PyTorch's copy of the latter adds two heads
+(NeZhaForTokenClassification, BertForMultiLabelSequenceClassification).
 """
 
 from __future__ import annotations
 
-from ..rules import Drop, Habit, Habits, Op, Rule, Table
+from ...tensors import Decision
+from ..rules import Drop, Habit, Habits, NamedHead, Op, Rule, Table
 from .targets import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA, TARGETS
 from .torch_names import BUFFERS, torch_rules
 
@@ -94,14 +96,46 @@ HUAWEI_TF = Table(
     backbone=("bert/",),
 )
 
+_JABER = tuple(
+    Rule(f"{head}.{name}", f"classifier.{name}", written=False)
+    for head in ("dense", "linear")
+    for name in ("weight", "bias")
+)
+_TORCH_RULES = torch_rules("bert.", tuple(TARGETS), only_read=("cls.predictions.decoder.bias",))
+
 HUAWEI_TORCH = Table(
     name="huawei-torch",
     title="Huawei's NEZHA-PyTorch",
-    rules=torch_rules("bert.", tuple(TARGETS), only_read=("cls.predictions.decoder.bias",)),
+    rules=_TORCH_RULES | {CLASSIFIER: (*_TORCH_RULES[CLASSIFIER], *_JABER)},
     habits=Habits(
         activations={"gelu": "gelu", "relu": "relu", "swish": "silu"},
         gelu='Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
         switch=True,
+        classifiers={
+            "dense.weight": NamedHead(
+                "token-classification",
+                "JABER calls the classifier of tokens dense",
+                (
+                    Decision(
+                        "inputs",
+                        "token types 1, no mask",
+                        "JABER's token head hands its mask to the encoder as token types and its token types as mask: "
+                        "on plain text it was trained with token types of 1, and 0 on padding, which it does not mask",
+                    ),
+                ),
+            ),
+            "linear.weight": NamedHead(
+                "sequence-classification",
+                "JABER calls the classifier of several labels linear",
+                (
+                    Decision(
+                        "problem_type",
+                        "multi_label_classification",
+                        "JABER's multi-label head: a sigmoid for each label, which transformers leaves to the caller",
+                    ),
+                ),
+            ),
+        },
     ),
     drops=BUFFERS,
     backbone=("bert.",),

@@ -69,8 +69,10 @@ TARGETS: dict[str, dict[str, tuple[str | int, ...]]] = {
 
 ENCODER, POOLER, MLM, NSP, CLASSIFIER, QA = TARGETS
 
+DECODER = "cls.predictions.decoder.weight"
+
 TIES = (
-    Tie("cls.predictions.decoder.weight", "nezha.embeddings.word_embeddings.weight"),
+    Tie(DECODER, "nezha.embeddings.word_embeddings.weight"),
     Tie("cls.predictions.decoder.bias", "cls.predictions.bias"),
 )
 
