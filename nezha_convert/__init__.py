@@ -1,7 +1,7 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair`, `export`
-and `export_graph`. Importing this package loads neither torch, transformers nor tensorflow; a conversion from
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair`, `export`,
+`export_graph` and `diff`. Importing this package loads neither torch, transformers nor tensorflow; a conversion from
 TensorFlow never does.
 """
 
@@ -14,6 +14,7 @@ from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, 
 
 if TYPE_CHECKING:
     from .conversion import convert, inspect
+    from .differences import Difference, diff
     from .exports import ExportReport, export, export_graph
     from .hub import Pulled, Pushed, pull
     from .parity.compare import verify
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "convert": "conversion",
+    "diff": "differences",
     "export": "exports",
     "export_graph": "exports",
     "inspect": "conversion",
@@ -33,6 +35,7 @@ _LAZY = {
     "push": "upload",
     "repair": "repairs",
     "verify": "parity.compare",
+    "Difference": "differences",
     "ExportReport": "exports",
     "Inspection": "report",
     "ParityReport": "parity.report",
@@ -44,6 +47,7 @@ _LAZY = {
 
 __all__ = [
     "CheckpointError",
+    "Difference",
     "ExportReport",
     "HubError",
     "Inspection",
@@ -58,6 +62,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "convert",
+    "diff",
     "export",
     "export_graph",
     "inspect",

@@ -117,15 +117,13 @@ def name_tokens(path: Path, tokens: Sequence[str], kept: Collection[str]) -> tup
             own = token[:1] in punctuation and len(token) > 1 and token not in known
             names[number] = token if own else f"[unused {token}]"
             unused.append(token)
-    first: dict[str | None, str] = {}
-    if twice := [
-        (first[name], token)
-        for token, name in zip(lines, names, strict=True)
-        if first.setdefault(name, token) is not token
-    ]:
+    labels = [*lines, *(token for token in kept if token not in present)]
+    at: dict[str | None, int] = {}
+    named = enumerate([*names, *labels[len(lines) :]])
+    if twice := [(at[name], number) for number, name in named if at.setdefault(name, number) != number]:
         raise MappingError(
             f"{path}: {len(twice):,} pairs of tokens have the same text; expected each once",
-            problems=tuple(f"{one!r} and {other!r}" for one, other in twice),
+            problems=tuple(f"{labels[one]!r} and {labels[other]!r}" for one, other in twice),
             hint="Name another vocabulary: --vocab FILE",
         )
     return [str(name) for name in names], unused
@@ -161,7 +159,7 @@ def _name(token: str) -> str | None:
 
 
 def _ends_inside_a_byte(token: str, vocabulary: Collection[str]) -> bool:
-    """Whether some word's longest match is `token`, of an odd number of digits: one that no longer token goes on with."""
+    """Whether `token` has an odd number of digits and is the longest match somewhere: no longer one goes on with it."""
     match = _ODD.fullmatch(token)
     return match is not None and any(
         token + digit not in vocabulary and _occurs(bytes.fromhex(match[2] + digit), within=bool(match[1]))

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import conversion, exports, hub, repairs, upload
+from . import conversion, differences, exports, hub, repairs, upload
 from ._version import __version__
 from .card import LICENSES
 from .console import Console
@@ -315,6 +315,26 @@ def export(
         with console.progress(f"exporting {Path(output).name}") as (started, progress):
             report = exports.export(output, target, to, force=force, started=started, progress=progress, **options)
     console.exported(report)
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@_json_option
+def diff(a: str, b: str, as_json: bool) -> None:
+    """Compare the checkpoints A and B, of any programs, tensor by tensor; exit with 1 if they differ.
+
+    Names and layouts are made the same first: a TensorFlow checkpoint can be compared with a converted folder.
+
+    \b
+    Examples:
+      nezha-convert diff NEZHA-Base/ nezha-base/
+      nezha-convert diff old/pytorch_model.bin hf://owner/name --json
+    """
+    found = differences.diff(a, b)
+    Console(as_json).difference(found)
+    if not found.same:
+        raise click.exceptions.Exit(1)
 
 
 class CancelledError(NezhaConvertError):

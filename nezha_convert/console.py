@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .differences import EQUAL, Difference
 from .errors import NezhaConvertError
 from .exports import ExportReport
 from .hub import Pulled, Pushed
@@ -82,6 +83,33 @@ class Console:
         if not report.dry_run:
             rows.append(("checked", "every tensor read back and equal bit by bit; hashes are in conversion.json"))
             rows.append(("time", f"{report.seconds:.1f} s"))
+        self._table(rows)
+
+    def difference(self, found: Difference) -> None:
+        """What `diff` found: a line for each tensor that is not the same, then how many are."""
+        if self.as_json:
+            self._document(found.to_dict())
+            return
+        for t in found.tensors:
+            if t.verdict == EQUAL:
+                continue
+            said = f"{t.verdict}: {' and '.join(map(str, map(list, t.shapes)))} {' and '.join(dict.fromkeys(t.dtypes))}"
+            if t.count:
+                said += f", {t.count:,} elements by up to {t.largest:.3g}, {t.relative:.3g} of the range"
+            print(f"{t.name}  {said}")
+        counts: dict[str, int] = {}
+        for t in found.tensors:
+            counts[t.verdict] = counts.get(t.verdict, 0) + 1
+        rows = [
+            (side, f"{name}: {family}; {left:,} names are no weights")
+            for side, name, family, left in zip("ab", (found.a, found.b), found.families, found.left_out, strict=True)
+        ]
+        for side, names in zip("ab", found.unknown, strict=True):
+            rows += [("unknown", f"only in {side}, in no table of its family: {name}") for name in names[:_SHOWN]]
+            if len(names) > _SHOWN:
+                rows.append(("unknown", f"and {len(names) - _SHOWN} more in {side}; --json has all"))
+        rows.append(("tensors", ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())))
+        rows.append(("verdict", "the same" if found.same else "DIFFERENT"))
         self._table(rows)
 
     def parity(self, report: ParityReport) -> None:

@@ -25,7 +25,15 @@ from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
 from .tensors import Checkpoint, Decision, TensorEntry
-from .tokenizer import check_length, decide_added, decide_casing, decide_language, read_vocab, tokenizer_files
+from .tokenizer import (
+    check_length,
+    decide_added,
+    decide_casing,
+    decide_language,
+    decide_rules,
+    read_vocab,
+    tokenizer_files,
+)
 from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
 MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py", "triton_nezha.py")
@@ -323,10 +331,11 @@ def _tokenizer(survey: _Survey, path: Path | None, lower_case: bool | None) -> d
     if shorter:
         decisions.append(shorter)
     lower, casing = decide_casing(vocab, lower_case)
-    decisions.append(casing)
+    rules, splitting = decide_rules(vocab)
+    decisions += [casing, *splitting]
     decisions += [decision for decision in (decide_added(vocab), decide_language(vocab)) if decision]
     survey.config.fields.setdefault("pad_token_id", vocab.tokens.index("[PAD]"))
-    return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"])
+    return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"], rules)
 
 
 def _model_files() -> dict[str, bytes]:

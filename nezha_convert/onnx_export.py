@@ -1,51 +1,32 @@
-"""A converted model as ONNX: one graph for every batch and length, measured against PyTorch before it counts.
-
-The exporter is torch's newer one (`dynamo=True`): the older one writes the example's length into the graph, and a tied
-decoder twice.
-"""
+"""A converted folder as ONNX, measured against PyTorch with onnxruntime before it counts."""
 
 from __future__ import annotations
 
-import logging
+import math
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .errors import MappingError, UsageError
+from .onnx_graph import INPUTS, OPSET, OUTPUTS, named_outputs, write_graph
 from .parity.converted import ConvertedModel
 from .parity.folder import ConvertedFolder
 from .parity.formulas import Array
 from .parity.inputs import built_in_cases
 from .parity.measure import TOLERANCES, Measurement
-from .parity.oracle import HEADS
 from .tensors import Decision
 
 MODEL = "model.onnx"
 """The name under which optimum looks for a graph."""
-
-OPSET = 18
-"""The lowest that torch's exporter writes; onnxruntime reads it since 1.14."""
 
 PRECISIONS = {
     "float32": "the model's own arithmetic",
     "float16": "weights and arithmetic in half precision but for the softmax; the outputs are float32 all the same",
     "int8": "dynamic quantization by onnxruntime: weights in 8 bits, activations when it runs",
 }
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-OUTPUTS = {**HEADS, "encoder": ("last_hidden_state", "pooler_output")}
-"""By head, under transformers' names: optimum looks for them."""
-
-ONE_FILE = 1 << 30
-"""Bytes of weights up to which they lie in the graph's own file. Protobuf ends at 2 GiB, and is built in memory."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
@@ -89,9 +70,6 @@ def export_onnx(
 ) -> OnnxResult:
     """Write the converted folder `output` into the empty folder `stage`, with a graph in place of its weights.
 
-    The graph takes `INPUTS`, int64 [batch, length] (for multiple choice [batch, choices, length]) of any size, and
-    gives the head's `OUTPUTS` in float32.
-
     Raises:
         UsageError: a package is missing, or there is no such precision.
         MappingError: `output` is no converted folder; or the graph's outputs are not PyTorch's: in float32 more than
@@ -108,8 +86,7 @@ def export_onnx(
     cases = built_in_cases(folder.config, model.config.max_relative_position, head)
     expected = {name: _run_torch(model, head, case) for name, case in cases.items()}
     progress(2, 5, "writing the graph")
-    with _quiet():
-        _write(model, head, precision, path)
+    write_graph(model, head, precision, path)
     progress(3, 5, "checking the graph")
     _check(path)
     progress(4, 5, "running onnxruntime")
@@ -136,128 +113,6 @@ def _check_request(precision: str) -> None:
         )
 
 
-def _write(model: Any, head: str, precision: str, path: Path) -> None:
-    """The model as a graph in `path`; weights past `ONE_FILE` in a file beside it. Leaves the model in `precision`."""
-    if precision == "int8":
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        exact = path.with_name("float32.onnx")
-        external = _export(model, head, exact)
-        # Unsigned: processors without VNNI add pairs of unsigned by signed products in 16 bits, which overflow.
-        quantize_dynamic(exact, path, weight_type=QuantType.QUInt8, use_external_data_format=external)
-        for file in path.parent.glob(f"{exact.name}*"):  # the graph and, with large models, its weights
-            file.unlink()
-    else:
-        _export(model.half() if precision == "float16" else model, head, path)
-
-
-def _export(model: Any, head: str, path: Path) -> bool:
-    """Write `model` as it is; whether its weights lie beside the graph."""
-    import torch
-
-    names = {0: "batch", 1: "choices", 2: "length"} if head == "multiple-choice" else {0: "batch", 1: "length"}
-    # Sizes that differ, none of them 1; and three tensors: of one that came twice, the exporter would make one input.
-    example = tuple(torch.ones((2, 3, 9)[-len(names) :], dtype=torch.long) for _ in INPUTS)
-    with _relative_attention_for_onnx(model):
-        program = torch.onnx.export(
-            _named_outputs(model, head),
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=dict.fromkeys(INPUTS, names),
-            input_names=INPUTS,
-            output_names=OUTPUTS[head],
-            verbose=False,
-        )
-    assert program is not None  # torch's signature is that of the older exporter too
-    _forget_this_machine(program.model)
-    external = sum(parameter.nbytes for parameter in model.parameters()) > ONE_FILE
-    program.save(path, external_data=external)
-    return external
-
-
-def _named_outputs(model: Any, head: str) -> Any:
-    """`model` as a module from `INPUTS` to a tuple of its `OUTPUTS`, in float32."""
-    import torch
-
-    class NamedOutputs(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, ...]:
-            outputs = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
-            return tuple(outputs[name].float() for name in OUTPUTS[head])
-
-    return NamedOutputs().eval()
-
-
-@contextmanager
-def _relative_attention_for_onnx(model: Any) -> Iterator[None]:
-    """Let the model's encoder attend by `attention_by_buckets`, with its table as a constant."""
-    from nezha import attention_nezha, modeling_nezha
-
-    encoder = getattr(model, "nezha", model).encoder
-    table = attention_nezha.relative_position_table(encoder.max_relative_position, encoder.head_size, dtype=model.dtype)
-    chosen = modeling_nezha.choose_attention
-    modeling_nezha.choose_attention = lambda *args, **options: (attention_by_buckets, table)
-    try:
-        yield
-    finally:
-        modeling_nezha.choose_attention = chosen
-
-
-def attention_by_buckets(
-    query: Any, key: Any, value: Any, table: Any, mask: Any = None, *, dropout: float = 0.0
-) -> tuple[Any, None]:
-    """`nezha.attention_nezha.relative_attention` by clipped distance, without a tensor [L, L, d].
-
-    The scores of a query with all 2K + 1 rows of the table are one product, from which each key gathers its own. The
-    other way round, a query's probabilities are summed by clipped distance into 2K + 1 buckets: a band of single keys,
-    and at either end all that are K and more away. ONNX could add them up in one ScatterElements; onnxruntime takes
-    longer for that, and other runtimes lack it.
-
-    Shape:
-        query, key, value: [B, H, L, d].
-        table: [2K + 1, d].
-        mask: boolean, broadcastable to [B, H, L, L].
-        result: [B, H, L, d], and None where the reference has probabilities.
-    """
-    import torch
-
-    batch, heads, length, size = query.shape
-    clip = table.shape[0] // 2
-    position = torch.arange(length, device=query.device)
-    bucket = (position - position[:, None]).clamp(-clip, clip) + clip
-
-    query = query * size**-0.5
-    relative = (query @ table.T).gather(-1, bucket.expand(batch, heads, -1, -1))
-    scores = (query @ key.transpose(-1, -2) + relative).float()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1).to(value.dtype)
-
-    near = position[:, None] + torch.arange(1 - clip, clip, device=query.device)
-    inside = ((near >= 0) & (near < length)).to(weights.dtype)
-    near = near.clamp(min=0).minimum(position[-1])
-    buckets = (
-        (weights * (bucket == 0).to(weights.dtype)).sum(-1, keepdim=True),
-        weights.gather(-1, near.expand(batch, heads, -1, -1)) * inside,
-        (weights * (bucket == 2 * clip).to(weights.dtype)).sum(-1, keepdim=True),
-    )
-    return weights @ value + torch.cat(buckets, -1) @ table, None
-
-
-def _forget_this_machine(model: Any) -> None:
-    """Remove what the exporter notes at every node: lines of source with their paths, names of modules."""
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-
-
 def _check(path: Path) -> None:
     """Raises MappingError unless the graph keeps to ONNX's rules, shapes included."""
     import onnx
@@ -272,8 +127,22 @@ def _run_torch(model: Any, head: str, case: Mapping[str, Array]) -> dict[str, Ar
     import torch
 
     with torch.inference_mode():
-        outputs = _named_outputs(model, head)(*(torch.from_numpy(case[name]) for name in INPUTS))
+        outputs = named_outputs(model, head)(*(torch.from_numpy(case[name]) for name in INPUTS))
     return {name: tensor.numpy() for name, tensor in zip(OUTPUTS[head], outputs, strict=True)}
+
+
+def _run_onnx(
+    path: Path, head: str, cases: Mapping[str, Mapping[str, Array]]
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for name, case in cases.items():
+            arrays = session.run(OUTPUTS[head], {given: case[given] for given in INPUTS})
+            yield name, dict(zip(OUTPUTS[head], arrays, strict=True))
+    except Exception as error:  # onnxruntime's errors have no other class in common
+        raise MappingError(f"{path.name}: onnxruntime cannot run the graph ({error})") from error
 
 
 def _measure(
@@ -288,15 +157,11 @@ def _measure(
     Raises:
         MappingError: it departs.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    tolerance = TOLERANCES["float32"][0] if precision == "float32" else np.inf
+    tolerance = TOLERANCES["float32"][0] if precision == "float32" else math.inf
     measurement = Measurement("PyTorch", "float32", tolerance)
     measurement.scale_to(list(expected.values()))
-    for name, case in cases.items():
-        feed = {given: case[given] for given in INPUTS}
-        measurement.add(name, expected[name], dict(zip(OUTPUTS[head], session.run(OUTPUTS[head], feed), strict=True)))
+    for name, found in _run_onnx(path, head, cases):
+        measurement.add(name, expected[name], found)
     tensors = measurement.result().tensors
     if problems := tuple(
         f"{one.name}: {one.nonfinite:,} values not finite"
@@ -311,19 +176,3 @@ def _measure(
             hint="Use another precision, or other releases of torch and onnxruntime.",
         )
     return tuple(Measured(one.name, one.relative_error, 1 - one.argmax_agreement) for one in tensors)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on what is not installed, and the quantizer's on what it could do first."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

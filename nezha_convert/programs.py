@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .mapping.rules import Habit, Table
 from .mapping.tables import (
+    BERT4TORCH,
     CLASSIFIER,
     ENCODER,
     HEADS,
@@ -45,6 +47,8 @@ class Program:
         ties: a decoder that is tied is in its files all the same, where its table has a name for it.
         unties: it can have a decoder of its own.
         float32: it has no other floating-point type.
+        positions: the name by which each layer keeps its table of relative positions, [length, length, head size].
+        says: fields of its JSON that are the same for every model.
         steps: its counter of training steps, which it restores with the weights.
         fixed: fields of NezhaConfig that one part of it does not read, as its table's habits have them for all.
         loaded_by: what loads the folder, as a person would do it.
@@ -63,6 +67,8 @@ class Program:
     ties: bool = True
     unties: bool = False
     float32: bool = False
+    positions: str = ""
+    says: Mapping[str, Any] = field(default_factory=dict)
     steps: str = ""
     fixed: Mapping[str, Mapping[str, Habit]] = field(default_factory=dict)
 
@@ -131,6 +137,24 @@ PROGRAMS = {
             "question-answering": "NeZhaForQuestionAnswering",
         },
         loaded_by="paddlenlp.transformers.NeZhaModel.from_pretrained('{folder}'), or another of its classes",
+    ),
+    "bert4torch": Program(
+        BERT4TORCH,
+        weights="pytorch_model.pt",
+        write=write_torch,
+        config="bert4torch_config.json",
+        # Each part is an option of build_transformer_model: with_pool, with_mlm, with_nsp.
+        heads={
+            "encoder": (ENCODER, POOLER),
+            "pretraining": _PRETRAINING,
+            "masked-lm": (ENCODER, MLM),
+            "next-sentence-prediction": (ENCODER, POOLER, NSP),
+        },
+        loaded_by="build_transformer_model('{folder}/bert4torch_config.json', model='nezha', with_...=True)"
+        ".load_weights('{folder}/pytorch_model.pt'), up to bert4torch 0.5.7",
+        positions="encoderLayer.{i}.multiHeadAttention.relative_positions_encoding.position_embeddings",
+        says={"model": "nezha"},
+        unties=True,
     ),
 }
 """By the name that --to takes."""

@@ -1,6 +1,6 @@
 """vocab.txt -> the tokenizer files of a converted folder, with the same ids as Huawei's tokenizer gives.
 
-Source: NEZHA-TensorFlow/tokenization.py at commit 0598f02 (FullTokenizer).
+Source: NEZHA-TensorFlow/tokenization.py at commit 0598f02 (FullTokenizer); for byte BPE see `byte_bpe`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from .byte_bpe import MAX_BYTES_PER_WORD, PREFIX, RULES, is_arabic, is_byte_bpe, name_tokens, pipeline, token_bytes
 from .errors import MappingError
 from .tensors import Decision
 
@@ -25,6 +26,10 @@ SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+
+
+RULES_FIELD = "byte_bpe_rules"
+"""The field of tokenizer_config.json, and the decision, that names how a byte BPE's words are split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.added)
+
+    @property
+    def byte_bpe(self) -> bool:
+        """Whether the tokens are hexadecimal bytes, as of Huawei's multilingual and Arabic models."""
+        return is_byte_bpe(self.tokens)
 
 
 def read_vocab(path: Path) -> Vocabulary:
@@ -132,7 +142,8 @@ def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision
     if isinstance(said, bool):
         return said, Decision("do_lower_case", said, "tokenizer_config.json beside the vocabulary says so")
     # By the letters: a few words with capitals, such as <S> and <T> in the Chinese vocabulary, make no text readable.
-    letters = sum(letter in vocab.tokens for letter in ascii_uppercase)
+    known = {token_bytes(token) for token in vocab.tokens} if vocab.byte_bpe else {t.encode() for t in vocab.tokens}
+    letters = sum(letter.encode() in known for letter in ascii_uppercase)
     cased = letters > len(ascii_uppercase) // 2
     meaning = "so case is kept" if cased else "so capitals would become [UNK]"
     reason = f"{letters} of the 26 capital letters are tokens of the vocabulary, {meaning}"
@@ -149,7 +160,10 @@ def decide_added(vocab: Vocabulary) -> Decision | None:
 
 
 def decide_language(vocab: Vocabulary) -> Decision | None:
-    """Chinese, where more than a fifth of the tokens are Chinese characters; else the vocabulary does not say."""
+    """Chinese or Arabic, where the tokens are; else the vocabulary does not say."""
+    if vocab.byte_bpe:
+        arabic = is_arabic(vocab.tokens)
+        return Decision("language", "ar", "most tokens of several bytes hold Arabic letters") if arabic else None
     chinese = sum(len(token) == 1 and "\u4e00" <= token <= "\u9fff" for token in vocab.tokens)
     if 5 * chinese <= len(vocab.tokens):
         return None
@@ -174,42 +188,92 @@ def check_length(vocab: Vocabulary, rows: int) -> Decision | None:
     return None
 
 
-def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int) -> dict[str, bytes]:
-    """The files by name: tokenizer.json, tokenizer_config.json, vocab.txt."""
+def decide_rules(vocab: Vocabulary) -> tuple[str | None, list[Decision]]:
+    """How words are split if the vocabulary is byte BPE's, a name in ``byte_bpe.RULES``; and what of it has no use.
+
+    Raises:
+        MappingError: no tokenizer of today gives this vocabulary's ids; or tokenizer_config.json beside it names rules
+            that are not known.
+    """
+    if not vocab.byte_bpe:
+        return None, []
+    said = _json(vocab.path.parent / "tokenizer_config.json").get(RULES_FIELD)
+    if said is not None and said not in RULES:
+        raise MappingError(
+            f"{vocab.path.parent / 'tokenizer_config.json'}: {RULES_FIELD} is {said!r}; expected {', '.join(RULES)}",
+            hint=f"Mend it, or remove {RULES_FIELD}: then the vocabulary says.",
+        )
+    arabic = is_arabic(vocab.tokens)
+    name = said or ("jaber" if arabic else "multilingual")
+    reason = "JABER's: most tokens hold Arabic letters" if arabic else "the multilingual model's: tokens of any script"
+    reason = "tokenizer_config.json beside the vocabulary says so" if said else reason
+    decisions = [Decision(RULES_FIELD, name, f"{reason}; as {RULES[name].source} splits words")]
+    if unused := _byte_names(vocab)[1]:
+        listing = " ".join(unused[:4]) + (" ..." if len(unused) > 4 else "")
+        reason = f"Huawei's code makes no text into them, and neither does the tokenizer: {listing}"
+        decisions.append(Decision("unused_tokens", len(unused), reason))
+    return name, decisions
+
+
+def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int, rules: str | None = None) -> dict[str, bytes]:
+    """The files by name: tokenizer.json, tokenizer_config.json, vocab.txt.
+
+    Args:
+        rules: for a byte BPE, what `decide_rules` says.
+    """
     from tokenizers import AddedToken as Token
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
-    ids = {token: number for number, token in enumerate(vocab.tokens)}
+    names, prefix, longest = list(vocab.tokens), "##", MAX_CHARS_PER_WORD
+    if rules:
+        names, prefix, longest = _byte_names(vocab)[0], PREFIX, MAX_BYTES_PER_WORD
+    ids = {name: number for number, name in enumerate(names)}
     tokenizer = Tokenizer(
-        WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=MAX_CHARS_PER_WORD)  # noqa: S106 (no secret)
+        WordPiece(
+            ids,
+            unk_token="[UNK]",  # noqa: S106 (no secret)
+            max_input_chars_per_word=longest,
+            continuing_subword_prefix=prefix,
+        )
     )
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS.values()))
     more = (*vocab.whole, *vocab.added)
     tokenizer.add_tokens([Token(token.content, special=token.special, normalized=False) for token in more])
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lower_case
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if rules:
+        tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = pipeline(RULES[rules], lower_case)
+    else:
+        tokenizer.normalizer = normalizers.BertNormalizer(
+            clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lower_case
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix=prefix)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
     config = {
         # The class that takes tokenizer.json as it is; AutoTokenizer of transformers 5 needs one to be named. Its
         # BertTokenizer would build a tokenizer of its own from the vocabulary, and forget MAX_CHARS_PER_WORD.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "do_lower_case": lower_case,
-        "tokenize_chinese_chars": True,
+        "tokenize_chinese_chars": RULES[rules].chinese if rules else True,
         "strip_accents": None,
         "model_max_length": max_length,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         **SPECIAL_TOKENS,
     }
+    if rules:
+        # Of 4.52: else it would take spaces out of a decoded text.
+        config |= {RULES_FIELD: rules, "clean_up_tokenization_spaces": False}
     return {
         "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
         "tokenizer_config.json": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
         "vocab.txt": ("\n".join(vocab.tokens) + "\n").encode(),
     }
+
+
+def _byte_names(vocab: Vocabulary) -> tuple[list[str], list[str]]:
+    kept = (*SPECIAL_TOKENS.values(), *(token.content for token in (*vocab.whole, *vocab.added)))
+    return name_tokens(vocab.path, vocab.tokens, dict.fromkeys(kept))

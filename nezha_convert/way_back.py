@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from .mapping.recognise import family_of
 from .mapping.rules import Habit, Op, numbered, pattern_of
 from .mapping.tables import ENCODER, HEADS, MLM, POOLER, TARGETS, TIES, TRANSFORMERS
 from .parity import dialects, inputs
-from .parity.formulas import gelu_erf, gelu_tanh
+from .parity.formulas import gelu_erf, gelu_tanh, relative_table
 from .parity.oracle import Oracle
 from .programs import Program
-from .tensors import Checkpoint, Decision, TensorEntry, row_blocks
+from .tensors import Checkpoint, Decision, TensorEntry, row_blocks, rows_within
 from .writer import Progress, converted
 from .writers import Tensor
 
@@ -162,10 +163,30 @@ class WayBack:
                 self.steps.append(Step(entry, found[1].target, found[1].op, shape))
             if lacking:
                 self._decide(part, "zeros", f"the {model.head.name} model has none, {self._title} restores one with it")
+        if program.positions:
+            self._write_positions()
         if program.steps:
             counter = TensorEntry("zeros", "int64", (), 8, partial(row_blocks, np.zeros((), np.int64)))
             self.steps.append(Step(counter, program.steps, Op.COPY, ()))
             self._decide(program.steps, 0, "a training's counter, restored with the weights; a new one begins at 0")
+
+    def _write_positions(self) -> None:
+        """The table that each layer keeps, though it is the same in all and no weight: R[clip(j - i, -K, K) + K]."""
+        fields, dtype = self.model.fields, self.model.dtype
+        length, clip = fields["max_position_embeddings"], fields["max_relative_position"]
+        table = relative_table(clip, fields["hidden_size"] // fields["num_attention_heads"]).astype(np.dtype(dtype))
+        shape = (length, length, table.shape[1])
+
+        def stream(limit: int) -> Iterator[np.ndarray]:
+            rows = rows_within(shape, table.itemsize, limit)
+            for top in range(0, length, rows):
+                distance = np.arange(length) - np.arange(top, min(top + rows, length))[:, None]
+                yield table[np.clip(distance, -clip, clip) + clip]
+
+        entry = TensorEntry("positions", dtype, shape, prod(shape) * table.itemsize, stream)
+        names = numbered([self.program.positions], fields["num_hidden_layers"])
+        self.steps += [Step(entry, name, Op.COPY, shape) for name in names]
+        self._decide("positions", f"{len(names)} tables", f"{self._title} keeps one in each layer, for {length} tokens")
 
     def _zeros(self, part: str, name: str) -> TensorEntry:
         dims = TARGETS[part][pattern_of(name)]
@@ -221,9 +242,9 @@ class WayBack:
         """The program's JSON."""
         program, fields = self.program, self.model.fields
         fixed = {name for name, habit in program.table.habits.numbers.items() if habit.fixed}
-        config: dict[str, Any] = {}
+        config = dict(program.says)
         if program.classes:
-            config = {"architectures": [program.classes[self.model.head.name]], "model_type": "nezha"}
+            config |= {"architectures": [program.classes[self.model.head.name]], "model_type": "nezha"}
         names = fields if program.classes else _FIELDS
         config |= {name: fields[name] for name in names if name not in fixed} | {"hidden_act": self._activation}
         if program.table.habits.switch:

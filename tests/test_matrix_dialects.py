@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import upstream
-from goldens import GOLDENS
+from goldens import FIXTURES, GOLDENS
 
 from nezha_convert import convert, export
 from nezha_convert.readers import open_checkpoint
@@ -76,3 +77,62 @@ def test_paddlenlp_loads_what_is_exported_and_saves_the_same(golden, tmp_path):
     for name, entry in source.items():
         if not (name.startswith("nezha.pooler.") and golden.head == "question-answering"):  # dropped: the head has none
             assert again[name].read().tobytes() == entry.read().tobytes(), name
+
+
+# bert4keras
+
+KERAS_REQUIREMENTS = ("tensorflow-cpu==2.15.1", "h5py==3.14.0", "numpy==1.26.4", "setuptools<70")
+
+KERAS_PROGRAM = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+import make_bert4keras as maker
+
+maker.modern_keras()
+maker.FIXTURES = Path(sys.argv[2])
+import numpy as np
+from bert4keras.models import build_transformer_model
+
+fixture, source, saved = map(Path, sys.argv[3:])
+model = build_transformer_model(str(fixture / "bert_config.json"), model="nezha", with_nsp=True, with_mlm="linear")
+model.load_weights(str(source))
+for suffix in (".h5", ".weights.h5"):
+    model.save_weights(str(saved / f"again{suffix}"))
+expected, worst = np.load(fixture / "expected.npz"), 0.0
+for case in ("short", "long"):
+    mlm, nsp = sorted(
+        model.predict([expected[f"{case}/{name}"] for name in ("input_ids", "segment_ids")], verbose=0),
+        key=lambda output: -output.ndim,
+    )
+    found = {"prediction_logits": mlm, "nsp_log_probs": np.log(nsp)}
+    for name, output in found.items():
+        if f"{case}/{name}" in expected:
+            wanted = expected[f"{case}/{name}"]
+            worst = max(worst, float(np.abs(output - wanted).max() / np.ptp(wanted)))
+print(f'{{"worst": {worst}}}')
+"""
+
+
+def test_bert4keras_loads_the_fixture_and_saves_it_in_both_layouts(tmp_path):
+    golden = next(golden for golden in GOLDENS if golden.name == "bert4keras-pretraining")
+    if sys.version_info[:2] > (3, 11):
+        pytest.skip("tensorflow 2.15, the last whose own Keras bert4keras runs on, has no release for this Python")
+    try:
+        path = upstream.installed_program("bert4keras-0.11.5", *KERAS_REQUIREMENTS, alone=("bert4keras==0.11.5",))
+    except upstream.UnavailableError as reason:
+        pytest.skip(str(reason))
+    source = tmp_path / "source.h5"  # this Keras knows HDF5 by the suffix alone
+    source.write_bytes((golden.folder / "best_model.weights").read_bytes())
+    arguments = FIXTURES, tmp_path, golden.folder, source, tmp_path
+    assert run(path, KERAS_PROGRAM, *map(str, arguments))["worst"] <= golden.tolerance
+    convert(golden.folder, tmp_path / "converted")
+    for suffix in (".h5", ".weights.h5"):
+        (tmp_path / suffix[1:]).mkdir()
+        again = tmp_path / suffix[1:] / f"again{suffix}"
+        (tmp_path / again.name).rename(again)
+        (again.parent / "bert_config.json").write_bytes((golden.folder / "bert_config.json").read_bytes())
+        convert(again.parent, again.parent / "converted")
+        weights = (again.parent / "converted/model.safetensors").read_bytes()
+        assert weights == (tmp_path / "converted/model.safetensors").read_bytes()

@@ -41,13 +41,13 @@ TEXTS = (
 
 def tokenize(text: str, vocabulary: Collection[str], lower_case: bool) -> list[str]:
     """The tokens that Huawei's `FullTokenizer` makes of `text`."""
-    spaced = "".join(f" {c} " if _chinese(c) else c for c in map(_clean, text))
+    spaced = "".join(f" {c} " if is_chinese(c) else c for c in map(_clean, text))
     tokens = []
     for word in spaced.split():
         if lower_case:
             word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
-        for part in "".join(f" {c} " if _punctuation(c) else c for c in word).split():
-            tokens += _pieces(part, vocabulary)
+        for part in "".join(f" {c} " if is_punctuation(c) else c for c in word).split():
+            tokens += pieces(part, vocabulary, LONGEST_WORD)
     return tokens
 
 
@@ -69,31 +69,33 @@ def lower_cases(vocabulary: Collection[str]) -> bool:
     return sum(letter in vocabulary for letter in string.ascii_uppercase) <= 13
 
 
-def _clean(c: str) -> str:
-    category = unicodedata.category(c)
-    if c in " \t\n\r" or category == "Zs":
-        return " "
-    return "" if c in "\0\ufffd" or category in ("Cc", "Cf") else c
-
-
-def _chinese(c: str) -> bool:
+def is_chinese(c: str) -> bool:
+    """Whether Huawei's code makes a word of `c`."""
     return bool(c) and any(low <= ord(c) <= high for low, high in _CHINESE)
 
 
-def _punctuation(c: str) -> bool:
+def is_punctuation(c: str) -> bool:
+    """Whether Huawei's code splits words at `c`."""
     return c in _ASCII_PUNCTUATION or unicodedata.category(c).startswith("P")
 
 
-def _pieces(word: str, vocabulary: Collection[str]) -> list[str]:
-    """The longest pieces from the left, or unknown if they do not reach the end."""
-    pieces: list[str] = []
+def pieces(word: str, vocabulary: Collection[str], longest: int) -> list[str]:
+    """The longest pieces from the left, or unknown if they do not reach the end or `word` exceeds `longest`."""
+    found: list[str] = []
     start = 0
-    while start < len(word) <= LONGEST_WORD:
+    while start < len(word) <= longest:
         prefix = "##" if start else ""
         ends = range(len(word), start, -1)
         end = next((end for end in ends if prefix + word[start:end] in vocabulary), None)
         if end is None:
             return [UNKNOWN]
-        pieces.append(prefix + word[start:end])
+        found.append(prefix + word[start:end])
         start = end
-    return pieces or [UNKNOWN]
+    return found or [UNKNOWN]
+
+
+def _clean(c: str) -> str:
+    category = unicodedata.category(c)
+    if c in " \t\n\r" or category == "Zs":
+        return " "
+    return "" if c in "\0\ufffd" or category in ("Cc", "Cf") else c

@@ -112,7 +112,7 @@ class _Reader:
         found: list[tuple[str, str, Any]] = []
         stored: dict[str, str] = {}  # a layer's group -> its name
         seen = {self._address(root)}
-        groups = [((), root)]
+        groups: list[tuple[tuple[str, ...], Any]] = [((), root)]
         while groups:
             path, group = groups.pop()
             if path[-1:] == ("vars",) and len(path) == 3 and "name" in group.attrs:

@@ -62,8 +62,8 @@ def _legacy() -> Iterator[tuple[str, Rule]]:
             for index, (kind, ours, op) in enumerate(weights):
                 yield part, Rule(f"{name}/{index}/{kind}", f"{target}.{ours}", op)
     for name, inner in _WITHIN:
-        weights = [(kind, f"{target}.{ours}", op) for _, target in inner for kind, ours, op in _DENSE]
-        for index, (kind, target, op) in enumerate(weights):
+        counted = [(kind, f"{target}.{ours}", op) for _, target in inner for kind, ours, op in _DENSE]
+        for index, (kind, target, op) in enumerate(counted):
             yield ENCODER, Rule(f"{name}/{index}/{kind}", target, op)
 
 

@@ -1,0 +1,97 @@
+"""Huawei's byte BPE once more, in plain Python, from its description: what converted tokenizers are measured against.
+
+JABER-PyTorch/tokenizationBBPE.py and what it was changed from and into: clean, split, write each word as the upper-case
+hexadecimal digits of its UTF-8, take the longest piece of them first; a word of more than 1,000 digits is unknown.
+"""
+
+from __future__ import annotations
+
+import string
+import unicodedata
+from collections.abc import Collection, Iterator
+
+from .wordpiece import is_chinese, is_punctuation, pieces
+
+LONGEST_WORD = 1000
+TEXTS = (
+    "الطقس جميل اليوم، والقطار يصل في الساعة ٩:٣٠ صباحًا. هل تأتي معنا؟",
+    "The train leaves at 9.30; it costs 12,50 (or 3.14 × 4?) - don't be late!",
+    "Der große Zug fährt über die Brücke. El niño comió piñas, ¿verdad? L'été dernier à Zürich — « très bien ».",
+    "Kereta api bertolak pada pagi. Pociąg odjeżdża o świcie, żółć, źdźbło. Os comboios não são rápidos.",
+    "Поезд уходит в 7:05. Ёлка, объём; «да»!",
+    "รถไฟออกเดินทางตอนเช้า ๑๒๓ น้ำ",
+    "火车在早上出发，到北京。電車は東京から出る。カタカナ ㍿ 기차는 아침에 떠납니다.",
+    "रेलगाड़ी सुबह निकलती है। १२३ הרכבת יוצאת בבוקר: שָׁלוֹם. Το τρένο φεύγει, ΟΔΟΣ ΑΘΗΝΑΣ.",
+    "İstanbul ılık; Tiếng Việt: tie\u0302\u0301ng e\u0323 ǅ ﬁ Å ẞ",
+    "a\tb\nc\r\nd\u00a0e\u3000f\u200bg\u00adh\ufeffi\ufffdj\x00k\u2028l\u2029m\u0085n\x1co\ue000p\u0378q",
+    "😀👍🏽👨‍👩‍👧🇲🇾 5. 1.5 1..5 ١.٢ ².³ 3:中 #1 ## [CLS 5B",
+)
+"""Texts that every tokenizer of bytes is compared on; `texts_for` adds the words of its own vocabulary."""
+
+
+def rules_of(vocabulary: Collection[str]) -> str | None:
+    """Whose rules a vocabulary is for: `multilingual`, or `jaber` if it is Arabic; None if it is no byte BPE.
+
+    In UTF-8 a letter of U+0600 to U+06FF begins with D8 to DB.
+    """
+    hexadecimal = [
+        digits
+        for digits in (token.strip().removeprefix("##") for token in vocabulary)
+        if digits and len(digits) % 2 == 0 and set(digits) <= set("0123456789ABCDEF")
+    ]
+    if 2 * len(hexadecimal) <= len(vocabulary):
+        return None
+    longer = [bytes.fromhex(digits) for digits in hexadecimal if len(digits) > 2]
+    arabic = [p for p in longer if any(a in range(0xD8, 0xDC) and b >> 6 == 2 for a, b in zip(p, p[1:], strict=False))]
+    return "jaber" if 2 * len(arabic) > len(longer) else "multilingual"
+
+
+def tokenize(text: str, vocabulary: Collection[str], lower_case: bool, rules: str) -> list[str]:
+    """The tokens that Huawei's `FullTokenizer` makes of `text`.
+
+    Args:
+        rules: `multilingual`; `jaber`, where Chinese characters are no words; `bbpe`, where numbers keep their points.
+    """
+    text = "".join(c for c in text if c in "\t\n\r" or not (c == "\ufffd" or unicodedata.category(c)[0] == "C"))
+    if rules != "jaber":
+        text = "".join(f" {c} " if is_chinese(c) else c for c in text)
+    tokens = []
+    for word in text.split():
+        if lower_case:
+            word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
+        for part in _parts(word, rules == "bbpe"):
+            tokens += pieces(part.encode().hex().upper(), vocabulary, LONGEST_WORD)
+    return tokens
+
+
+def texts_for(vocabulary: Collection[str]) -> Iterator[str]:
+    """`TEXTS`, words of the longest length and one byte more, and every token that is text: as a word and inside one."""
+    yield from TEXTS
+    yield from (f"{'a' * 500} {'a' * 501}", f"{'ب' * 250} {'ب' * 250}a")
+    own = []
+    for token in vocabulary:
+        try:
+            own.append(bytes.fromhex(token.strip().removeprefix("##")).decode())
+        except ValueError:  # a piece of a character, or no hexadecimal: no text by itself
+            continue
+    for start in range(0, len(own), 64):
+        yield " ".join(f"{word} a{word}" for word in own[start : start + 64])
+
+
+def lower_cases(vocabulary: Collection[str]) -> bool:
+    """Whether a vocabulary is for lower-cased text: most capital letters are no tokens."""
+    return sum(f"{ord(letter):02X}" in vocabulary for letter in string.ascii_uppercase) <= 13
+
+
+def _parts(word: str, numbers: bool) -> Iterator[str]:
+    """`word`, cut around punctuation; with `numbers` not where that follows a digit and a digit or nothing follows it."""
+    part = ""
+    for before, c, behind in zip(f" {word}", word, [*word[1:], ""], strict=False):
+        joined = numbers and before.isdigit() and (not behind or behind.isdigit())
+        if is_punctuation(c) and not joined:
+            yield from (part, c) if part else c
+            part = ""
+        else:
+            part += c
+    if part:
+        yield part
