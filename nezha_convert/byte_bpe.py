@@ -33,7 +33,7 @@ _OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
 _ALPHABET = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(0x100 + i) for i, byte in enumerate(_OTHERS)}
 """GPT-2's: a printable byte stands for itself, the others are counted from U+0100."""
 
-_CHINESE = "[㐀-䶿一-鿿豈-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+_CHINESE = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
 _PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
 _DIGIT = (
     r"[\p{Nd}²³¹፩-፱᧚⁰⁴-⁹₀-₉①-⑨⑴-⑼⒈-⒐⓪⓵-⓽⓿❶-❾➀-➈➊-➒"
@@ -136,12 +136,12 @@ def pipeline(rules: Rules, lower_case: bool) -> tuple[Any, Any, Any]:
     """
     from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
-    steps = [normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), "")]
+    steps: list[Any] = [normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), "")]
     if lower_case:  # as Python's `lower`, which minds where a word ends; then without accents
         steps += [normalizers.Replace(Regex(_FINAL_SIGMA), "ς"), normalizers.Lowercase(), normalizers.NFD()]
         steps.append(normalizers.Replace(Regex(r"\p{Mn}"), ""))
     punctuation_alone = rf"(?<!{_DIGIT}){_PUNCTUATION}|{_PUNCTUATION}(?!\z|{_DIGIT})"
-    splits = [pre_tokenizers.Split(Regex(r"[\t\n\r\p{Z}]+"), "removed")]
+    splits: list[Any] = [pre_tokenizers.Split(Regex(r"[\t\n\r\p{Z}]+"), "removed")]
     if rules.chinese:
         splits.append(pre_tokenizers.Split(Regex(_CHINESE), "isolated"))
     splits.append(pre_tokenizers.Split(Regex(punctuation_alone if rules.numbers else _PUNCTUATION), "isolated"))

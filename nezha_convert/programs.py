@@ -151,7 +151,7 @@ PROGRAMS = {
             "next-sentence-prediction": (ENCODER, POOLER, NSP),
         },
         loaded_by="build_transformer_model('{folder}/bert4torch_config.json', model='nezha', with_...=True)"
-        ".load_weights('{folder}/pytorch_model.pt'), up to bert4torch 0.5.7",
+        ".load_state_dict(torch.load('{folder}/pytorch_model.pt')), up to bert4torch 0.5.7",
         positions="encoderLayer.{i}.multiHeadAttention.relative_positions_encoding.position_embeddings",
         says={"model": "nezha"},
         unties=True,

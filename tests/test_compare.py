@@ -692,7 +692,7 @@ def test_the_original_tokenizer_is_compared_where_it_is_given(with_tokenizer, vo
     """What reaches the original and what comes back from it; the live run itself is tests/test_originals.py's."""
     asked = SimpleNamespace()
 
-    def tokenize(clone: str, path: Path, texts: list[str], *, lower_case: bool) -> list[list[str]]:
+    def tokenize(clone: str, path: Path, texts: list[str], *, lower_case: bool, rules: object) -> list[list[str]]:
         asked.clone, asked.texts, asked.lower_case = clone, texts, lower_case
         return [wordpiece.tokenize(text, TINY_VOCAB, lower_case) for text in texts]
 

@@ -37,10 +37,13 @@ ONE_OF_EACH = [
 ]
 """One checkpoint a head: GELU by erf and by tanh, clip distances 64 and 127."""
 
-VOCABULARY = 3000
-SIZES = dict(
-    vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=96
-)  # words enough for the exporter to leave the decoder alone: it stores a small one transposed as well
+SIZES = {
+    "vocab_size": 3000,  # enough for the exporter to leave the decoder alone: it stores a small one transposed as well
+    "hidden_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 96,
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def small(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     torch.manual_seed(0)
     nezha.NezhaForMaskedLM(nezha.NezhaConfig(**SIZES, initializer_range=0.2)).save_pretrained(folder / "source")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + VOCABULARY - 5))]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + SIZES["vocab_size"] - 5))]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     convert(folder / "source", folder / "converted", vocab=folder / "vocab.txt")
     return folder / "converted"
@@ -165,11 +168,6 @@ def test_no_tensor_of_the_graph_has_a_vector_for_every_pair_of_positions(exporte
     assert not any(shape[-3:] == ["length", "length", head_size] for shape in shapes)
 
 
-def test_equal_sources_give_equal_graphs(exported, small, tmp_path):
-    export_onnx(small, tmp_path)
-    assert (tmp_path / MODEL).read_bytes() == (exported("float32")[0] / MODEL).read_bytes()
-
-
 @pytest.mark.parametrize(("precision", "bound", "size"), [("float16", 1e-2, 0.6), ("int8", 0.1, 0.4)])
 def test_a_smaller_graph_says_how_far_it_departs(precision, bound, size, exported, small):
     stage, result = exported(precision)
@@ -188,15 +186,16 @@ def test_a_row_with_every_key_masked_is_finite_in_every_precision(precision, exp
     assert np.isfinite(session(exported(precision)[0]).run(None, given)[0]).all()
 
 
-def test_the_weights_of_a_large_model_lie_beside_the_graph(exported, small, tmp_path, monkeypatch):
+def test_the_weights_of_a_large_model_lie_beside_a_graph_that_is_the_same_otherwise(
+    exported, small, tmp_path, monkeypatch
+):
     monkeypatch.setattr(onnx_graph, "ONE_FILE", 0)
-    for precision in ("float32", "int8"):
-        stage = tmp_path / precision
-        stage.mkdir()
-        result = export_onnx(small, stage, precision=precision)
-        assert set(result.files) - set(exported(precision)[1].files) == {f"{MODEL}.data"}
-        assert result.measured == exported(precision)[1].measured
-        assert (stage / MODEL).stat().st_size < 300_000
+    result = export_onnx(small, tmp_path, precision="int8")
+    whole, expected = exported("int8")
+    assert set(result.files) == {*expected.files, f"{MODEL}.data"} == {file.name for file in tmp_path.iterdir()}
+    assert result.measured == expected.measured
+    assert (tmp_path / MODEL).stat().st_size < (whole / MODEL).stat().st_size / 2
+    assert onnx.load(tmp_path / MODEL).graph.node == onnx.load(whole / MODEL).graph.node
 
 
 def constant(graph: onnx.GraphProto, op: str, number: int, change) -> None:
@@ -223,9 +222,7 @@ MUTATIONS = {
     "segments that are alike": lambda graph: initializer(
         graph, "token_type_embeddings.weight", lambda rows: rows[[0, 0]]
     ),
-    "a layer norm with another weight": lambda graph: initializer(
-        graph, "0.output.LayerNorm.weight", lambda w: w * 1.01
-    ),
+    "a layer norm with another weight": lambda graph: initializer(graph, "LayerNorm.weight", lambda w: w * 1.001),
     "a length of its own": lambda graph: constant(graph, "Range", 2, lambda value: value * 2),
     "ids taken from the segments": swap_inputs,
     "weights that are not finite": lambda graph: initializer(graph, "decoder.bias", lambda bias: bias * np.nan),

@@ -13,6 +13,8 @@ from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 from nezha_convert.mapping.rules import Drop
 from nezha_convert.mapping.tables import (
+    BERT4KERAS,
+    BERT4KERAS_MODERN,
     BERT4TORCH,
     BERT4TORCH_SAVED,
     HEADS,
@@ -32,6 +34,10 @@ EXPECTED = {
     "huawei-tf-ner": (HUAWEI_TF, TWO),
     "huawei-tf-pretraining": (HUAWEI_TF, ("pretraining",)),
     "huawei-tf-squad": (HUAWEI_TF, ("question-answering",)),
+    "bert4keras-keras3": (BERT4KERAS_MODERN, ("masked-lm",)),
+    "bert4keras-masked-lm": (BERT4KERAS_MODERN, ("masked-lm",)),
+    "bert4keras-pretraining": (BERT4KERAS, ("pretraining",)),
+    "bert4keras-sequence-classification": (BERT4KERAS, ("sequence-classification",)),
     "bert4torch-0.2.7-masked-lm": (BERT4TORCH, ("masked-lm",)),
     "bert4torch-pretraining": (BERT4TORCH, ("pretraining",)),
     "huawei-torch-classifier": (HUAWEI_TORCH, ("sequence-classification",)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 
 from .wordpiece import is_chinese, is_punctuation, pieces
 
@@ -42,7 +43,7 @@ def rules_of(vocabulary: Collection[str]) -> str | None:
     if 2 * len(hexadecimal) <= len(vocabulary):
         return None
     longer = [bytes.fromhex(digits) for digits in hexadecimal if len(digits) > 2]
-    arabic = [p for p in longer if any(a in range(0xD8, 0xDC) and b >> 6 == 2 for a, b in zip(p, p[1:], strict=False))]
+    arabic = [p for p in longer if any(0xD8 <= a < 0xDC and b >> 6 == 2 for a, b in pairwise(p))]
     return "jaber" if 2 * len(arabic) > len(longer) else "multilingual"
 
 
@@ -65,7 +66,7 @@ def tokenize(text: str, vocabulary: Collection[str], lower_case: bool, rules: st
 
 
 def texts_for(vocabulary: Collection[str]) -> Iterator[str]:
-    """`TEXTS`, words of the longest length and one byte more, and every token that is text: as a word and inside one."""
+    """`TEXTS`, words of the longest length and one byte more, every token that is text: as a word and inside one."""
     yield from TEXTS
     yield from (f"{'a' * 500} {'a' * 501}", f"{'ب' * 250} {'ب' * 250}a")
     own = []
@@ -84,7 +85,7 @@ def lower_cases(vocabulary: Collection[str]) -> bool:
 
 
 def _parts(word: str, numbers: bool) -> Iterator[str]:
-    """`word`, cut around punctuation; with `numbers` not where that follows a digit and a digit or nothing follows it."""
+    """`word`, cut around punctuation; with `numbers` not where a digit is before it and a digit or nothing behind."""
     part = ""
     for before, c, behind in zip(f" {word}", word, [*word[1:], ""], strict=False):
         joined = numbers and before.isdigit() and (not behind or behind.isdigit())

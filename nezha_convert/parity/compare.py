@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,6 @@ from ..errors import UsageError
 from ..hub import local_source
 from ..readers import open_checkpoint
 from ..tensors import Checkpoint
-from ..tokenizer import SPECIAL_TOKENS, read_vocab
-from . import wordpiece
 from .converted import ConvertedModel, load_tokenizer
 from .dialects import dialect_of
 from .folder import ConvertedFolder
@@ -29,8 +26,9 @@ from .formulas import Array
 from .inputs import Inputs, built_in_cases, check_memory, groups, read_texts, text_cases
 from .measure import TOLERANCES, Measurement
 from .oracle import Entry, Oracle
-from .originals import run_original_all, tokenize_original
-from .report import Case, Mistokenized, ParityReport, TokenizerParity, shortened
+from .originals import run_original_all
+from .report import Case, ParityReport, shortened
+from .tokens import compare_tokenizers
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is being done)."""
@@ -106,12 +104,10 @@ def verify(
     tokenizer = None
     if folder.has_tokenizer and vocab_path:
         loaded = load_tokenizer(folder.path)
-        clone = original if original and dialect_of(checkpoint.entries, raw).name == "tensorflow" else None
-        ids = {token: number for number, token in enumerate(read_vocab(vocab_path).tokens)}
-        lower_case, problem, warning = _casing(folder, ids)
+        tensorflow = dialect_of(checkpoint.entries, raw).name == "tensorflow"
+        tokenizer, problem, said = compare_tokenizers(folder, loaded, vocab_path, lines or (), original, tensorflow)
         failures += [problem] if problem else []
-        warnings += [warning] if warning else []
-        tokenizer = _compare_tokenizers(loaded, vocab_path, ids, lower_case, lines or (), clone)
+        warnings += said
         if lines:
             cases |= text_cases(lines, loaded, head)
     check_memory(cases, folder.config)
@@ -276,50 +272,6 @@ def _inside(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     """The model that was converted, without what stands in front of its names and without what lies around it."""
     inside = {name[len(prefix) :]: entry for name, entry in checkpoint.entries.items() if name.startswith(prefix)}
     return replace(checkpoint, entries=inside)
-
-
-def _casing(folder: ConvertedFolder, ids: Mapping[str, int]) -> tuple[bool, str, str]:
-    """Whether the tokenizer has to lower-case; a failure if the conversion has it otherwise; a warning if it was asked.
-
-    By the vocabulary alone: were it the conversion's own decision, a wrong one would be compared with itself.
-    """
-    decided, expected = folder.decision("do_lower_case"), wordpiece.lower_cases(ids)
-    words = {True: "lower-case", False: "cased"}
-    why = f"the vocabulary is {words[expected]}: " + (
-        "most capital letters are no tokens of it" if expected else "it has the capital letters as tokens"
-    )
-    if folder.asked_for("do_lower_case"):
-        return bool(decided), "", f"the tokenizer is {words[bool(decided)]} as the conversion was told; {why}"
-    if decided is not None and bool(decided) != expected:
-        option = "--lower-case" if expected else "--cased"
-        problem = f"the tokenizer was made {words[bool(decided)]}, but {why}; convert again with {option}"
-        return expected, problem, ""
-    return expected, "", ""
-
-
-def _compare_tokenizers(
-    loaded: Any, vocab: Path, ids: Mapping[str, int], lower_case: bool, lines: Sequence[str], clone: str | None
-) -> TokenizerParity:
-    """Token by token, on the built-in texts and `lines`; without special tokens, which Huawei's tokenizer splits."""
-    special = re.compile("|".join(map(re.escape, SPECIAL_TOKENS.values())))
-    texts = [special.sub(" ", text) for text in (*wordpiece.texts_for(ids), *lines)]
-    if clone:
-        reference = "Huawei's tokenization.py"
-        expected = tokenize_original(clone, vocab, texts, lower_case=lower_case)
-    else:
-        reference = "the reference tokenizer"
-        expected = [wordpiece.tokenize(text, ids, lower_case) for text in texts]
-    differing = []
-    for text, wanted in zip(texts, expected, strict=True):
-        found = loaded.convert_ids_to_tokens(loaded(text, add_special_tokens=False)["input_ids"])
-        numbers = loaded.convert_tokens_to_ids(wanted)
-        if found != wanted or numbers != [ids[token] for token in wanted]:
-            pairs = zip(found, wanted, strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
-            differing.append(Mistokenized(text, at, tuple(wanted[at : at + 8]), tuple(found[at : at + 8])))
-    if loaded.get_vocab() != ids:
-        differing.append(Mistokenized("(the whole vocabulary)", 0, (f"{len(ids)} tokens",), (f"{len(loaded)} tokens",)))
-    return TokenizerParity(reference, len(texts), lower_case, tuple(differing))
 
 
 def _warnings(folder: ConvertedFolder) -> list[str]:

@@ -143,6 +143,17 @@ def run_tokenizer(request: dict[str, Any]) -> list[list[str]]:
     return [tokenizer.tokenize(text) for text in request["texts"]]
 
 
+def run_byte_bpe(request: dict[str, Any]) -> list[list[str]]:
+    """`FullTokenizer` of one of Huawei's byte BPE programs on each text."""
+    sys.modules["six"] = SimpleNamespace(PY2=False, PY3=True)  # type: ignore[assignment]
+    file = Path(request["code"])
+    sys.path.insert(0, str(file.parent))
+    tokenization = import_module(file.stem)
+
+    tokenizer = tokenization.FullTokenizer(request["vocab"], request["lower_case"], **request["options"])
+    return [tokenizer.tokenize(text) for text in request["texts"]]
+
+
 # NEZHA-PyTorch and transformers
 
 
@@ -265,8 +276,9 @@ def main() -> None:
     folder = Path(sys.argv.pop())  # the originals' flags are parsed from what is left
     sys.path.pop(0)  # this file's folder: its neighbours are no part of the original
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    if request["program"] == "tokenizer":
-        (folder / "outputs.json").write_text(json.dumps(run_tokenizer(request)), encoding="utf-8")
+    if "texts" in request:
+        tokenize = run_byte_bpe if request["program"] == "byte BPE" else run_tokenizer
+        (folder / "outputs.json").write_text(json.dumps(tokenize(request)), encoding="utf-8")
         return
     cases: list[Arrays] = [{} for _ in range(request["cases"])]
     with np.load(folder / "inputs.npz") as stored:

@@ -37,6 +37,14 @@ _TENSORFLOW = {"tensorflow": "tensorflow-cpu", "tf_keras": "tf-keras", "tf_slim"
 _LACKING = {"tensorflow": ("multiple-choice",), "pytorch": ("token-classification",), "transformers": ()}
 """The heads that an original does not have."""
 
+BYTE_BPE: dict[str, tuple[str, dict[str, bool]]] = {
+    "multilingual": ("JABER-PyTorch/tokenizationBBPE.py", {"CJK_tokenize": False}),
+    "jaber": ("JABER-PyTorch/tokenizationBBPE.py", {}),
+    "bbpe": ("BBPE/bbpe/tokenization.py", {}),
+}
+"""By rules: the tokenizer's file and options. With that option JABER's does what the multilingual model's own file did:
+BBPE/tokenizationBBPE.py, as it was at commit 8b60ffe before it was deleted."""
+
 CLASSES = {
     "encoder": "Model",
     "pretraining": "ForPreTraining",
@@ -110,13 +118,24 @@ def run_original_all(
     return results
 
 
-def tokenize_original(original: str, vocab: Path, texts: Sequence[str], *, lower_case: bool) -> list[list[str]]:
+def tokenize_original(
+    original: str, vocab: Path, texts: Sequence[str], *, lower_case: bool, rules: str | None = None
+) -> list[list[str]]:
     """The tokens that NEZHA-TensorFlow's `FullTokenizer` makes of each text.
+
+    Args:
+        rules: of `byte_bpe.tokenize`, for Huawei's byte BPE in its stead.
 
     Raises:
         UsageError: as `run_original_all`.
     """
-    request = {"program": "tokenizer", "code": str(_clone(original, "tensorflow")), "vocab": str(vocab.resolve())}
+    request: dict[str, Any] = {"program": "tokenizer", "vocab": str(vocab.resolve())}
+    if rules:
+        name, options = BYTE_BPE[rules]
+        code = _clone(original, "byte BPE", (name,)) / name
+        request |= {"program": "byte BPE", "code": str(code), "options": options}
+    else:
+        request["code"] = str(_clone(original, "tensorflow"))
     with tempfile.TemporaryDirectory(prefix="nezha-original-") as folder:
         _run_process(Path(folder), request | {"texts": list(texts), "lower_case": lower_case})
         tokens: list[list[str]] = json.loads((Path(folder) / "outputs.json").read_text("utf-8"))
@@ -146,7 +165,7 @@ def _run_process(folder: Path, request: dict[str, Any]) -> None:
         )
 
 
-def _clone(original: str, program: str) -> Path:
+def _clone(original: str, program: str, holds: tuple[str, ...] = _CLONE_HOLDS) -> Path:
     """The clone's folder, once it is one and what `program` runs on is installed."""
     clone = Path(original).expanduser()
     if not original or not clone.is_dir():
@@ -154,10 +173,10 @@ def _clone(original: str, program: str) -> Path:
             f"--original {original!r}: no such folder; expected a clone of Huawei's repository, or {TRANSFORMERS}",
             hint=_CLONE_HINT,
         )
-    missing = [name for name in _CLONE_HOLDS if not (clone / name).is_file()]
+    missing = [name for name in holds if not (clone / name).is_file()]
     if missing:
         raise UsageError(
-            f"{clone} is not a clone of Huawei's repository: expected {' and '.join(_CLONE_HOLDS)} in it, "
+            f"{clone} is not a clone of Huawei's repository: expected {' and '.join(holds)} in it, "
             f"missing {' and '.join(missing)}",
             hint=f"If it lies inside of one, name the repository's own folder. Else: {_CLONE_HINT}",
         )
@@ -166,7 +185,7 @@ def _clone(original: str, program: str) -> Path:
             f"the source was saved by transformers; the clone at {clone} has no program for it",
             hint=f"Pass: --original {TRANSFORMERS}",
         )
-    needed = _TENSORFLOW if program == "tensorflow" else {"torch": "torch"}
+    needed = {"tensorflow": _TENSORFLOW, "byte BPE": {}}.get(program, {"torch": "torch"})
     lacking = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if lacking:
         install = "pip install 'nezha-convert[tf]' && pip install --no-deps tf-keras" if program == "tensorflow" else ""
