@@ -104,12 +104,12 @@ def test_inspect_tells_what_a_checkpoint_without_a_config_is(run, source):
 
 def test_inspect_says_that_a_head_is_none_that_is_known(run, tmp_path):
     state = torch.load(FIXTURES / "huawei-torch-classifier" / "pytorch_model.bin", weights_only=True)
-    state = {name.replace("classifier.", "dense."): tensor for name, tensor in state.items()}
+    state = {name.replace("classifier.", "tagger."): tensor for name, tensor in state.items()}
     torch.save(state, tmp_path / "model.bin")
     result = run("inspect", tmp_path / "model.bin", "--config", TORCH / "bert_config.json", "--json")
     found = json.loads(result.out)
     assert (result.code, found["family"], found["heads"]) == (0, "huawei-torch", [])
-    assert "dense.weight" in found["problems"][0] and "--head encoder" in found["hint"]
+    assert "tagger.weight" in found["problems"][0] and "--head encoder" in found["hint"]
 
 
 def test_inspect_says_what_is_not_nezha(run, tmp_path):
@@ -259,10 +259,9 @@ def test_a_config_that_disagrees_is_4_and_says_what_the_tensors_say(run, source)
 
 def test_a_bert_with_absolute_positions_is_4(run, tmp_path):
     (tmp_path / "kept").mkdir()
-    names = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-    write_bundle(
-        tmp_path / "kept" / "bert", [(f"bert/embeddings/{name}", np.ones((4, 2), np.float32)) for name in names]
-    )
+    embeddings = (f"embeddings/{name}_embeddings" for name in ("word", "position", "token_type"))
+    names = sorted([*embeddings, "pooler/dense/bias"])
+    write_bundle(tmp_path / "kept" / "bert", [(f"bert/{name}", np.ones((4, 2), np.float32)) for name in names])
     (tmp_path / "kept" / "bert_config.json").write_text("{}")
     assert_refused(run("convert", tmp_path / "kept", tmp_path / "out"), 4, "plain BERT", folder=tmp_path)
 

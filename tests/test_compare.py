@@ -25,7 +25,7 @@ import nezha_convert
 from nezha_convert import cli
 from nezha_convert.console import Console
 from nezha_convert.errors import MappingError, OutputError, UsageError
-from nezha_convert.parity import compare, inputs, originals, wordpiece
+from nezha_convert.parity import compare, inputs, originals, tokenizing, wordpiece
 from nezha_convert.parity.junit import write_junit
 from nezha_convert.parity.measure import TOLERANCES, Measurement
 from nezha_convert.parity.report import EXPONENTS, ParityReport
@@ -699,7 +699,7 @@ def test_the_original_tokenizer_is_compared_where_it_is_given(with_tokenizer, vo
     def run(original: str, checkpoint: object, raw: dict, head: str, cases: list) -> list:
         return compare.Oracle(checkpoint.entries, raw, head).forward_all(cases)
 
-    monkeypatch.setattr(compare, "tokenize_original", tokenize)
+    monkeypatch.setattr(tokenizing, "tokenize_original", tokenize)
     monkeypatch.setattr(compare, "run_original_all", run)
     report = nezha_convert.verify(TF.folder, with_tokenizer, vocab=vocab, original="a clone")
     assert report.passed and report.tokenizer.reference == "Huawei's tokenization.py"

@@ -28,7 +28,7 @@ from .measure import TOLERANCES, Measurement
 from .oracle import Entry, Oracle
 from .originals import run_original_all
 from .report import Case, ParityReport, shortened
-from .tokens import compare_tokenizers
+from .tokenizing import compare_tokenizers
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is being done)."""
