@@ -17,8 +17,8 @@ from typing import Any
 from .errors import MappingError
 from .parity.oracle import HEADS
 
-OPSET = 18
-"""The lowest that torch's exporter writes; onnxruntime reads it since 1.14."""
+OPSET, IR_VERSION = 18, 8
+"""The lowest opset that torch's exporter writes, in the file format of its time: onnxruntime reads both since 1.14."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -85,6 +85,7 @@ def _export(model: Any, head: str, path: Path) -> bool:
         except torch.onnx.OnnxExporterError as error:
             raise MappingError(f"{type(model).__name__}: torch cannot export it to ONNX ({error})") from error
     assert program is not None  # torch's signature is that of the older exporter too
+    program.model.ir_version = IR_VERSION
     _forget_this_machine(program.model)
     external = bool(sum(parameter.nbytes for parameter in model.parameters()) > ONE_FILE)
     program.save(path, external_data=external)

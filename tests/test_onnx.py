@@ -150,6 +150,7 @@ def test_the_graph_states_its_opset_names_its_sizes_and_knows_nothing_of_this_ma
     stage, result = exported("float32")
     graph = onnx.load(stage / MODEL)
     assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", result.opset)] == [("", 18)]
+    assert graph.ir_version == 8
     sizes = [[d.dim_param for d in one.type.tensor_type.shape.dim] for one in graph.graph.input]
     assert sizes == [["batch", "length"]] * 3
     assert str(Path(__file__).parents[1]).encode() not in (stage / MODEL).read_bytes()
