@@ -12,6 +12,7 @@ from typing import Any
 from .errors import CheckpointError, MappingError, UsageError
 from .mapping.rules import Table, layer_of
 from .mapping.tables import CLASSIFIER, HEADS, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, Head
+from .strict_json import read_json
 from .tensors import TensorEntry
 
 AUTO_MAP = {
@@ -79,8 +80,8 @@ def read_config(path: Path | None, where: Path) -> dict[str, Any]:
             hint="Name it: --config FILE",
         )
     try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        raw = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Name the config: --config FILE") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, expected an object of fields")
@@ -100,18 +101,17 @@ def read_labels(path: Path) -> list[str]:
         UsageError: not readable as any of these.
     """
     try:
-        text = path.read_text("utf-8-sig")
         if path.suffix != ".json":
-            labels = [line.strip() for line in text.split("\n") if line.strip()]
+            labels = [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
         else:
-            loaded = json.loads(text)
+            loaded = read_json(path)
             labels = _in_order(loaded) if isinstance(loaded, dict) else loaded
         if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
             raise ValueError("expected a list of names, or an object of ids and names")
         twice = [name for name, count in Counter(labels).items() if count > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is there twice")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: not a file of labels ({error})", hint="One label a line, in the order of ids."
         ) from error

@@ -14,6 +14,7 @@ from typing import Any
 
 from .config import Decision
 from .errors import MappingError
+from .strict_json import read_json
 
 MAX_CHARS_PER_WORD = 200
 """Longer words become [UNK]: 200 in Huawei's TensorFlow tokenizer; transformers' own default is 100."""
@@ -114,8 +115,8 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not a JSON file ({error})", hint="Mend it or move it away.") from error
     return content if isinstance(content, dict) else {}
 

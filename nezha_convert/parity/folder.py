@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import MappingError, OutputError
 from ..report import FileRecord
 from ..staging import MARK
+from ..strict_json import read_json
 from .originals import CLASSES
 
 _NEEDED = {
@@ -130,7 +131,7 @@ class ConvertedFolder:
 def _object(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
     """The JSON object in `path`, which has the fields `needed`."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not readable ({error})", hint="Convert again.") from error
     _check(path, "", content, needed)

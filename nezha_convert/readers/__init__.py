@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CheckpointError, UsageError
+from ..strict_json import read_json
 from ..tensors import Checkpoint, TensorEntry
 from . import safetensors, tf_bundle, torch_pickle
 
@@ -140,12 +140,12 @@ def _sharded_torch(path: Path) -> tuple[str, tuple[Path, ...], dict[str, TensorE
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+        weight_map: dict[str, str] = read_json(index)["weight_map"]
         if not all(isinstance(name, str) for name in weight_map.values()):
             raise TypeError("weight_map holds something else than file names")
         if not weight_map:
             raise ValueError("it names no shard")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from error
     return weight_map
 
@@ -183,7 +183,7 @@ def _config_in(folder: Path, format: str) -> Path | None:
 
 def _saved_by_transformers(config: Path) -> bool:
     try:
-        raw = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        raw = read_json(config)
+    except (OSError, ValueError):
         return False  # whoever reads it next says what is wrong with it
     return isinstance(raw, dict) and bool({"architectures", "model_type"} & raw.keys())
