@@ -120,7 +120,7 @@ class ConvertedFolder:
             beside.unlink(missing_ok=True)
 
     def _present(self, name: str) -> Path:
-        if not (self.path / name).is_file():
+        if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises at longer names
             raise MappingError(
                 f"{self.path / name}: missing; the conversion wrote it",
                 hint=f"Convert again: nezha-convert convert SOURCE {self.path} --force",

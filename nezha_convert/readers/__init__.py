@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import CheckpointError, UsageError
 from ..strict_json import read_json
-from ..tensors import Checkpoint, TensorEntry
+from ..tensors import Checkpoint, TensorEntry, leads_outside
 from . import safetensors, tf_bundle, torch_pickle
 
 __all__ = ["open_checkpoint"]
@@ -156,8 +156,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
     for name in names:
         if name != Path(name).name or name in (".", ".."):
             raise CheckpointError(f"{index}: shard {name!r} lies outside of its folder; refused")
-        if not (index.parent / name).is_file():
+        if len(name.encode()) > 255 or not (index.parent / name).is_file():  # is_file raises at longer names
             raise CheckpointError(f"{index}: shard {name!r} is not there", hint="Copy the missing shard beside it.")
+        if leads_outside(index.parent / name):
+            raise CheckpointError(f"{index}: shard {name!r} is a link out of its folder; refused")
     return tuple(index.parent / name for name in names)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..tensors import TensorEntry, row_blocks
+from .torch_scan import check_torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ def _state_dict(file: Path) -> dict[str, torch.Tensor]:
     try:
         with open(file, "rb") as head:
             is_zip = head.read(4) == b"PK\x03\x04"
+        check_torch_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old pickle protocols say nothing to our reader
             loaded: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)

@@ -55,19 +55,18 @@ class Parts:
             blocks.append((pending[-1][0] if pending else b"", bundles.block(pending)))
         return blocks
 
-    def edit(self, random: Random, change: Callable[[Fields], Fields | None]) -> None:
+    def edit(self, random: Random, change: Callable[[Fields], Fields]) -> None:
         """Let `change` at the fields of one tensor's record."""
         numbers = [number for number, (key, _) in enumerate(self.records) if key] or [0]
         self.edit_record(random.choice(numbers), change)
 
-    def edit_record(self, number: int, change: Callable[[Fields], Fields | None]) -> None:
+    def edit_record(self, number: int, change: Callable[[Fields], Fields]) -> None:
         if number < len(self.records):
             key, value = self.records[number]
             try:
-                fields = list(tf_bundle._fields(value))
-            except ValueError:
+                self.records[number] = key, encoded(change(list(tf_bundle._fields(value))))
+            except ValueError:  # no fields any more: another mutation was here
                 return
-            self.records[number] = key, encoded(change(fields) or fields)
 
 
 def encoded(fields: Fields) -> bytes:

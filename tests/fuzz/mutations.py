@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from io import BytesIO
 from random import Random
 from typing import Any
@@ -51,7 +53,7 @@ def _node(random: Random, node: Any) -> Any:
         else:
             node[key] = _node(random, node[key])
         return node
-    return random.choice(HOSTILE)
+    return deepcopy(random.choice(HOSTILE))
 
 
 def safetensors_mutated(random: Random, data: bytes) -> bytes:
@@ -96,7 +98,8 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
         members[pickled] = name, _pickle_mutated(random, content)
     out = BytesIO()
     compression = zipfile.ZIP_DEFLATED if random.random() < 0.1 else zipfile.ZIP_STORED
-    with zipfile.ZipFile(out, "w", compression) as archive:
+    with zipfile.ZipFile(out, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two members of one name are what is wanted
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, compression)
     return out.getvalue()

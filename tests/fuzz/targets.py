@@ -284,7 +284,7 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError,),
         seeds=_torch_seeds,
         mutate=torch_mutated,
-        covers=("readers/torch_pickle.py",),
+        covers=("readers/torch_pickle.py", "readers/torch_scan.py"),
     ),
     "folder": Target(
         files=("model.safetensors.index.json", "a.safetensors", "b.safetensors", "config.json", "checkpoint"),
