@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 100
-"""Lists and objects inside of one another; Python's own recursion ends at about a thousand, in whatever meets it first."""
+"""Lists and objects inside of one another; Python ends at about a thousand, in whatever meets it first."""
 
 
 def read_json(path: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,6 +15,13 @@ from .errors import CheckpointError
 
 BLOCK_BYTES = 4 << 20
 """Bytes of one tensor that are in memory at a time; what keeps the peak independent of the model's size."""
+
+
+MAX_RANK = 32
+"""Dimensions that every version of NumPy holds."""
+
+MAX_ELEMENTS = 1 << 56
+"""Of a shape, its empty dimensions counted as one: NumPy refuses an empty array of more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,11 @@ def row_blocks(array: np.ndarray, limit: int) -> Iterator[np.ndarray]:
     rows = rows_within(array.shape, array.itemsize, limit)
     for start in range(0, array.shape[0], rows):
         yield array[start : start + rows]
+
+
+def is_shape(sizes: Sequence[int]) -> bool:
+    """Whether an array can have the shape `sizes`."""
+    return len(sizes) <= MAX_RANK and prod(max(1, size) for size in sizes) <= MAX_ELEMENTS
 
 
 def state_of(file: os.stat_result) -> tuple[int, int, int]:

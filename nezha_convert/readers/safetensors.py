@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks, state_of
+from ..tensors import TensorEntry, file_blocks, is_shape, state_of
 
 FORMAT = "safetensors"
 
@@ -49,6 +49,8 @@ def read_safetensors(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
                 raise CheckpointError(f"{file}: {name!r} stands in another shard too")
             if info["dtype"] not in DTYPES:
                 raise CheckpointError(f"{file}: {name!r} is of type {info['dtype']}, which NumPy does not have")
+            if not is_shape(info["shape"]):
+                raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {info['shape'][:8]}")
             dtype, shape = np.dtype(DTYPES[info["dtype"]]), tuple(info["shape"])
             offset = start + info["data_offsets"][0]
             stream = partial(file_blocks, file, offset, dtype, shape, seen=seen)

@@ -20,7 +20,7 @@ import google_crc32c
 import numpy as np
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks, leads_outside, state_of
+from ..tensors import TensorEntry, file_blocks, is_shape, leads_outside, state_of
 
 FORMAT = "tensorflow-bundle"
 
@@ -28,8 +28,6 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # one byte of compression, four of checksum, behind every block
 _MAX_INDEX_BYTES = 1 << 30
-_MAX_RANK = 32  # what every version of NumPy holds
-_MAX_ELEMENTS = 1 << 56
 _DTYPES = {
     1: "float32",
     2: "float64",
@@ -277,7 +275,9 @@ def _entry(record: bytes) -> _Slot:
             shape += _bytes(value)  # protocol buffers merge a message that is there twice
         elif isinstance(value, int):
             fields[number] = value
-    return _Slot(fields.get(1, 0), _shape(shape), fields.get(3, 0), fields.get(4, 0), fields.get(5, 0), fields.get(6, 0))
+    return _Slot(
+        fields.get(1, 0), _shape(shape), fields.get(3, 0), fields.get(4, 0), fields.get(5, 0), fields.get(6, 0)
+    )
 
 
 def _shape(record: bytes) -> tuple[int, ...]:
@@ -291,7 +291,7 @@ def _shape(record: bytes) -> tuple[int, ...]:
             sizes.append(size)
         elif number == 3 and value:
             raise _FormatError("a tensor of unknown rank")
-    if len(sizes) > _MAX_RANK or prod(max(1, size) for size in sizes) > _MAX_ELEMENTS:
+    if not is_shape(sizes):
         raise _FormatError(f"a shape that no array has: {len(sizes)} dimensions, the first {sizes[:4]}")
     return tuple(sizes)
 

@@ -1,6 +1,6 @@
 """What a PyTorch file asks for, added up before ``torch.load`` does any of it.
 
-``torch.load(weights_only=True)`` runs no foreign code, but it does what a pickle says: sixty bytes make a key that takes
+``torch.load(weights_only=True)`` runs no foreign code, but does what a pickle says: sixty bytes make a key that takes
 years to hash, a storage of terabytes, a tensor that grows its storage. The steps are those of torch's own
 _weights_only_unpickler.py; this follows them with weights in place of the values.
 """
@@ -15,6 +15,9 @@ from typing import IO, Any
 
 MAX_DEPTH = 32
 """Tuples inside of one another."""
+
+MAX_NAME = 200
+"""Characters of a class's name; torch searches its own message of a refusal in a time that is their square."""
 
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, its storages' keys (torch/serialization.py)
 _CODECS = ("latin1", "latin-1", "utf-8", "ascii")  # what pickle writes bytes with; others take quadratic time
@@ -36,8 +39,8 @@ class _Item:
 
     def __init__(self, constant: Any = None, items: tuple[_Item, ...] = (), numel: int | None = None) -> None:
         self.constant, self.items, self.numel = constant, items, numel
-        self.weight = 1 + sum(item.weight for item in items)
-        self.depth = 1 + max((item.depth for item in items), default=0)
+        self.weight: int = 1 + sum(item.weight for item in items)
+        self.depth: int = 1 + max((item.depth for item in items), default=0)
 
 
 def check_torch_file(file: Path) -> None:
@@ -84,6 +87,7 @@ class _Scan:
         self._size = size
         self._budget = (1 << 20) + 8 * size
         self._storages: dict[Any, int] = {}
+        self._elements = 0  # of all storages
 
     def run(self, data: _Bounded) -> None:
         """Follow the pickle at `data`'s position to its end."""
@@ -96,6 +100,8 @@ class _Scan:
             if name == "MARK":
                 stack.append(None)
             elif name in _CONSTANTS or name in ("SHORT_BINSTRING", "GLOBAL"):
+                if name == "GLOBAL" and len(str(argument)) > MAX_NAME:
+                    raise ValueError(f"it asks for a class whose name has {len(str(argument)):,} characters")
                 stack.append(_Item(argument))
             elif name in ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"):
                 stack.append(_Item())
@@ -112,7 +118,9 @@ class _Scan:
             elif name in ("APPEND", "APPENDS"):
                 self._into(stack, [_pop(stack)] if name == "APPEND" else _since_mark(stack), keys=False)
             elif name in ("SETITEM", "SETITEMS"):
-                self._into(stack, [_pop(stack), _pop(stack)][::-1] if name == "SETITEM" else _since_mark(stack), keys=True)
+                self._into(
+                    stack, [_pop(stack), _pop(stack)][::-1] if name == "SETITEM" else _since_mark(stack), keys=True
+                )
             elif name in ("REDUCE", "NEWOBJ"):
                 arguments, function = _pop(stack), _pop(stack)
                 self._call(str(function.constant), arguments)
@@ -151,6 +159,8 @@ class _Scan:
 
     def _call(self, function: str, arguments: _Item) -> None:
         self._spend(arguments.weight)
+        if len(function) > MAX_NAME:
+            raise ValueError(f"it calls a text of {len(function):,} characters")
         name = function.split(" ")[-1].split(".")[-1]
         if name == "bytearray" or name.endswith(("Tensor", "Storage")):
             raise ValueError(f"it makes a {name} out of nothing but its size")
@@ -163,12 +173,17 @@ class _Scan:
         """A storage by ("storage", type, key, location, number of elements[, view])."""
         if identity.items and identity.items[0].constant == "module":  # a pickled module: torch refuses it by its name
             return _Item()
-        if len(identity.items) not in (5, 6) or type(identity.items[4].constant) is not int:
+        if (
+            len(identity.items) not in (5, 6)
+            or identity.items[0].constant != "storage"
+            or type(identity.items[4].constant) is not int
+        ):
             raise ValueError("a storage without a size")
         key, numel = identity.items[2].constant, identity.items[4].constant
+        self._elements += max(0, numel - self._storages.get(key, 0))
         self._storages[key] = max(numel, self._storages.get(key, 0))
-        if numel < 0 or sum(self._storages.values()) > self._size:
-            raise ValueError(f"storages of {sum(self._storages.values()):,} elements in {self._size:,} bytes")
+        if numel < 0 or self._elements > self._size:
+            raise ValueError(f"storages of {self._elements:,} elements in {self._size:,} bytes")
         return _Item(numel=numel)
 
     def _tensor(self, arguments: _Item) -> None:

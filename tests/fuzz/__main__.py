@@ -55,7 +55,10 @@ def _fuzz(name: str, seconds: int, work: Path) -> int:
 def _replay(name: str, work: Path) -> int:
     from .check import check
 
-    inputs = [*TARGETS[name].seeds(), *(p.read_bytes() for d in (work / name, CORPUS / name) for p in sorted(d.glob("*")))]
+    inputs = [
+        *TARGETS[name].seeds(),
+        *(p.read_bytes() for d in (work / name, CORPUS / name) for p in sorted(d.glob("*"))),
+    ]
     outcomes = [check(TARGETS[name], data) for data in inputs]
     print(f"{name:12} {len(inputs):>6,} inputs, {outcomes.count('read'):,} read, the rest refused", flush=True)
     return 0

@@ -32,7 +32,7 @@ MESSAGE = 10_000
 """Characters that are still a message."""
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """An outcome that no input may have."""
 
 
@@ -40,7 +40,7 @@ def check(target: Target, data: bytes) -> str:
     """What `target` makes of `data`: "read", or the message of its refusal.
 
     Raises:
-        Fault: too much memory or time, or a message that is none.
+        FaultError: too much memory or time, or a message that is none.
         Exception: whatever the reader raised besides its refusals.
     """
     with TemporaryDirectory(prefix="fuzz-", dir=MEMORY_DISK) as name:
@@ -72,9 +72,9 @@ def _bounded(size: int) -> Iterator[None]:
         if not traced:
             tracemalloc.stop()
     if peak > MEMORY_FREE + MEMORY * size:
-        raise Fault(f"{peak:,} bytes of memory for {size:,} of input")
+        raise FaultError(f"{peak:,} bytes of memory for {size:,} of input")
     if seconds > SECONDS * (1 + size / 1e6):
-        raise Fault(f"{seconds:.1f} s for {size:,} bytes")
+        raise FaultError(f"{seconds:.1f} s for {size:,} bytes")
 
 
 def _check_message(error: NezhaConvertError) -> None:
@@ -82,12 +82,12 @@ def _check_message(error: NezhaConvertError) -> None:
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, MemoryError) or "allocate" in str(cause):
-            raise Fault(f"an allocation failed: {cause}")
+            raise FaultError(f"an allocation failed: {cause}")
         cause = cause.__cause__
     if not error.message.strip() or len(text) > MESSAGE:
-        raise Fault(f"a message of {len(text):,} characters: {text[:200]}")
+        raise FaultError(f"a message of {len(text):,} characters: {text[:200]}")
     if not all(letter.isprintable() or letter == "\n" for letter in text):
-        raise Fault(f"a message that a terminal would obey: {text[:400]!r}")
+        raise FaultError(f"a message that a terminal would obey: {text[:400]!r}")
 
 
 def limit_memory() -> None:

@@ -143,7 +143,9 @@ def lines_mutated(random: Random, data: bytes) -> bytes:
     lines = data.split(b"\n")
     at, kind = random.randrange(len(lines)), random.randrange(5)
     if kind == 0:
-        lines[at] = random.choice((b"", b"\xff", b"[UNK]", b"\xe2\x80\xa8", b"\0", b"\x85", b"x" * 5000, b"\xef\xbb\xbf"))
+        lines[at] = random.choice(
+            (b"", b"\xff", b"[UNK]", b"\xe2\x80\xa8", b"\0", b"\x85", b"x" * 5000, b"\xef\xbb\xbf")
+        )
     elif kind == 1:
         lines.insert(random.randrange(len(lines)), lines[at])
     elif kind == 2:

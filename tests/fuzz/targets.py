@@ -188,7 +188,7 @@ def _bundle_seeds() -> list[bytes]:
 
 def _safetensors_seeds() -> list[bytes]:
     whole = load_file(FIXTURES / "transformers-4.40.2-pretraining" / "model.safetensors")
-    small = {name: array for name, array in sorted(whole.items(), key=lambda item: item[1].nbytes)[:3]}
+    small = dict(sorted(whole.items(), key=lambda item: item[1].nbytes)[:3])
     kinds = {"scalar": np.float32(1), "empty": np.zeros((0, 3), "i8"), "bools": np.ones(3, bool)}
     return [save(small, {"format": "pt"}), save({k: np.asarray(v) for k, v in kinds.items()}), save({})]
 
@@ -199,7 +199,12 @@ def _torch_seeds() -> list[bytes]:
     shared = torch.arange(6.0)
     states = [
         {"a": torch.ones(2, 3), "b": torch.arange(4)},
-        {"a": shared[:4].view(2, 2), "b": shared[2:], "c": torch.ones(2, dtype=torch.bfloat16), "d": torch.tensor(True)},
+        {
+            "a": shared[:4].view(2, 2),
+            "b": shared[2:],
+            "c": torch.ones(2, dtype=torch.bfloat16),
+            "d": torch.tensor(True),
+        },
     ]
     seeds = []
     for state in states:
@@ -214,7 +219,9 @@ def _folder_seeds() -> list[bytes]:
     index = json.dumps({"metadata": {"total_size": 8}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
     shards = [save({name: np.ones(1, "f4")}) for name in "ab"]
     pointer = b'model_checkpoint_path: "model.safetensors"\n'
-    return [SEPARATOR.join([index.encode(), *shards, config, pointer]) for config in (b"{}", b'{"model_type": "nezha"}')]
+    return [
+        SEPARATOR.join([index.encode(), *shards, config, pointer]) for config in (b"{}", b'{"model_type": "nezha"}')
+    ]
 
 
 def _config_seeds() -> list[bytes]:
