@@ -55,6 +55,8 @@ _DEFAULTS: dict[str, tuple[Any, str]] = {
 _CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
 """Fields of a transformers config that go over as they are."""
 
+_PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+
 _BOOKKEEPING = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"}
 """Fields of a transformers config that are written anew, or that an encoder has no use for."""
 
@@ -169,7 +171,7 @@ class ConfigBuilder:
         self._labels(labels)
         for name in _CARRIED:
             if name in self.raw:
-                self.fields[name] = self.raw[name]
+                self.fields[name] = self._carried(name, self.raw[name])
         padding = self.fields.get("pad_token_id")
         if padding is not None and not (isinstance(padding, int) and 0 <= padding < self.fields["vocab_size"]):
             raise MappingError(f"config: pad_token_id is {padding!r}, expected an id below {self.fields['vocab_size']}")
@@ -256,6 +258,13 @@ class ConfigBuilder:
             return float(value)
         expected = "a positive whole number" if kind is int else f"a number from 0 to {limit:g}"
         raise MappingError(f"config: {name} is {value!r}, expected {expected}", hint="Name another: --config FILE")
+
+    def _carried(self, name: str, value: Any) -> Any:
+        """`value` if it is one that transformers has for `name`: a kind of problem, an id, or none."""
+        if value is None or (value in _PROBLEMS if name == "problem_type" else type(value) is int):
+            return value
+        expected = f"one of {', '.join(_PROBLEMS)}" if name == "problem_type" else "an id"
+        raise MappingError(f"config: {name} is {value!r}, expected {expected} or null", hint="Correct it in the JSON.")
 
     def _activation(self, asked: str | None) -> None:
         if asked is not None:

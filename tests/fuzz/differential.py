@@ -65,6 +65,17 @@ EXPLAINED = (
     ("a message is expected", "a field of another kind than the format's: TensorFlow skips it"),
     ("a dimension of size", "a dimension of another kind than the format's: TensorFlow skips it"),
     ("no array has", "more than 32 dimensions"),
+    (
+        "restarts",
+        "restarts that are not where records begin: TensorFlow finds what it looks for by them, or an empty block",
+    ),
+    ("has checksum", "a block whose checksum is wrong: TensorFlow's walk over the names ends there without a word"),
+    (
+        "does not fit into the file",
+        "a block outside of the file: TensorFlow's walk over the names ends there without a word",
+    ),
+    ("past its end", "a record past its block: TensorFlow's walk over the names ends there without a word"),
+    ("asks for a reader of version", "a version past 31 bits: TensorFlow takes it for a negative one"),
     ("holds no numbers", "a type that holds no numbers"),
 )
 """What we say of a bundle that TensorFlow reads, and why."""

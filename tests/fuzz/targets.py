@@ -226,7 +226,15 @@ def _folder_seeds() -> list[bytes]:
 
 def _config_seeds() -> list[bytes]:
     _families()  # once, and outside of what is measured
-    return [*{path.read_bytes() for path in sorted(FIXTURES.glob("*/*config.json"))}, b"{}"]
+    full = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "problem_type": "regression", "hidden_act": "gelu"}
+    full |= {
+        "num_attention_heads": 2,
+        "id2label": {"0": "a", "1": "b"},
+        "classifier_dropout": None,
+        "layer_norm_eps": 1,
+    }
+    found = {path.read_bytes() for path in sorted(FIXTURES.glob("*/*config.json"))}
+    return [*sorted(found), b"{}", json.dumps(full).encode()]
 
 
 def _vocab_seeds() -> list[bytes]:
