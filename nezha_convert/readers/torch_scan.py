@@ -85,7 +85,7 @@ class _Scan:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._budget = (1 << 20) + 8 * size
+        self._most = self._budget = (1 << 20) + 8 * size
         self._storages: dict[Any, int] = {}
         self._elements = 0  # of all storages
 
@@ -154,7 +154,7 @@ class _Scan:
             self._spend(sum(key.weight for key in items[::2]))  # each is hashed
 
     def _limit(self, item: _Item) -> None:
-        if item.weight > self._budget:
+        if item.weight > self._most:
             raise ValueError(f"one object of {item.weight:,} parts in {self._size:,} bytes")
 
     def _call(self, function: str, arguments: _Item) -> None:

@@ -67,14 +67,14 @@ EXPLAINED = (
     ("no array has", "more than 32 dimensions"),
     (
         "restarts",
-        "restarts that are not where records begin: TensorFlow finds what it looks for by them, or an empty block",
+        "restarts that no block has: TensorFlow leaves the block's tensors out without a word, or finds them still",
     ),
-    ("has checksum", "a block whose checksum is wrong: TensorFlow's walk over the names ends there without a word"),
+    ("has checksum", "a block whose checksum is wrong: TensorFlow leaves the block's tensors out without a word"),
     (
         "does not fit into the file",
-        "a block outside of the file: TensorFlow's walk over the names ends there without a word",
+        "a block outside of the file: TensorFlow leaves the block's tensors out without a word",
     ),
-    ("past its end", "a record past its block: TensorFlow's walk over the names ends there without a word"),
+    ("past its end", "a record past its block: TensorFlow leaves the block's tensors out without a word"),
     ("asks for a reader of version", "a version past 31 bits: TensorFlow takes it for a negative one"),
     ("holds no numbers", "a type that holds no numbers"),
 )
