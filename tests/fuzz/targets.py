@@ -55,7 +55,6 @@ class Target:
         refusals: the errors that say what is wrong with such an input. Any other is a fault.
         seeds: sound inputs.
         mutate: one of an input's files -> the same with something wrong.
-        covers: the source files, relative to the package, whose lines it is to reach.
     """
 
     files: tuple[str, ...]
@@ -63,7 +62,6 @@ class Target:
     refusals: tuple[type[NezhaConvertError], ...]
     seeds: Callable[[], list[bytes]]
     mutate: Callable[[Random, bytes], bytes]
-    covers: tuple[str, ...]
 
     def mutated(self, random: Random, data: bytes) -> bytes:
         """`data` with something wrong in one of its files."""
@@ -283,7 +281,6 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError,),
         seeds=_bundle_seeds,
         mutate=_index_mutated,
-        covers=("readers/tf_bundle.py",),
     ),
     "safetensors": Target(
         files=("model.safetensors",),
@@ -291,7 +288,6 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError,),
         seeds=_safetensors_seeds,
         mutate=safetensors_mutated,
-        covers=("readers/safetensors.py",),
     ),
     "torch": Target(
         files=("pytorch_model.bin",),
@@ -299,7 +295,6 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError,),
         seeds=_torch_seeds,
         mutate=torch_mutated,
-        covers=("readers/torch_pickle.py", "readers/torch_scan.py"),
     ),
     "folder": Target(
         files=("model.safetensors.index.json", "a.safetensors", "b.safetensors", "config.json", "checkpoint"),
@@ -307,7 +302,6 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError, UsageError),
         seeds=_folder_seeds,
         mutate=one_of(json_mutated, flipped),
-        covers=("readers/__init__.py",),
     ),
     "config": Target(
         files=("config.json",),
@@ -315,7 +309,6 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError, MappingError, UsageError),
         seeds=_config_seeds,
         mutate=json_mutated,
-        covers=("config.py",),
     ),
     "labels": Target(
         files=("labels.txt", "labels.json"),
@@ -323,7 +316,6 @@ TARGETS: dict[str, Target] = {
         refusals=(UsageError,),
         seeds=_labels_seeds,
         mutate=one_of(json_mutated, lines_mutated),
-        covers=("config.py",),
     ),
     "vocab": Target(
         files=("vocab.txt", "tokenizer.json", "added_tokens.json", "tokenizer_config.json"),
@@ -331,7 +323,6 @@ TARGETS: dict[str, Target] = {
         refusals=(MappingError,),
         seeds=_vocab_seeds,
         mutate=one_of(json_mutated, lines_mutated),
-        covers=("tokenizer.py",),
     ),
     "conversion": Target(
         files=("conversion.json", "config.json"),
@@ -339,6 +330,5 @@ TARGETS: dict[str, Target] = {
         refusals=(MappingError,),
         seeds=_conversion_seeds,
         mutate=json_mutated,
-        covers=("parity/folder.py",),
     ),
 }
