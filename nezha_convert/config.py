@@ -11,6 +11,7 @@ from typing import Any
 from .errors import CheckpointError, MappingError, UsageError
 from .mapping.rules import Habit, Op, Table, layer_of
 from .mapping.tables import ACTIVATIONS, CLASSIFIER, HEADS, HUAWEI_TORCH, TRANSFORMERS, Head
+from .strict_json import read_json
 from .tensors import Decision, TensorEntry
 
 AUTO_MAP = {
@@ -35,6 +36,8 @@ _DEFAULTS = {
 _CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
 """Fields of a transformers config that go over as they are."""
 
+_PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+
 _BOOKKEEPING = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"}
 """Fields of a transformers config that are written anew, or that an encoder has no use for."""
 
@@ -51,8 +54,8 @@ def read_config(path: Path | None, where: Path) -> dict[str, Any]:
             hint="Name it: --config FILE",
         )
     try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        raw = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Name the config: --config FILE") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, expected an object of fields")
@@ -87,18 +90,17 @@ def read_labels(path: Path) -> list[str]:
         UsageError: not readable as any of these.
     """
     try:
-        text = path.read_text("utf-8-sig")
         if path.suffix != ".json":
-            labels = [line.strip() for line in text.split("\n") if line.strip()]
+            labels = [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
         else:
-            loaded = json.loads(text)
+            loaded = read_json(path)
             labels = _in_order(loaded) if isinstance(loaded, dict) else loaded
         if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
             raise ValueError("expected a list of names, or an object of ids and names")
         twice = [name for name, count in Counter(labels).items() if count > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is there twice")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: not a file of labels ({error})", hint="One label a line, in the order of ids."
         ) from error
@@ -160,7 +162,7 @@ class ConfigBuilder:
         self._labels(labels)
         for name in _CARRIED:
             if name in self.raw:
-                self.fields[name] = self.raw[name]
+                self.fields[name] = self._carried(name, self.raw[name])
         for decision in (*self.table.habits.notes, *self._told):
             self.decisions.append(decision)
             if decision.field in _CARRIED:
@@ -251,6 +253,13 @@ class ConfigBuilder:
             return float(value)
         expected = "a positive whole number" if kind is int else f"a number from 0 to {limit:g}"
         raise MappingError(f"config: {name} is {value!r}, expected {expected}", hint="Name another: --config FILE")
+
+    def _carried(self, name: str, value: Any) -> Any:
+        """`value` if it is one that transformers has for `name`: a kind of problem, an id, or none."""
+        if value is None or (value in _PROBLEMS if name == "problem_type" else type(value) is int):
+            return value
+        expected = f"one of {', '.join(_PROBLEMS)}" if name == "problem_type" else "an id"
+        raise MappingError(f"config: {name} is {value!r}, expected {expected} or null", hint="Correct it in the JSON.")
 
     def _activation(self, asked: str | None) -> None:
         if asked is not None:

@@ -5,6 +5,9 @@ A message names the thing, what was expected and what was found; ``hint`` is the
 
 from __future__ import annotations
 
+LONGEST = 4_000
+"""Characters of a message or hint; of a longer one the middle is left out."""
+
 
 class NezhaConvertError(Exception):
     """Base of every error that this package raises on purpose.
@@ -19,10 +22,10 @@ class NezhaConvertError(Exception):
     """A fault of ours, EX_SOFTWARE. Not 1, Python's own code of it: a CI service would read that as failed parity."""
 
     def __init__(self, message: str, *, hint: str = "", problems: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.problems = problems
+        self.message = _printable(message)
+        self.hint = _printable(hint)
+        self.problems = tuple(_printable(problem) for problem in problems)
+        super().__init__(self.message)
 
     def to_dict(self) -> dict[str, object]:
         """The error as ``--json`` prints it."""
@@ -63,3 +66,13 @@ class HubError(NezhaConvertError):
     """The Hub refused, failed or could not be reached, or a folder is not fit to be pushed."""
 
     exit_code = 6
+
+
+def _printable(text: str) -> str:
+    """`text`, short enough and without what a terminal would obey or cannot show: names come from strangers' files."""
+    escaped = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in _short(text))
+    return _short(escaped)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"

@@ -97,7 +97,7 @@ def export_onnx(
             shutil.copyfile(output / file["name"], stage / file["name"])
     files = tuple(sorted(file.name for file in stage.iterdir()))
     decisions = (
-        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.14"),
+        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime 1.15 reads it"),
         Decision("precision", precision, PRECISIONS[precision]),
     )
     return OnnxResult(files, head, precision, OPSET, measured, decisions)

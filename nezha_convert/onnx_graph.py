@@ -18,7 +18,7 @@ from .errors import MappingError
 from .parity.oracle import HEADS
 
 OPSET, IR_VERSION = 18, 8
-"""The lowest opset that torch's exporter writes, in the file format of its time: onnxruntime reads both since 1.14."""
+"""The lowest opset that torch's exporter writes, in the file format of its time: onnxruntime 1.15 reads both."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,6 +16,13 @@ from .errors import CheckpointError
 
 BLOCK_BYTES = 4 << 20
 """Bytes of one tensor that are in memory at a time; what keeps the peak independent of the model's size."""
+
+
+MAX_RANK = 32
+"""Dimensions that every version of NumPy holds."""
+
+MAX_ELEMENTS = 1 << 56
+"""Of a shape, its empty dimensions counted as one: NumPy refuses an empty array of more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +116,40 @@ def row_blocks(array: np.ndarray, limit: int) -> Iterator[np.ndarray]:
         yield array[start : start + rows]
 
 
-def file_blocks(file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
+def is_shape(sizes: Sequence[int]) -> bool:
+    """Whether an array can have the shape `sizes`."""
+    return len(sizes) <= MAX_RANK and prod(max(1, size) for size in sizes) <= MAX_ELEMENTS
+
+
+def state_of(file: os.stat_result) -> tuple[int, int, int]:
+    """What differs once a file was written to or replaced: its size, time of change and number."""
+    return file.st_size, file.st_mtime_ns, file.st_ino
+
+
+def leads_outside(file: Path) -> bool:
+    """Whether `file`, which is there, is a link out of its folder. The Hub's cache keeps its files in blobs/ beside."""
+    folder, real = file.parent.resolve(), file.resolve()
+    in_cache = real.parent.name == "blobs" and real.parent.parent in folder.parents
+    return folder not in real.parents and not in_cache
+
+
+def file_blocks(
+    file: Path,
+    offset: int,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    limit: int,
+    seen: tuple[int, int, int] | None = None,
+) -> Iterator[np.ndarray]:
     """The tensor at `offset` of `file` as the blocks of ``TensorEntry.stream``, through one buffer.
 
     Read, not mapped: pages of a mapping count as the process's memory until it is closed.
 
+    Args:
+        seen: the file's `state_of` when the tensor's place in it was learnt; None takes it as the file is opened.
+
     Raises:
-        CheckpointError: the file cannot be read, or is shorter than the tensor.
+        CheckpointError: the file cannot be read, is shorter than the tensor, or is not as it was.
     """
     itemsize = dtype.itemsize
     nbytes = prod(shape) * itemsize
@@ -122,6 +157,8 @@ def file_blocks(file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]
     buffer = np.empty(size, np.uint8)
     try:
         with open(file, "rb", buffering=0) as data:
+            seen = seen or state_of(os.fstat(data.fileno()))
+            _check_unchanged(file, data.fileno(), seen)
             data.seek(offset)
             for start in range(0, nbytes, max(1, size)):
                 block = buffer[: min(size, nbytes - start)]
@@ -129,11 +166,25 @@ def file_blocks(file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]
                 while got < len(block):
                     count = data.readinto(block[got:])
                     if not count:
-                        raise CheckpointError(f"{file}: it ended while it was read; was it changed meanwhile?")
+                        raise _changed(file)
                     got += count
+                if start + len(block) == nbytes:  # before the last one: who reads no further has it checked too
+                    _check_unchanged(file, data.fileno(), seen)
                 yield block.view(dtype).reshape(-1, *shape[1:]) if shape else block.view(dtype)[0]
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _check_unchanged(file: Path, opened: int, seen: tuple[int, int, int]) -> None:
+    if state_of(os.fstat(opened)) != seen:
+        raise _changed(file)
+
+
+def _changed(file: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: it was changed meanwhile, while it was being read",
+        hint="Run the same command again when nothing writes to it.",
+    )
 
 
 def rows_within(shape: tuple[int, ...], itemsize: int, limit: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from .byte_bpe import MAX_BYTES_PER_WORD, PREFIX, RULES, is_arabic, is_byte_bpe, name_tokens, pipeline, token_bytes
 from .errors import MappingError
+from .strict_json import read_json
 from .tensors import Decision
 
 MAX_CHARS_PER_WORD = 200
@@ -124,8 +125,8 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not a JSON file ({error})", hint="Mend it or move it away.") from error
     return content if isinstance(content, dict) else {}
 

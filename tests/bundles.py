@@ -10,10 +10,10 @@ import numpy as np
 
 from nezha_convert.readers.tf_bundle import DTYPES as NAMES
 from nezha_convert.readers.tf_bundle import masked
-from nezha_convert.writers.tf_bundle import Block, append_block, entry, finished, header, message, varint
+from nezha_convert.writers.tf_bundle import Block, append_block, entry, finished, header, message, number, varint
 from nezha_convert.writers.tf_bundle import table as sorted_table
 
-__all__ = ["entry", "header", "masked", "message", "varint"]
+__all__ = ["append_block", "entry", "finished", "header", "masked", "message", "number", "varint"]
 
 DTYPES = {name: number for number, name in NAMES.items()}
 BLOCK_BYTES = 4096
@@ -25,8 +25,8 @@ def write_bundle(
     """Write `tensors`, given in any order, as PREFIX.index and PREFIX.data-*; tensors go to shards in turn."""
     entries: dict[str, bytes] = {}
     files = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}").open("wb") for i in range(shards)]  # noqa: SIM115
-    for number, (name, array) in enumerate(tensors):
-        file = files[number % shards]
+    for place, (name, array) in enumerate(tensors):
+        file = files[place % shards]
         data = np.ascontiguousarray(array).tobytes()
         crc = masked(google_crc32c.value(data))
         entries[name] = entry(DTYPES[str(array.dtype)], array.shape, number % shards, file.tell(), len(data), crc)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+import nezha  # noqa: F401  (so that AutoTokenizer knows the model's type)
 import nezha_convert
 from nezha_convert.byte_bpe import PREFIX, RULES, is_byte_bpe, name_tokens
 from nezha_convert.errors import MappingError, UsageError
@@ -60,9 +61,9 @@ LETTERS = {
 
 ANYWHERE = (
     "".join(map(chr, range(0x21)))
-    + "\x7f\x80\x85\x9f\xa0\xad\u1680\u180e\u2000\u2009\u200b\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff\ufffd\ufffe"
-    + "\ue000\U000e0041\U0010ffff0123456789.,:-#[]<>|^~`$+=\u00b2\u0662\u2460\u2026\u00b7\u00bf\u2019\u20ac\u2122\ufb01"
-    + "\U0001f600\U0001f44d\U0001f3fd\u200d\ufe0f\U0001f1f2\U0001f1fe\u0301\u0345\u02b0\u01c5\u1e9e\u0378"
+    + "\x7f\x80\x85\x9f\xa0\xad\u1680\u180e\u2000\u2009\u200b\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+    + "\ufffd\ufffe\ue000\U000e0041\U0010ffff0123456789.,:-#[]<>|^~`$+=\u00b2\u0662\u2460\u2026\u00b7\u00bf\u2019\u20ac\u2122"
+    + "\ufb01\U0001f600\U0001f44d\U0001f3fd\u200d\ufe0f\U0001f1f2\U0001f1fe\u0301\u0345\u02b0\u01c5\u1e9e\u0378"
 )
 """Controls, spaces of every kind, private and unassigned characters, digits, symbols, emoji, marks."""
 
@@ -80,7 +81,7 @@ def letters(ranges: str) -> list[str]:
 @cache
 def strings(count: int) -> list[str]:
     """`count` texts, the same each time: of each language in turn, some mixed, with what may stand anywhere."""
-    chance = random.Random(2019)  # noqa: S311 (no secret)
+    chance = random.Random(2019)
     languages = [letters(ranges) for ranges in LETTERS.values()]
     texts = []
     for number in range(count):
@@ -169,13 +170,13 @@ def test_huawei_s_code_gives_its_golden_again(rules):
         assert [[KNOWN[token] for token in tokens] for tokens in found] == GOLDEN["ids"][f"{rules} {casing}"]
 
 
-@pytest.mark.parametrize("rules, lower", MODES)
+@pytest.mark.parametrize("rules, lower", [("bbpe", False), ("multilingual", True)])
 def test_every_character_is_classed_as_in_huawei_s_code_but_those_newer_than_python(rules, lower):
     """The only causes of another id: a character that one side's release of Unicode has not, or has otherwise."""
     parts = ((0, 0x3500), (0x9FF0, 0xAC10), (0xD790, 0xD800), (0xDFFF + 1, 0x11000), (0x11000, 0x20010))
     parts += ((0x2A6D0, 0x2A710), (0x2B730, 0x2B830), (0x2CEA0, 0x2CEC0), (0x2F7F0, 0x2FA30), (0xE0000, 0xE0200))
     characters = [chr(c) for low, high in parts for c in range(low, high)]
-    texts = [f"a{c}1 2{c} {c}3{c}4" for c in characters]
+    texts = [f"a{c}1 2{c}3" for c in characters]
     wanted = expected_ids(texts, rules, lower)
     differing = [
         c for c, a, b in zip(characters, ids_of(tokenizer(rules, lower), texts), wanted, strict=True) if a != b
@@ -189,8 +190,7 @@ def test_every_character_is_classed_as_in_huawei_s_code_but_those_newer_than_pyt
 @given(st.text(max_size=40), st.sampled_from(MODES))
 def test_any_text_has_the_reference_s_ids(text, mode):
     if not unknown_to_python(text) and not {"\U0001171e", "\U00011938"} & set(text):
-        if not any(special in text for special in SPECIALS):
-            assert ids_of(tokenizer(*mode), [text]) == expected_ids([text], *mode)
+        assert ids_of(tokenizer(*mode), [text]) == expected_ids([text], *mode)
 
 
 BYTES = st.lists(st.sampled_from([0x41, 0x62, 0x2E, 0x33, 0xD8, 0xA7, 0xE4, 0xBD, 0xA0]), min_size=1, max_size=3)
@@ -306,12 +306,10 @@ def test_ids_go_back_to_the_words_of_the_text(rules, lower):
         assert transformers(rules, lower).decode(encoded.ids) == back
 
 
-def test_offsets_are_those_of_the_text():
-    text = "Zug, القطار"
-    encoded = tokenizer("multilingual", False).encode(text, add_special_tokens=False)
-    first, last = encoded.offsets[0], encoded.offsets[-1]
-    assert text[first[0] : first[1]] == "Zug" and last[1] == len(text)
-    assert set(encoded.word_ids) == {0, 1, 2}
+def test_offsets_are_those_of_the_text_and_a_character_between_two_tokens_is_of_both():
+    encoded = tokenizer("multilingual", False).encode("Zug, القطار", add_special_tokens=False)
+    assert encoded.offsets == [(0, 1), (1, 3), (3, 4), (5, 9), (8, 11)]
+    assert encoded.word_ids == [0, 0, 1, 2, 2]
 
 
 # Special tokens
@@ -446,7 +444,7 @@ def test_a_checkpoint_with_a_byte_vocabulary_is_converted_and_verified(vocab, tm
     decided = {decision.field: decision.value for decision in report.decisions}
     assert decided["byte_bpe_rules"] == "multilingual" and decided["do_lower_case"] is False
     loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert loaded("ABCz A", add_special_tokens=False)["input_ids"] == [1, 5]
+    assert loaded("ABCz A", add_special_tokens=False)["input_ids"] == [0, 5]
     assert loaded("ABC", add_special_tokens=False)["input_ids"] == [53, 10]
     assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab.read_bytes()
     parity = nezha_convert.verify(TF.folder, tmp_path / "out", vocab=vocab, texts=["ABC", "DAB A"])

@@ -626,3 +626,19 @@ def test_the_class_that_a_config_names(named: Any, expected: str | None) -> None
 
 def test_a_config_may_name_no_class() -> None:
     assert architecture_of({}) is None
+
+
+@pytest.mark.parametrize("name", ["bos_token_id", "eos_token_id"])
+@pytest.mark.parametrize("value", ["1", True, 0.5, float("nan"), [1], {}])
+def test_an_id_that_is_none_is_refused_before_it_is_written(name: str, value: object) -> None:
+    with pytest.raises(MappingError, match=f"{name} is .*expected an id or null"):
+        build(HF, **{name: value})
+    assert build(HF, **{name: None}).fields[name] is None
+    assert build(HF, **{name: 7}).fields[name] == 7
+
+
+@pytest.mark.parametrize("value", ["classification", 1, [], ["regression"], {}])
+def test_a_kind_of_problem_that_transformers_does_not_have_is_refused(value: object) -> None:
+    with pytest.raises(MappingError, match=r"problem_type is .*regression"):
+        build(HF, problem_type=value)
+    assert build(HF, problem_type="regression").fields["problem_type"] == "regression"

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "nezha_convert"
 
 LAYERS = [
     {"_version", "errors"},
-    {"tensors"},
+    {"tensors", "strict_json"},
     {"readers", "mapping", "staging"},
     {"config", "writers", "byte_bpe"},
     {"tokenizer", "writer", "programs"},

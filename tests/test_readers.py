@@ -343,3 +343,34 @@ def test_the_config_is_the_one_of_the_model(names: tuple[str, ...], expected: st
     for name in names:
         (tmp_path / name).write_text("{}")
     assert open_checkpoint(tmp_path).config == (tmp_path / expected if expected else None)
+
+
+# Links and names
+
+
+def test_a_shard_that_links_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    index = sharded(folder)
+    shard = folder / "model-00002-of-00002.safetensors"
+    shard.rename(tmp_path / "outside")
+    shard.symlink_to(tmp_path / "outside")
+    with pytest.raises(CheckpointError, match=r"shard 'model-00002-of-00002.safetensors' is a link out of its folder"):
+        open_checkpoint(index)
+
+
+def test_shards_that_are_links_of_the_hubs_cache_are_read(tmp_path: Path) -> None:
+    folder, blobs = tmp_path / "models--a--b" / "snapshots" / "0123", tmp_path / "models--a--b" / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    index = sharded(folder)
+    for shard in folder.glob("*.safetensors"):
+        shard.rename(blobs / shard.name)
+        shard.symlink_to(Path("../../blobs") / shard.name)
+    assert sorted(open_checkpoint(index).entries) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "哪" * 90])
+def test_a_shard_whose_name_is_longer_than_any_file_s_is_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not there"):
+        open_checkpoint(indexed(tmp_path / "model.safetensors.index.json", {"a": name}))

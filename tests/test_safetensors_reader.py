@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from strategies import arrays
 
 from nezha_convert.errors import CheckpointError
+from nezha_convert.readers import safetensors as reader
 from nezha_convert.readers.safetensors import read_safetensors
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -120,6 +122,47 @@ BROKEN = {
     "nothing": b"",
 }
 
+SHAPES = {
+    "an empty and a huge dimension": container({"x": {"dtype": "I64", "shape": [0, 1 << 61], "data_offsets": [0, 0]}}),
+    "more dimensions than an array has": container(
+        {"x": {"dtype": "U8", "shape": [1] * 70, "data_offsets": [0, 1]}}, b"a"
+    ),
+}
+
+
+@pytest.mark.parametrize("data", SHAPES.values(), ids=SHAPES)
+def test_a_shape_that_no_array_has_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: 'x' has a shape that no array has"):
+        read_safetensors((tmp_path / "m.safetensors",))
+
+
+def test_a_file_replaced_or_written_to_while_it_is_read_is_refused_though_its_size_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    save_file({"x": np.ones((4, 3), "f4")}, file)
+    tensor = read_safetensors((file,))["x"]
+    stream = tensor.blocks(12)
+    next(stream)
+    os.utime(file, ns=(0, 0))
+    for read in (lambda: list(stream), tensor.read):
+        with pytest.raises(CheckpointError, match="changed meanwhile"):
+            read()
+
+
+def test_a_file_replaced_while_its_header_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "m.safetensors"
+    save_file({"x": np.ones(3, "f4")}, file)
+    checked = reader.safe_open
+
+    def replacing(path: Path, framework: str) -> object:
+        found = checked(path, framework=framework)
+        save_file({"y": np.ones(9, "f4")}, file)
+        return found
+
+    monkeypatch.setattr(reader, "safe_open", replacing)
+    with pytest.raises(CheckpointError, match="changed meanwhile"):
+        read_safetensors((file,))
+
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_a_file_is_refused_for(data: bytes, tmp_path: Path) -> None:
@@ -165,7 +208,7 @@ def test_a_file_that_shrinks_or_vanishes_while_it_is_read_is_refused(tmp_path: P
     save_file({"x": np.ones(3, "f4")}, file)
     tensor = read_safetensors((file,))["x"]
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"m\.safetensors: it ended while it was read"):
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: it was changed meanwhile"):
         tensor.read()
     file.unlink()
     with pytest.raises(CheckpointError, match=r"m\.safetensors: cannot be read"):

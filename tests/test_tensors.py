@@ -77,7 +77,7 @@ def test_a_tensor_in_a_file_comes_in_the_same_blocks_as_one_in_memory(
 
 def test_a_file_shorter_than_its_tensor_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(7))
-    with pytest.raises(CheckpointError, match="it ended while it was read"):
+    with pytest.raises(CheckpointError, match="it was changed meanwhile"):
         list(file_blocks(tmp_path / "x", 4, np.dtype("f4"), (1,), 100))
     with pytest.raises(CheckpointError, match="cannot be read"):
         list(file_blocks(tmp_path / "y", 4, np.dtype("f4"), (1,), 100))

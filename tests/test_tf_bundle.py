@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import bundles
+import google_crc32c
 import numpy as np
 import pytest
 from bundles import entry, header, table, varint, write_bundle
@@ -305,6 +307,7 @@ def raw_record(shared: int, key: bytes, value: bytes) -> bytes:
 
 
 ENDING = struct.pack("<2I", 0, 1)  # one restart, at 0
+CRC_OF_16_ZEROS = bundles.masked(google_crc32c.value(bytes(16)))
 FOUR_FLOATS = entry(1, (4,), 0, 0, 16, 0)
 NEGATIVE = (1 << 64) - 1
 
@@ -375,6 +378,22 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "a field past the record": (table({"": header(), "a": varint(2 << 3 | 2) + varint(9)}), "past the record's end"),
     "a fixed field past the record": (table({"": header(), "a": varint(6 << 3 | 5) + b"ab"}), "past the record's end"),
     "an unknown wire type": (table({"": header(), "a": varint(1 << 3 | 3)}), "wire type 3"),
+    "restarts that are none": (
+        bundles.table_of_block(bundles.block([(b"", header())])[:-8] + struct.pack("<I", 0)),
+        "claims 0 restarts",
+    ),
+    "restarts inside of a record": (
+        bundles.table_of_block(bundles.block([(b"", header())])[:-8] + struct.pack("<3I", 0, 3, 2)),
+        "not where its records begin",
+    ),
+    "restarts that do not begin with the first record": (
+        bundles.table_of_block(bundles.block([(b"", header()), (b"a", FOUR_FLOATS)])[:-8] + struct.pack("<2I", 9, 1)),
+        "not where its records begin",
+    ),
+    "a later version's readers": (
+        table({"": bundles.number(1, 1) + bundles.message(3, bundles.number(2, 2))}),
+        "a reader of version 2",
+    ),
     "a text for the shards": (table({"": bundles.message(1, b"1")}), "data files"),
 }
 
@@ -390,6 +409,49 @@ def test_an_index_is_refused_for(records: bytes, expected: str, tmp_path: Path) 
         tracemalloc.stop()
     assert error.exit_code == 3
     assert peak < 1 << 20
+
+
+def test_a_shape_in_two_messages_is_their_sum_as_in_every_protocol_buffer(tmp_path: Path) -> None:
+    more = bundles.message(2, bundles.message(2, bundles.number(1, 2)))
+    path = lone(tmp_path, table({"": header(), "a": entry(1, (2,), 0, 0, 16, CRC_OF_16_ZEROS) + more}))
+    assert read_whole(path)["a"].shape == (2, 2)
+
+
+def test_a_data_file_that_links_out_of_its_folder_is_refused_and_one_within_is_read(prefix: Path) -> None:
+    data = prefix.with_name(prefix.name + ".data-00001-of-00002")
+    outside = prefix.parent.parent / "outside"
+    data.rename(outside)
+    data.symlink_to(outside)
+    refusal(prefix, "outside of its folder")
+    outside.rename(prefix.parent / "inside")
+    data.unlink()
+    data.symlink_to("inside")
+    assert read_whole(prefix).keys() == {"a", "b/bias"}
+
+
+def test_the_links_of_the_hubs_cache_are_read(prefix: Path) -> None:
+    cache = prefix.parent / "models--a--b"
+    snapshot, blobs = cache / "snapshots" / "0123", cache / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for file in prefix.parent.glob("model.ckpt-7.*"):
+        file.rename(blobs / file.name)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    assert read_whole(snapshot / prefix.name).keys() == {"a", "b/bias"}
+
+
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_a_data_file_written_to_while_it_is_read_is_refused_though_its_size_is_the_same(
+    prefix: Path, when: str
+) -> None:
+    entries = read_bundle(prefix)[1]
+    data = prefix.with_name(prefix.name + ".data-00000-of-00002")
+    stream = entries["a"].blocks(12)
+    if when == "between":
+        next(stream)
+    os.utime(data, ns=(0, 0))
+    with pytest.raises(CheckpointError, match="changed meanwhile"):
+        list(stream)
 
 
 def test_a_tensor_of_strings_is_listed_and_refused_when_it_is_read(tmp_path: Path) -> None:

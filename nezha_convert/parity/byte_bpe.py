@@ -68,7 +68,9 @@ def tokenize(text: str, vocabulary: Collection[str], lower_case: bool, rules: st
 def texts_for(vocabulary: Collection[str]) -> Iterator[str]:
     """`TEXTS`, words of the longest length and one byte more, every token that is text: as a word and inside one."""
     yield from TEXTS
-    yield from (f"{'a' * 500} {'a' * 501}", f"{'ب' * 250} {'ب' * 250}a")
+    letters = string.ascii_letters + string.digits
+    letter = next((c for c in letters if {f"{ord(c):02X}", f"##{ord(c):02X}"} <= set(vocabulary)), "a")
+    yield from (f"{letter * 500} {letter}", f"{letter * 501} {letter}", f"{'ب' * 250} {'ب' * 250}{letter}")
     own = []
     for token in vocabulary:
         try:
@@ -76,7 +78,7 @@ def texts_for(vocabulary: Collection[str]) -> Iterator[str]:
         except ValueError:  # a piece of a character, or no hexadecimal: no text by itself
             continue
     for start in range(0, len(own), 64):
-        yield " ".join(f"{word} a{word}" for word in own[start : start + 64])
+        yield " ".join(f"{word} {letter}{word}" for word in own[start : start + 64])
 
 
 def lower_cases(vocabulary: Collection[str]) -> bool:

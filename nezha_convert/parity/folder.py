@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import MappingError, OutputError
 from ..report import FileRecord
 from ..staging import MARK
+from ..strict_json import read_json
 from .originals import CLASSES
 
 _NEEDED = {
@@ -119,7 +120,7 @@ class ConvertedFolder:
             beside.unlink(missing_ok=True)
 
     def _present(self, name: str) -> Path:
-        if not (self.path / name).is_file():
+        if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises at longer names
             raise MappingError(
                 f"{self.path / name}: missing; the conversion wrote it",
                 hint=f"Convert again: nezha-convert convert SOURCE {self.path} --force",
@@ -130,7 +131,7 @@ class ConvertedFolder:
 def _object(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
     """The JSON object in `path`, which has the fields `needed`."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not readable ({error})", hint="Convert again.") from error
     _check(path, "", content, needed)

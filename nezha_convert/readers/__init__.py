@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CheckpointError, UsageError
-from ..tensors import Checkpoint, Decision
+from ..strict_json import read_json
+from ..tensors import Checkpoint, Decision, leads_outside
 from . import archive, keras_h5, paddle, safetensors, tf_bundle, torch_pickle
 
 __all__ = ["open_checkpoint"]
@@ -191,12 +191,12 @@ _SHARDED = {
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+        weight_map: dict[str, str] = read_json(index)["weight_map"]
         if not all(isinstance(name, str) for name in weight_map.values()):
             raise TypeError("weight_map holds something else than file names")
         if not weight_map:
             raise ValueError("it names no shard")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from error
     return weight_map
 
@@ -207,8 +207,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
     for name in names:
         if name != Path(name).name or name in (".", ".."):
             raise CheckpointError(f"{index}: shard {name!r} lies outside of its folder; refused")
-        if not (index.parent / name).is_file():
+        if len(name.encode()) > 255 or not (index.parent / name).is_file():  # is_file raises at longer names
             raise CheckpointError(f"{index}: shard {name!r} is not there", hint="Copy the missing shard beside it.")
+        if leads_outside(index.parent / name):
+            raise CheckpointError(f"{index}: shard {name!r} is a link out of its folder; refused")
     return tuple(index.parent / name for name in names)
 
 
@@ -234,7 +236,7 @@ def _config_in(folder: Path, format: str) -> Path | None:
 
 def _saved_by_transformers(config: Path) -> bool:
     try:
-        raw = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        raw = read_json(config)
+    except (OSError, ValueError):
         return False  # whoever reads it next says what is wrong with it
     return isinstance(raw, dict) and bool({"architectures", "model_type"} & raw.keys())

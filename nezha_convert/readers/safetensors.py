@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks
+from ..tensors import TensorEntry, file_blocks, is_shape, state_of
 
 FORMAT = "safetensors"
 
@@ -42,25 +43,30 @@ def read_safetensors(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
     """
     entries: dict[str, TensorEntry] = {}
     for number, file in enumerate(files):
-        start, header = _header(file)
+        start, header, seen = _header(file)
         for name, info in header.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} stands in another shard too")
             if info["dtype"] not in DTYPES:
                 raise CheckpointError(f"{file}: {name!r} is of type {info['dtype']}, which NumPy does not have")
+            if not is_shape(info["shape"]):
+                raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {info['shape'][:8]}")
             dtype, shape = np.dtype(DTYPES[info["dtype"]]), tuple(info["shape"])
             offset = start + info["data_offsets"][0]
-            stream = partial(file_blocks, file, offset, dtype, shape)
+            stream = partial(file_blocks, file, offset, dtype, shape, seen=seen)
             entries[name] = TensorEntry(name, dtype.name, shape, prod(shape) * dtype.itemsize, stream, (number, offset))
     return entries
 
 
-def _header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data begins, and each tensor's type, shape and place in it."""
+def _header(file: Path) -> tuple[int, dict[str, Any], tuple[int, int, int]]:
+    """Where the data begins, each tensor's type, shape and place in it, and the file's state at that."""
     try:
-        with safe_open(file, framework="np"):  # checks every length and offset of the header against the file
-            pass
         with open(file, "rb") as data:
+            seen = state_of(os.fstat(data.fileno()))
+            with safe_open(file, framework="np"):  # checks every length and offset of the header against the file
+                pass
+            if state_of(file.stat()) != seen:  # of the bytes that are read below, nothing would be known
+                raise CheckpointError(f"{file}: it was changed meanwhile, while it was being read")
             size = int.from_bytes(data.read(8), "little")
             header: dict[str, Any] = json.loads(data.read(size))
     except (SafetensorError, OSError) as error:
@@ -69,4 +75,4 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
             hint="The file is damaged or cut short: copy it again from where it came from.",
         ) from error
     header.pop("__metadata__", None)
-    return 8 + size, header
+    return 8 + size, header, seen

@@ -20,7 +20,7 @@ import google_crc32c
 import numpy as np
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks
+from ..tensors import TensorEntry, file_blocks, is_shape, leads_outside, state_of
 
 FORMAT = "tensorflow-bundle"
 
@@ -28,8 +28,6 @@ MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # one byte of compression, four of checksum, behind every block
 _MAX_INDEX_BYTES = 1 << 30
-_MAX_RANK = 32  # what every version of NumPy holds
-_MAX_ELEMENTS = 1 << 56
 DTYPES = {
     1: "float32",
     2: "float64",
@@ -97,29 +95,38 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
             hint="Copy the missing data file beside the index.",
         )
     files = tuple(prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards))
-    sizes = [file.stat().st_size for file in files]
-    return (index, *files), {name: _tensor(name, slot, files[slot.shard], sizes) for name, slot in slots.items()}
+    for file in files:
+        if leads_outside(file):
+            raise CheckpointError(
+                f"{file}: a link to {file.resolve()}, outside of its folder; refused", hint="Put the file itself there."
+            )
+    states = [state_of(file.stat()) for file in files]
+    return (index, *files), {
+        name: _tensor(name, slot, files[slot.shard], states[slot.shard]) for name, slot in slots.items()
+    }
 
 
-def _tensor(name: str, slot: _Slot, file: Path, sizes: list[int]) -> TensorEntry:
+def _tensor(name: str, slot: _Slot, file: Path, seen: tuple[int, int, int]) -> TensorEntry:
     dtype = DTYPES.get(slot.dtype, f"TensorFlow dtype {slot.dtype}")
-    if slot.offset + slot.size > sizes[slot.shard]:
+    if slot.offset + slot.size > seen[0]:
         raise CheckpointError(
             f"{file}: {name!r} needs bytes {slot.offset:,} to {slot.offset + slot.size:,}, "
-            f"but the file has {sizes[slot.shard]:,}",
+            f"but the file has {seen[0]:,}",
             hint="The data file is cut short: copy it again.",
         )
     if slot.dtype in DTYPES and slot.size != prod(slot.shape) * np.dtype(dtype).itemsize:
         raise CheckpointError(f"{file}: {name!r} of shape {slot.shape} and {dtype} cannot have {slot.size:,} bytes")
-    stream = partial(_stream, name, slot, file, dtype)
+    stream = partial(_stream, name, slot, file, dtype, seen)
     return TensorEntry(name, dtype, slot.shape, slot.size, stream, (slot.shard, slot.offset))
 
 
-def _stream(name: str, slot: _Slot, file: Path, dtype: str, limit: int) -> Iterator[np.ndarray]:
+def _stream(
+    name: str, slot: _Slot, file: Path, dtype: str, seen: tuple[int, int, int], limit: int
+) -> Iterator[np.ndarray]:
     if slot.dtype not in DTYPES:
         raise CheckpointError(f"{file}: {name!r} is of {dtype}, which holds no numbers")
     crc = 0
-    for block in file_blocks(file, slot.offset, np.dtype(dtype), slot.shape, limit):
+    for block in file_blocks(file, slot.offset, np.dtype(dtype), slot.shape, limit, seen):
         crc = google_crc32c.extend(crc, block)
         yield block
     if masked(crc) != slot.crc:
@@ -169,13 +176,18 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         raise _FormatError(
             f"the block at {offset:,} is compressed (type {data[end]}), which TensorFlow never writes here"
         )
-    restarts = struct.unpack_from("<I", data, end - 4)[0]
-    limit = end - 4 - 4 * restarts
-    if limit < offset:
-        raise _FormatError(f"the block at {offset:,} claims {restarts:,} restarts")
+    count = struct.unpack_from("<I", data, end - 4)[0]
+    limit = end - 4 - 4 * count
+    if limit < offset or not count:
+        raise _FormatError(f"the block at {offset:,} claims {count:,} restarts")
+    restarts = struct.unpack_from(f"<{count}I", data, limit)
+    whole_keys = {0}  # where a record stands that needs none before it
     position, key = offset, b""
     while position < limit:
+        start = position - offset
         shared, position = _varint(data, position)
+        if not shared:
+            whole_keys.add(start)
         unshared, position = _varint(data, position)
         length, position = _varint(data, position)
         if shared > len(key) or position + unshared + length > limit:
@@ -184,6 +196,8 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         position += unshared
         yield key, data[position : position + length]
         position += length
+    if restarts[0] or list(restarts) != sorted(whole_keys.intersection(restarts)):  # TensorFlow looks names up by them
+        raise _FormatError(f"the restarts of the block at {offset:,} are not where its records begin")
 
 
 def _handle(data: bytes, position: int) -> tuple[int, int, int]:
@@ -242,6 +256,9 @@ def _header(record: bytes | None) -> int:
     shards, endianness = fields.get(1, 0), fields.get(2, 0)
     if endianness != 0:
         raise _FormatError("it was written on a big-endian machine")
+    version = dict(_fields(_bytes(fields.get(3, b""))))
+    if version.get(2, 0) not in (0, 1):  # VersionDef's min_consumer against kTensorBundleVersion
+        raise _FormatError(f"it asks for a reader of version {version[2]!r}; this one is of version 1")
     if not isinstance(shards, int) or not 0 < shards <= 100_000:
         raise _FormatError(f"it names {shards!r} data files")
     return shards
@@ -250,15 +267,17 @@ def _header(record: bytes | None) -> int:
 def _entry(record: bytes) -> _Slot:
     """BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6, slices 7."""
     fields: dict[int, int] = {}
-    shape: tuple[int, ...] = ()
+    shape = b""
     for number, value in _fields(record):
         if number == 7:
             raise _FormatError("it holds a partitioned variable; save it whole with tf.train.Saver first")
         if number == 2:
-            shape = _shape(_bytes(value))
+            shape += _bytes(value)  # protocol buffers merge a message that is there twice
         elif isinstance(value, int):
             fields[number] = value
-    return _Slot(fields.get(1, 0), shape, fields.get(3, 0), fields.get(4, 0), fields.get(5, 0), fields.get(6, 0))
+    return _Slot(
+        fields.get(1, 0), _shape(shape), fields.get(3, 0), fields.get(4, 0), fields.get(5, 0), fields.get(6, 0)
+    )
 
 
 def _shape(record: bytes) -> tuple[int, ...]:
@@ -272,7 +291,7 @@ def _shape(record: bytes) -> tuple[int, ...]:
             sizes.append(size)
         elif number == 3 and value:
             raise _FormatError("a tensor of unknown rank")
-    if len(sizes) > _MAX_RANK or prod(max(1, size) for size in sizes) > _MAX_ELEMENTS:
+    if not is_shape(sizes):
         raise _FormatError(f"a shape that no array has: {len(sizes)} dimensions, the first {sizes[:4]}")
     return tuple(sizes)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import CheckpointError, UsageError
 from ..tensors import Decision, TensorEntry, row_blocks
+from .torch_scan import check_torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ def _load(file: Path) -> Any:
     try:
         with open(file, "rb") as head:
             is_zip = head.read(4) == b"PK\x03\x04"
+        check_torch_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old pickle protocols say nothing to our reader
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)

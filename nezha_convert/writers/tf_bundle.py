@@ -49,14 +49,14 @@ def write_bundle(prefix: Path, tensors: Iterable[Tensor]) -> None:
 
 def header(shards: int = 1, endianness: int = 0) -> bytes:
     """BundleHeaderProto: num_shards 1, endianness 2 (0: little), version 3 (producer 1)."""
-    return _number(1, shards) + _number(2, endianness) + message(3, _number(1, 1))
+    return number(1, shards) + number(2, endianness) + message(3, number(1, 1))
 
 
 def entry(dtype: int, shape: Iterable[int], shard: int, offset: int, size: int, crc: int) -> bytes:
     """BundleEntryProto: dtype 1, shape 2 (dim 2: size 1), shard 3, offset 4, size 5, crc32c 6."""
-    dims = b"".join(message(2, _number(1, dim)) for dim in shape)
-    numbers = _number(3, shard) + _number(4, offset) + _number(5, size)
-    return _number(1, dtype) + message(2, dims) + numbers + varint(6 << 3 | 5) + struct.pack("<I", crc)
+    dims = b"".join(message(2, number(1, dim)) for dim in shape)
+    numbers = number(3, shard) + number(4, offset) + number(5, size)
+    return number(1, dtype) + message(2, dims) + numbers + varint(6 << 3 | 5) + struct.pack("<I", crc)
 
 
 class Block:
@@ -135,7 +135,8 @@ def message(field: int, data: bytes) -> bytes:
     return varint(field << 3 | 2) + varint(len(data)) + data
 
 
-def _number(field: int, value: int) -> bytes:
+def number(field: int, value: int) -> bytes:
+    """A protobuf field that holds a number; nothing for 0, which is what an absent one means."""
     return varint(field << 3) + varint(value) if value else b""
 
 

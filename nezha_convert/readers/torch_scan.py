@@ -1,0 +1,222 @@
+"""What a PyTorch file asks for, added up before ``torch.load`` does any of it.
+
+``torch.load(weights_only=True)`` runs no foreign code, but does what a pickle says: sixty bytes make a key that takes
+years to hash, a storage of terabytes, a tensor that grows its storage. The steps are those of torch's own
+_weights_only_unpickler.py; this follows them with weights in place of the values.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+MAX_DEPTH = 32
+"""Tuples inside of one another."""
+
+MAX_NAME = 200
+"""Characters of a class's name; torch searches its own message of a refusal in a time that is their square."""
+
+_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, its storages' keys (torch/serialization.py)
+_CODECS = ("latin1", "latin-1", "utf-8", "ascii")  # what pickle writes bytes with; others take quadratic time
+_CONSTANTS = ("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "LONG1")
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Item:
+    """A value of the unpickler's stack: how much there is of it, and what a check has to know.
+
+    Attributes:
+        weight: objects in it, each as often as it is met on a walk.
+        constant: the number, text or GLOBAL that it is, if it is one.
+        items: of a tuple.
+        numel: of a storage.
+    """
+
+    __slots__ = ("constant", "depth", "items", "numel", "weight")
+
+    def __init__(self, constant: Any = None, items: tuple[_Item, ...] = (), numel: int | None = None) -> None:
+        self.constant, self.items, self.numel = constant, items, numel
+        self.weight: int = 1 + sum(item.weight for item in items)
+        self.depth: int = 1 + max((item.depth for item in items), default=0)
+
+
+def check_torch_file(file: Path) -> None:
+    """Raises ValueError unless what `file` asks for is in proportion to its size; many others where it is damaged."""
+    size = file.stat().st_size
+    with open(file, "rb") as data:
+        if data.read(4) == b"PK\x03\x04":
+            with zipfile.ZipFile(data) as archive:
+                members = archive.infolist()
+                if sum(member.file_size for member in members) > size:
+                    raise ValueError("its members are compressed, or overlap; torch stores them as they are")
+                for member in members:
+                    if member.filename.endswith("data.pkl"):
+                        with archive.open(member) as pickle:
+                            _Scan(size).run(_Bounded(pickle, member.file_size))
+        else:
+            data.seek(0)
+            scan, bounded = _Scan(size), _Bounded(data, size)
+            for _ in range(_LEGACY_PICKLES):
+                scan.run(bounded)
+
+
+class _Bounded:
+    """A file of `size` bytes whose ``read`` asks for no more than is left: Python's own allocates what is asked for."""
+
+    def __init__(self, data: IO[bytes], size: int) -> None:
+        self._data, self._left = data, size
+
+    def read(self, count: int) -> bytes:
+        return self._count(self._data.read(min(count, self._left)))
+
+    def readline(self) -> bytes:
+        return self._count(self._data.readline())
+
+    def _count(self, got: bytes) -> bytes:
+        self._left -= len(got)
+        return got
+
+
+class _Scan:
+    """The unpickler's stack and memory, for a file of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._most = self._budget = (1 << 20) + 8 * size
+        self._storages: dict[Any, int] = {}
+        self._elements = 0  # of all storages
+
+    def run(self, data: _Bounded) -> None:
+        """Follow the pickle at `data`'s position to its end."""
+        stack: list[_Item | None] = []  # None is a mark
+        memory: dict[Any, _Item] = {}
+        for step, argument, _ in pickletools.genops(data):  # type: ignore[arg-type]  # it asks for no more
+            name = step.name
+            if name in ("PROTO", "STOP"):
+                continue
+            if name == "MARK":
+                stack.append(None)
+            elif name in _CONSTANTS or name in ("SHORT_BINSTRING", "GLOBAL"):
+                if name == "GLOBAL" and len(str(argument)) > MAX_NAME:
+                    raise ValueError(f"it asks for a class whose name has {len(str(argument)):,} characters")
+                stack.append(_Item(argument))
+            elif name in ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"):
+                stack.append(_Item())
+            elif name in _TUPLES:
+                self._tuple(stack, [_pop(stack) for _ in range(_TUPLES[name])][::-1])
+            elif name == "TUPLE":
+                self._tuple(stack, _since_mark(stack))
+            elif name in ("BINPUT", "LONG_BINPUT"):
+                memory[argument] = _top(stack)
+            elif name in ("BINGET", "LONG_BINGET"):
+                if argument not in memory:
+                    raise ValueError(f"it recalls {argument}, which it did not store")
+                stack.append(memory[argument])
+            elif name in ("APPEND", "APPENDS"):
+                self._into(stack, [_pop(stack)] if name == "APPEND" else _since_mark(stack), keys=False)
+            elif name in ("SETITEM", "SETITEMS"):
+                self._into(
+                    stack, [_pop(stack), _pop(stack)][::-1] if name == "SETITEM" else _since_mark(stack), keys=True
+                )
+            elif name in ("REDUCE", "NEWOBJ"):
+                arguments, function = _pop(stack), _pop(stack)
+                self._call(str(function.constant), arguments)
+                stack.append(_Item(items=(arguments,)))
+            elif name == "BUILD":
+                state = _pop(stack)
+                self._tensor(state)  # torch before 0.2 set a tensor's storage and shape this way
+                _top(stack).weight += state.weight
+            elif name == "BINPERSID":
+                stack.append(self._storage(_pop(stack)))
+            else:
+                raise ValueError(f"step {name}, which a state dict does not need")
+
+    def _spend(self, weight: int) -> None:
+        self._budget -= weight
+        if self._budget < 0:
+            raise ValueError(f"more to do than {self._size:,} bytes can have to say")
+
+    def _tuple(self, stack: list[_Item | None], items: list[_Item]) -> None:
+        made = _Item(items=tuple(items))
+        if made.depth > MAX_DEPTH:
+            raise ValueError(f"tuples inside of one another, more than {MAX_DEPTH} deep")
+        self._limit(made)
+        stack.append(made)
+
+    def _into(self, stack: list[_Item | None], items: list[_Item], *, keys: bool) -> None:
+        target = _top(stack)
+        target.weight += sum(item.weight for item in items)
+        self._limit(target)
+        if keys:
+            self._spend(sum(key.weight for key in items[::2]))  # each is hashed
+
+    def _limit(self, item: _Item) -> None:
+        if item.weight > self._most:
+            raise ValueError(f"one object of {item.weight:,} parts in {self._size:,} bytes")
+
+    def _call(self, function: str, arguments: _Item) -> None:
+        self._spend(arguments.weight)
+        if len(function) > MAX_NAME:
+            raise ValueError(f"it calls a text of {len(function):,} characters")
+        name = function.split(" ")[-1].split(".")[-1]
+        if name == "bytearray" or name.endswith(("Tensor", "Storage")):
+            raise ValueError(f"it makes a {name} out of nothing but its size")
+        if name == "encode" and not (len(arguments.items) == 2 and arguments.items[1].constant in _CODECS):
+            raise ValueError("it encodes a text in a way that pickle does not")
+        if name.startswith("_rebuild_tensor"):
+            self._tensor(arguments)
+
+    def _storage(self, identity: _Item) -> _Item:
+        """A storage by ("storage", type, key, location, number of elements[, view])."""
+        if identity.items and identity.items[0].constant == "module":  # a pickled module: torch refuses it by its name
+            return _Item()
+        if (
+            len(identity.items) not in (5, 6)
+            or identity.items[0].constant != "storage"
+            or type(identity.items[4].constant) is not int
+        ):
+            raise ValueError("a storage without a size")
+        key, numel = identity.items[2].constant, identity.items[4].constant
+        self._elements += max(0, numel - self._storages.get(key, 0))
+        self._storages[key] = max(numel, self._storages.get(key, 0))
+        if numel < 0 or self._elements > self._size:
+            raise ValueError(f"storages of {self._elements:,} elements in {self._size:,} bytes")
+        return _Item(numel=numel)
+
+    def _tensor(self, arguments: _Item) -> None:
+        """A tensor by (storage, offset, sizes, strides, ...), if that is what `arguments` are."""
+        if len(arguments.items) < 4 or arguments.items[0].numel is None:
+            return
+        storage, offset, sizes, strides = arguments.items[:4]
+        shape, steps = ([item.constant for item in values.items] for values in (sizes, strides))
+        numbers = [offset.constant, *shape, *steps]
+        if len(shape) != len(steps) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("a tensor whose place in its storage is not said by numbers")
+        reach = offset.constant + sum((size - 1) * step for size, step in zip(shape, steps, strict=True)) + 1
+        if prod(max(1, size) for size in shape) > self._size or (all(shape) and reach > (storage.numel or 0)):
+            raise ValueError(f"a tensor of shape {shape[:8]} in a storage of {storage.numel:,} elements")
+
+
+def _pop(stack: list[_Item | None]) -> _Item:
+    item = stack.pop() if stack else None
+    if item is None:
+        raise ValueError("it takes more than there is")
+    return item
+
+
+def _top(stack: list[_Item | None]) -> _Item:
+    stack.append(item := _pop(stack))
+    return item
+
+
+def _since_mark(stack: list[_Item | None]) -> list[_Item]:
+    items: list[_Item] = []
+    while stack:
+        item = stack.pop()
+        if item is None:
+            return items[::-1]
+        items.append(item)
+    raise ValueError("it takes more than there is")

@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads a stranger's file; README.md has the commands."""

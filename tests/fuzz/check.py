@@ -1,0 +1,97 @@
+"""One input against one target: a right result or a refusal that says why, in bounded memory and time."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nezha_convert.errors import NezhaConvertError
+
+from .targets import SEPARATOR, Target
+
+MEMORY = 24
+"""Bytes that Python and NumPy may hold for each byte of input, past MEMORY_FREE."""
+
+MEMORY_FREE = 4 << 20
+
+ADDRESS_SPACE = 512 << 20
+"""What a run may map past what it had; an allocation of what a header claims does not fit into it."""
+
+MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+SECONDS = 1.0
+"""Of CPU, for an input of up to a megabyte, and for every further one."""
+
+MESSAGE = 10_000
+"""Characters that are still a message."""
+
+
+class FaultError(AssertionError):
+    """An outcome that no input may have."""
+
+
+def check(target: Target, data: bytes) -> str:
+    """What `target` makes of `data`: "read", or the message of its refusal.
+
+    Raises:
+        FaultError: too much memory or time, or a message that is none.
+        Exception: whatever the reader raised besides its refusals.
+    """
+    with TemporaryDirectory(prefix="fuzz-", dir=MEMORY_DISK) as name:
+        folder = Path(name)
+        for file, part in zip(target.files, data.split(SEPARATOR), strict=False):
+            if part or file == target.files[0]:
+                (folder / file).write_bytes(part)
+        with _bounded(len(data)):
+            try:
+                json.dumps(target.read(folder), ensure_ascii=False).encode()
+                outcome = "read"
+            except target.refusals as error:
+                _check_message(error)
+                outcome = error.message
+        return outcome
+
+
+@contextmanager
+def _bounded(size: int) -> Iterator[None]:
+    traced = tracemalloc.is_tracing()
+    if not traced:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before, begun = tracemalloc.get_traced_memory()[0], time.process_time()
+    try:
+        yield
+    finally:
+        seconds, peak = time.process_time() - begun, tracemalloc.get_traced_memory()[1] - before
+        if not traced:
+            tracemalloc.stop()
+    if peak > MEMORY_FREE + MEMORY * size:
+        raise FaultError(f"{peak:,} bytes of memory for {size:,} of input")
+    if seconds > SECONDS * (1 + size / 1e6):
+        raise FaultError(f"{seconds:.1f} s for {size:,} bytes")
+
+
+def _check_message(error: NezhaConvertError) -> None:
+    text = "\n".join((error.message, error.hint, *error.problems))
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, MemoryError) or "allocate" in str(cause):
+            raise FaultError(f"an allocation failed: {cause}")
+        cause = cause.__cause__
+    if not error.message.strip() or len(text) > MESSAGE:
+        raise FaultError(f"a message of {len(text):,} characters: {text[:200]}")
+    if not all(letter.isprintable() or letter == "\n" for letter in text):
+        raise FaultError(f"a message that a terminal would obey: {text[:400]!r}")
+
+
+def limit_memory() -> None:
+    """From here on this process cannot map more than ADDRESS_SPACE past what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ADDRESS_SPACE
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -1,0 +1,39 @@
+"""One target under atheris: ``python -m fuzz.harness TARGET [libFuzzer's arguments]``. It ends at the first fault."""
+
+from __future__ import annotations
+
+import os
+import sys
+from random import Random
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import atheris
+
+with atheris.instrument_imports(include=["nezha_convert"]):
+    from .check import check, limit_memory
+    from .targets import TARGETS
+
+
+def main() -> None:
+    """Fuzz the target that the first argument names."""
+    target = TARGETS[sys.argv[1]]
+
+    def mutate(data: bytes, limit: int, seed: int) -> bytes:
+        random = Random(seed)
+        if random.random() < 0.25:  # libFuzzer's own: it knows which bytes the code compared with what
+            return atheris.Mutate(data, limit)
+        for _ in range(random.choice((1, 1, 2, 4))):
+            data = target.mutated(random, data)
+        return data[:limit]
+
+    for seed in target.seeds():
+        if check(target, seed) not in ("read",):
+            raise SystemExit(f"{sys.argv[1]}: a seed is refused: {check(target, seed)}")
+    limit_memory()
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], lambda data: check(target, data) and None, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

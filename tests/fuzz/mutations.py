@@ -1,0 +1,160 @@
+"""Mutations that know the format: JSON, safetensors, zip files of torch, lines of text. Bundles: broken_bundles.py."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from copy import deepcopy
+from io import BytesIO
+from random import Random
+from typing import Any
+
+from .broken_bundles import NUMBERS, flipped
+
+DEEP = 'deep "JSON" of {} levels'
+HOSTILE = (
+    *(None, True, False, "", "x", [], {}, 0, -1, 1, 2, 0.5, -0.0, *NUMBERS),
+    *(1e308, float("inf"), float("-inf"), float("nan"), 10**400, 2**53 + 1),
+    *("\ud800", "\x1b[2J", "a\0b", "../x", "/etc/passwd", "..", "\u2028", "x" * 5000, "[PAD]", "0", "-1", "٣"),
+    *([[]], [None], [{}], {"": None}, {"0": "a"}, {"a": 0}, ["a", "a"], [1, "a"]),
+    *(DEEP.format(levels) for levels in (90, 200, 900, 990, 5000, 200_000)),
+)
+
+
+def json_mutated(random: Random, data: bytes) -> bytes:
+    """One value of the document replaced, one field renamed, added or left out."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return flipped(random, data)
+    for _ in range(random.choice((1, 1, 2))):
+        document = _node(random, document)
+    text = json.dumps(document)
+    for levels in (90, 200, 900, 990, 5000, 200_000):
+        text = text.replace(json.dumps(DEEP.format(levels)), "[" * levels + "]" * levels)
+    return text.encode()
+
+
+def _node(random: Random, node: Any) -> Any:
+    """`node` with something in it replaced."""
+    if isinstance(node, (list, dict)) and node and random.random() < 0.8:
+        keys = list(range(len(node))) if isinstance(node, list) else list(node)
+        key, kind = random.choice(keys), random.randrange(8)
+        if kind == 0:
+            del node[key]
+        elif kind == 1 and isinstance(node, dict):
+            node[str(random.choice(HOSTILE))[:100]] = node[key]
+        elif kind == 2 and isinstance(node, list):
+            node.append(node[key])
+        else:
+            node[key] = _node(random, node[key])
+        return node
+    return deepcopy(random.choice(HOSTILE))
+
+
+def safetensors_mutated(random: Random, data: bytes) -> bytes:
+    """The header's JSON changed, its length made right again; or the bytes."""
+    size = int.from_bytes(data[:8], "little")
+    if random.random() < 0.2 or size > len(data):
+        return flipped(random, data)
+    header = data[8 : 8 + size]
+    kind = random.randrange(4)
+    if kind == 0:
+        header = flipped(random, header)
+    elif kind == 1 and header.count(b'":') > 1:  # a name twice, which JSON's parsers read each in their own way
+        header = b"{" + header[1:-1] + b"," + header[1:]
+    else:
+        header = json_mutated(random, header)
+    if random.random() < 0.1:
+        size = random.choice(NUMBERS)
+        return struct.pack("<Q", size % 2**64) + header + data[8:]
+    return struct.pack("<Q", len(header)) + header + data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def torch_mutated(random: Random, data: bytes) -> bytes:
+    """A member of the zip changed, renamed, compressed or left out; a legacy file's bytes."""
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    except Exception:  # a broken zip file fails in many ways
+        return _pickle_mutated(random, data)
+    if not members or random.random() < 0.1:
+        return flipped(random, data)
+    number, kind = random.randrange(len(members)), random.randrange(6)
+    pickled = next((at for at, (name, _) in enumerate(members) if name.endswith("data.pkl")), number)
+    if kind == 0:
+        name, content = members[number]
+        members[number] = name, flipped(random, content)
+    elif kind == 1:
+        members[number] = random.choice(("archive/data.pkl", "../x", "/x", "archive/version")), members[number][1]
+    elif kind == 2:
+        del members[number]
+    else:
+        name, content = members[pickled]
+        members[pickled] = name, _pickle_mutated(random, content)
+    out = BytesIO()
+    compression = zipfile.ZIP_DEFLATED if random.random() < 0.1 else zipfile.ZIP_STORED
+    with zipfile.ZipFile(out, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two members of one name are what is wanted
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, compression)
+    return out.getvalue()
+
+
+def _pickle_mutated(random: Random, data: bytes) -> bytes:
+    """A number replaced where an opcode of a number stands; or a piece put in that no state dict has; or bytes."""
+    kind = random.randrange(4)
+    if kind == 0:
+        places = [at for at in range(len(data)) if data[at : at + 1] in (b"K", b"M", b"J", b"\x8a")]
+        if places:
+            at = random.choice(places)
+            width = {75: 1, 77: 2, 74: 4}.get(data[at], 1 + data[min(at + 1, len(data) - 1)])
+            number = pickle.dumps(random.choice((-1, *NUMBERS)), 2)[2:-1]
+            return data[:at] + number + data[at + 1 + width :]
+    if kind == 1:
+        at = random.randrange(len(data) + 1)
+        return data[:at] + random.choice(PICKLED) + data[at:]
+    return flipped(random, data)
+
+
+PICKLED = (
+    b"cos\nsystem\n(X\x04\0\0\0truetR",
+    b"cbuiltins\neval\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"ccollections\nOrderedDict\n)R",
+    b"(" + b"(" * 3000 + b"t" * 3000,
+    b")" + b"0" * 10,
+    b")" + b"q\x00h\x00h\x00\x86" * 60,
+    b"X\xff\xff\xff\x7f",
+    b"\x8a\xff" + b"\x7f" * 255,
+    b"\x8b\xff\xff\xff\x7f",
+    b"N}N",
+    b"r\xff\xff\xff\xff",
+    b"j\xff\xff\xff\x7f",
+)
+
+
+def lines_mutated(random: Random, data: bytes) -> bytes:
+    """Lines swapped, repeated, left out, or replaced."""
+    lines = data.split(b"\n")
+    at, kind = random.randrange(len(lines)), random.randrange(5)
+    if kind == 0:
+        lines[at] = random.choice(
+            (b"", b"\xff", b"[UNK]", b"\xe2\x80\xa8", b"\0", b"\x85", b"x" * 5000, b"\xef\xbb\xbf")
+        )
+    elif kind == 1:
+        lines.insert(random.randrange(len(lines)), lines[at])
+    elif kind == 2:
+        del lines[at]
+    elif kind == 3:
+        return flipped(random, data)
+    return random.choice((b"\n", b"\n", b"\n", b"\r\n", b"\r")).join(lines)
+
+
+def one_of(*mutations: Callable[[Random, bytes], bytes]) -> Callable[[Random, bytes], bytes]:
+    """Any one of `mutations`, each time."""
+    return lambda random, data: random.choice(mutations)(random, data)
