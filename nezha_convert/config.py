@@ -137,7 +137,10 @@ class ConfigBuilder:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._layers = 0
         self._told: tuple[Decision, ...] = ()
+        self._positions: tuple[int, ...] = ()
         for name, entry in entries.items():
+            if table.habits.positions and table.unwrapped(name).startswith(table.habits.positions):
+                self._positions = entry.shape
             found = self.table.find(name)
             if isinstance(found, tuple):
                 named = table.habits.classifiers.get(found[1].source)
@@ -231,7 +234,9 @@ class ConfigBuilder:
             if max_relative_position < 1:
                 raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
             self.decide("max_relative_position", max_relative_position, "asked for on the command line")
-        numbers = self.table.habits.numbers
+        numbers = dict(self.table.habits.numbers)
+        if self.table.habits.positions:
+            numbers["max_relative_position"] = self._own_clip()
         for name, habit in {name: numbers.get(name, default) for name, default in _DEFAULTS.items()}.items():
             if name in self.fields:
                 continue
@@ -242,6 +247,13 @@ class ConfigBuilder:
                 self.decide(name, habit.value, f"{habit.reason}, which does not read the config's {said:g}")
             else:
                 self.fields[name] = said
+
+    def _own_clip(self) -> Habit:
+        """The clip distance K of a family whose files have the table of relative positions: it has 2K + 1 rows."""
+        if len(self._positions) != 2 or self._positions[0] % 2 == 0:
+            raise MappingError(f"{self.table.habits.positions} has shape {self._positions}, expected 2K + 1 rows")
+        rows = self._positions[0]
+        return Habit((rows - 1) // 2, f"its own table of relative positions has {rows} rows", fixed=True)
 
     def _checked(self, name: str, kind: type, value: Any) -> Any:
         """`value` if it is a number that `name` can have: a positive int, or a float from 0 (a dropout: to 1)."""

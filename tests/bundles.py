@@ -29,7 +29,7 @@ def write_bundle(
         file = files[place % shards]
         data = np.ascontiguousarray(array).tobytes()
         crc = masked(google_crc32c.value(data))
-        entries[name] = entry(DTYPES[str(array.dtype)], array.shape, number % shards, file.tell(), len(data), crc)
+        entries[name] = entry(DTYPES[str(array.dtype)], array.shape, place % shards, file.tell(), len(data), crc)
         file.write(data)
     for file in files:
         file.close()

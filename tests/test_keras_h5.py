@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from goldens import FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nezha_convert.errors import CheckpointError, UsageError
+from nezha_convert import convert
+from nezha_convert.errors import CheckpointError, MappingError, UsageError
 from nezha_convert.mapping.recognise import family_of
 from nezha_convert.mapping.tables import BERT4KERAS, BERT4KERAS_MODERN
+from nezha_convert.parity.oracle import Oracle
 from nezha_convert.readers import open_checkpoint
 from nezha_convert.readers.keras_h5 import read_keras
 
@@ -138,6 +141,49 @@ def test_without_h5py_the_way_to_get_it_is_named(monkeypatch):
     with pytest.raises(UsageError, match="h5py") as caught:
         read_keras(LEGACY)
     assert caught.value.hint == "pip install 'nezha-convert[keras]'"
+
+
+# What the table of relative positions tells
+
+
+def changed(folder: Path, change: Callable[[Any], None]) -> Path:
+    """The fixture of both heads, its file changed."""
+    for name in (LEGACY.name, "bert_config.json"):
+        (folder / name).write_bytes((LEGACY.parent / name).read_bytes())
+    with h5py.File(folder / LEGACY.name, "r+") as root:
+        change(root)
+    return folder
+
+
+def replaced(root: Any, table: np.ndarray) -> None:
+    del root[POSITIONS]
+    root[POSITIONS] = table
+
+
+POSITIONS = "Embedding-Relative-Position/Embedding-Relative-Position/embeddings:0"
+
+
+def test_its_rows_are_the_clip_distance_whatever_the_config_says(tmp_path):
+    source = changed(tmp_path, lambda root: replaced(root, root[POSITIONS][:65]))
+    config = json.loads((source / "bert_config.json").read_text())
+    (source / "bert_config.json").write_text(json.dumps(config | {"max_relative_position": 64}))
+    report = convert(source, tmp_path / "out").to_dict()
+    assert json.loads((tmp_path / "out/config.json").read_text())["max_relative_position"] == 32
+    assert "65 rows" in next(d["reason"] for d in report["decisions"] if d["field"] == "max_relative_position")
+
+
+def test_without_it_the_same_names_are_a_roformer_s(tmp_path):
+    source = changed(tmp_path, lambda root: root["Embedding-Relative-Position"].attrs.create("weight_names", []))
+    with pytest.raises(MappingError, match="but not its NEZHA"):
+        convert(source, tmp_path / "out")
+
+
+def test_one_that_was_trained_is_noticed_by_the_oracle(tmp_path):
+    source = changed(tmp_path, lambda root: replaced(root, root[POSITIONS][()] + np.float32(0.02)))
+    config = json.loads((source / "bert_config.json").read_text())
+    oracle = Oracle(open_checkpoint(source).entries, config, "pretraining")
+    with pytest.raises(MappingError, match="not NEZHA's sinusoids"):
+        oracle.forward(np.ones((1, 4), int))
 
 
 # Hostile files

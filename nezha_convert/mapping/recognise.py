@@ -9,7 +9,21 @@ from fnmatch import fnmatchcase
 from ..errors import MappingError, UsageError
 from ..tensors import TensorEntry
 from .rules import Drop, Op, Table
-from .tables import CLASSIFIER, ENCODER, FAMILIES, FOREIGN, HEADS, HUAWEI_TF, MLM, NSP, POOLER, QA, Foreign, Head
+from .tables import (
+    BERT4KERAS,
+    CLASSIFIER,
+    ENCODER,
+    FAMILIES,
+    FOREIGN,
+    HEADS,
+    HUAWEI_TF,
+    MLM,
+    NSP,
+    POOLER,
+    QA,
+    Foreign,
+    Head,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +145,9 @@ def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: s
     if QA in possible and rows > 1:
         heads = ("sequence-classification", "token-classification", *(("question-answering",) if rows == 2 else ()))
         return Inference(heads, f"{table.title} has a pooler in all of them, and calls the last layer {weight.name!r}")
+    if not pooled and table.name == BERT4KERAS.name:
+        reason = f"{weight.name!r} may classify each token, or [CLS] without a pooler, which is the first token's class"
+        return Inference(("token-classification", "encoder"), reason)
     if not pooled:
         return Inference(("token-classification",), "it has a classifier and no pooler")
     if rows == 1:

@@ -95,6 +95,7 @@ class Habits:
         lower_case: names of activations are read in any case.
         switch: its JSON says ``use_relative_position``.
         padding_label: its token classifier numbers labels from 1; 0 is padding.
+        positions: what the name of its own table of relative positions begins with, where every model of it has one.
         tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
         notes: what a report says of every model of the family.
         classifiers: the heads that a classifier's name tells, by its weight's name.
@@ -106,6 +107,7 @@ class Habits:
     lower_case: bool = False
     switch: bool = False
     padding_label: bool = False
+    positions: str = ""
     tied: bool = True
     notes: tuple[Decision, ...] = ()
     classifiers: Mapping[str, NamedHead] = field(default_factory=dict)

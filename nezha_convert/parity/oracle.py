@@ -126,7 +126,7 @@ class Oracle:
         if width % self._heads:
             raise MappingError(f"hidden size {width} is not a multiple of {self._heads} attention heads")
         outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
-        table = relative_table(self._clip, width // self._heads)
+        table = self._table(width // self._heads)
         for i in range(self._layers):
             states = self._layer(i, states, [(1.0 - case.mask) * self.dialect.masked for case in inputs], table)
             if record or (self.head == "encoder" and i == self._layers - 1):
@@ -146,6 +146,17 @@ class Oracle:
             if self.head == "multiple-choice":
                 output["logits"] = output["logits"].reshape(case.choices)
         return outputs
+
+    def _table(self, size: int) -> Array:
+        """R, [2K + 1, size]. Files of bert4keras hold theirs, whose rows say K."""
+        own = "embeddings.relative_positions.weight"
+        if own not in self._names:
+            return relative_table(self._clip, size)
+        found = self._read(own).astype(np.float64)
+        table = relative_table(len(found) // 2, size)
+        if found.shape != table.shape or not np.abs(found - table).max() < 0.01:  # room for bfloat16
+            raise MappingError(f"{self._names[own]}: not NEZHA's sinusoids; the model was trained with others")
+        return table
 
     def _embeddings(self, inputs: list[_Inputs]) -> list[Array]:
         """Words plus token types, normalised; no positions (modeling.py:171-195). Row 0 is an ordinary row."""

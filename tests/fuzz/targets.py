@@ -99,7 +99,7 @@ def _safetensors(folder: Path) -> Any:
 
 
 def _torch(folder: Path) -> Any:
-    return _described(read_torch((folder / "pytorch_model.bin",)))
+    return _described(read_torch((folder / "pytorch_model.bin",))[0])
 
 
 def _folder(folder: Path) -> Any:

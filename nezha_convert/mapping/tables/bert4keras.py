@@ -98,11 +98,11 @@ _HABITS = Habits(
             "Keras' own, as in every layer norm of bert4keras' NEZHA but the masked-LM head's, which has 1e-12",
             fixed=True,
         ),
-        "max_relative_position": Habit(64, "hard-coded in bert4keras", fixed=True),
         "hidden_dropout_prob": Habit(0.0, "bert4keras drops nothing then"),
         "attention_probs_dropout_prob": Habit(0.0, "bert4keras drops nothing then"),
         "classifier_dropout": Habit(0.1, "bert4keras has no classifier; this is usual before one put on it"),
     },
+    positions="Embedding-Relative-Position/",
 )
 
 _DROPS = (
