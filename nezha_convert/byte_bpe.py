@@ -32,6 +32,7 @@ _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
 _ALPHABET = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(0x100 + i) for i, byte in enumerate(_OTHERS)}
 """GPT-2's: a printable byte stands for itself, the others are counted from U+0100."""
+_BYTES = {character: byte for byte, character in _ALPHABET.items()}
 
 _CHINESE = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
 _PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
@@ -109,16 +110,13 @@ def name_tokens(path: Path, tokens: Sequence[str], kept: Collection[str]) -> tup
             hint="No tokenizer.json gives these ids. Move the vocabulary away to convert without a tokenizer, and "
             "tokenize with Huawei's own code.",
         )
-    names = [token if token in kept else _name(token) for token in lines]
-    known, unused = set(names), []
-    for number, (token, name) in enumerate(zip(lines, names, strict=True)):
-        # Punctuation is a word of its own: nothing longer that begins with it is ever looked up.
-        if name is None or (name in kept and name != token and name[0] in punctuation):
-            own = token[:1] in punctuation and len(token) > 1 and token not in known
-            names[number] = token if own else f"[unused {token}]"
-            unused.append(token)
+    found = [token if token in kept else _name(token) for token in lines]
+    unused = [token for token, name in zip(lines, found, strict=True) if name is None]
+    names = [
+        name or (token if _is_split(token) else f"[unused {token}]") for token, name in zip(lines, found, strict=True)
+    ]
     labels = [*lines, *(token for token in kept if token not in present)]
-    at: dict[str | None, int] = {}
+    at: dict[str, int] = {}
     named = enumerate([*names, *labels[len(lines) :]])
     if twice := [(at[name], number) for number, name in named if at.setdefault(name, number) != number]:
         raise MappingError(
@@ -126,7 +124,17 @@ def name_tokens(path: Path, tokens: Sequence[str], kept: Collection[str]) -> tup
             problems=tuple(f"{labels[one]!r} and {labels[other]!r}" for one, other in twice),
             hint="Name another vocabulary: --vocab FILE",
         )
-    return [str(name) for name in names], unused
+    return names, unused
+
+
+def spelled_out(name: str) -> str:
+    """The token that `name_tokens` gave this name: a vocabulary's line again."""
+    if name.startswith("[unused ") and name.endswith("]"):
+        return name[len("[unused ") : -1]
+    text = name.removeprefix(PREFIX)
+    if _is_split(name) or not _BYTES.keys() >= set(text):
+        return name
+    return "##" * (text != name) + bytes(_BYTES[c] for c in text).hex().upper()
 
 
 def pipeline(rules: Rules, lower_case: bool) -> tuple[Any, Any, Any]:
@@ -152,10 +160,14 @@ def pipeline(rules: Rules, lower_case: bool) -> tuple[Any, Any, Any]:
 
 
 def _name(token: str) -> str | None:
-    piece = token_bytes(token)
-    if piece is None:
-        return None
-    return PREFIX * token.startswith("##") + "".join(_ALPHABET[byte] for byte in piece)
+    """None if no text becomes `token`."""
+    name = PREFIX * token.startswith("##") + "".join(_ALPHABET[byte] for byte in token_bytes(token) or b"")
+    return None if name in ("", PREFIX) or _is_split(name) else name
+
+
+def _is_split(name: str) -> bool:
+    """Whether it is punctuation and something behind it, which are two words: no word's first token has such a name."""
+    return len(name) > 1 and name[0] in punctuation
 
 
 def _ends_inside_a_byte(token: str, vocabulary: Collection[str]) -> bool:

@@ -24,7 +24,7 @@ MODEL = "model.onnx"
 
 PRECISIONS = {
     "float32": "the model's own arithmetic",
-    "float16": "weights and arithmetic in half precision but for the softmax; the outputs are float32 all the same",
+    "float16": "half precision but for the softmax, outputs float32 all the same; onnxruntime runs it since 1.17",
     "int8": "dynamic quantization by onnxruntime: weights in 8 bits, activations when it runs",
 }
 
@@ -97,7 +97,7 @@ def export_onnx(
             shutil.copyfile(output / file["name"], stage / file["name"])
     files = tuple(sorted(file.name for file in stage.iterdir()))
     decisions = (
-        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime 1.15 reads it"),
+        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.15"),
         Decision("precision", precision, PRECISIONS[precision]),
     )
     return OnnxResult(files, head, precision, OPSET, measured, decisions)

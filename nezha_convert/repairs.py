@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .byte_bpe import PREFIX, spelled_out
 from .config import AUTO_MAP, architecture_of, read_config
 from .conversion import convert
 from .errors import CheckpointError, MappingError, UsageError
@@ -293,10 +294,16 @@ def _vocabulary(checkpoint: Checkpoint, temporary: Path) -> Path | None:
     whole = _json(checkpoint.path.parent / "tokenizer.json")
     if checkpoint.vocab or not whole:
         return checkpoint.vocab
-    ids = whole.get("model", {}).get("vocab", {})
+    model = whole.get("model", {})
+    ids = model.get("vocab", {})
+    lines = sorted(ids, key=ids.__getitem__)
+    if model.get("continuing_subword_prefix") == PREFIX:  # a byte BPE's tokens have other names there
+        added = {token.get("content") for token in whole.get("added_tokens", ())}
+        lines = [token if token in added else spelled_out(token) for token in lines]
     path = temporary / "vocab.txt"
-    path.write_text("".join(f"{token}\n" for token in sorted(ids, key=ids.__getitem__)), "utf-8", newline="\n")
-    for name in ("tokenizer.json", "added_tokens.json"):  # the converter looks beside the vocabulary for added tokens
+    path.write_text("".join(f"{token}\n" for token in lines), "utf-8", newline="\n")
+    # The converter looks beside the vocabulary for added tokens and for what the tokenizer was told.
+    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json"):
         if (checkpoint.path.parent / name).is_file():
             shutil.copyfile(checkpoint.path.parent / name, temporary / name)
     return path

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 
 import nezha  # noqa: F401  (so that AutoTokenizer knows the model's type)
 import nezha_convert
-from nezha_convert.byte_bpe import PREFIX, RULES, is_byte_bpe, name_tokens
+from nezha_convert.byte_bpe import PREFIX, RULES, is_byte_bpe, name_tokens, spelled_out
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.parity import byte_bpe as reference
 from nezha_convert.parity.originals import BYTE_BPE, tokenize_original
@@ -62,8 +62,8 @@ LETTERS = {
 ANYWHERE = (
     "".join(map(chr, range(0x21)))
     + "\x7f\x80\x85\x9f\xa0\xad\u1680\u180e\u2000\u2009\u200b\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
-    + "\ufffd\ufffe\ue000\U000e0041\U0010ffff0123456789.,:-#[]<>|^~`$+=\u00b2\u0662\u2460\u2026\u00b7\u00bf\u2019\u20ac\u2122"
-    + "\ufb01\U0001f600\U0001f44d\U0001f3fd\u200d\ufe0f\U0001f1f2\U0001f1fe\u0301\u0345\u02b0\u01c5\u1e9e\u0378"
+    + "\ufffd\ufffe\ue000\U000e0041\U0010ffff0123456789.,:-#[]<>|^~`$+=\u00b2\u0662\u2460\u2026\u00b7\u00bf\u2019\u20ac"
+    + "\u2122\ufb01\U0001f600\U0001f44d\U0001f3fd\u200d\ufe0f\U0001f1f2\U0001f1fe\u0301\u0345\u02b0\u01c5\u1e9e\u0378"
 )
 """Controls, spaces of every kind, private and unassigned characters, digits, symbols, emoji, marks."""
 
@@ -374,15 +374,15 @@ def test_the_file_beside_the_vocabulary_names_the_rules(tmp_path):
 
 
 def test_the_prefix_is_no_byte_so_that_no_two_tokens_have_one_name():
-    names, unused = name_tokens(Path("v"), [*SPECIALS, "2323", "##41", "232341", "##232341"], SPECIALS)
-    assert names[5:] == ["##", f"{PREFIX}A", "##A", f"{PREFIX}##A"] and unused == []
+    names, unused = name_tokens(Path("v"), ["23", "##23", "##2341", "41", "2341"], ())
+    assert names == ["#", f"{PREFIX}#", f"{PREFIX}#A", "A", "[unused 2341]"] and unused == ["2341"]
     every = [f"{p}{a:02X}{b:02X}" for p in ("", "##") for a in range(256) for b in range(256)]
     names, _ = name_tokens(Path("v"), every, ())
-    assert len(set(names)) == len(every) and not any(c.isspace() for name in names for c in name)
+    assert len(set(names)) == len(every) and [spelled_out(name) for name in names] == every
 
 
 @pytest.mark.parametrize(
-    "token", ["hello", "e4bda0", "[unused7]", "<S>", "##", "#", "", "##zz", "…A", "abc", "=NUMBER="]
+    "token", ["hello", "e4bda0", "[unused7]", "<S>", "##", "#", "", "##zz", "…A", "2323", "abc", "=NUMBER="]
 )
 def test_a_token_that_is_no_hexadecimal_is_kept_unused_and_no_text_becomes_it(token):
     vocab = vocabulary(*(f"{p}{byte:02X}" for byte in range(256) for p in ("", "##")), token)
@@ -427,6 +427,13 @@ def test_the_bytes_of_a_special_token_s_text_are_another_token():
     assert names == [*SPECIALS, "[unused 5B434C535D]"] and unused == ["5B434C535D"]
 
 
+def test_names_are_spelled_out_as_the_vocabulary_that_they_were_made_of():
+    names, _ = name_tokens(VOCAB.path, VOCAB.tokens, SPECIALS)
+    assert [spelled_out(name) for name in names] == list(VOCAB.tokens)
+    tokens = ["hello", "", "##zz", "2323", "##2323", "#", "[unused7]", "5B", "##5B43"]
+    assert [spelled_out(name) for name in name_tokens(Path("v"), tokens, ())[0]] == tokens
+
+
 # Conversion and verification
 
 
@@ -462,6 +469,18 @@ def test_a_wrong_tokenizer_fails_verification(field, value, vocab, tmp_path):
     parity = nezha_convert.verify(TF.folder, tmp_path / "out", vocab=vocab)
     assert not parity.passed and parity.tokenizer.differing
     assert "texts differ from the reference tokenizer of bytes" in " ".join(parity.failures)
+
+
+def test_a_folder_that_transformers_saved_without_the_vocabulary_is_repaired_with_the_same_ids(vocab, tmp_path):
+    folder = tmp_path / "out"
+    nezha_convert.convert(TF.folder, folder, vocab=vocab)
+    loaded = AutoTokenizer.from_pretrained(folder)
+    for name in ("vocab.txt", "modeling_nezha.py"):
+        (folder / name).unlink()
+    nezha_convert.repair(folder, tmp_path / "repaired")
+    assert (tmp_path / "repaired" / "vocab.txt").read_bytes() == vocab.read_bytes()
+    again = AutoTokenizer.from_pretrained(tmp_path / "repaired")
+    assert again("ABC AXA [MASK]")["input_ids"] == loaded("ABC AXA [MASK]")["input_ids"]
 
 
 def test_rules_that_were_told_are_verified_with_a_warning(vocab, tmp_path):
