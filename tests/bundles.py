@@ -9,11 +9,11 @@ import google_crc32c
 import numpy as np
 
 from nezha_convert.readers.tf_bundle import DTYPES as NAMES
-from nezha_convert.readers.tf_bundle import masked
+from nezha_convert.readers.tf_bundle import MAGIC, masked
 from nezha_convert.writers.tf_bundle import Block, append_block, entry, finished, header, message, number, varint
 from nezha_convert.writers.tf_bundle import table as sorted_table
 
-__all__ = ["append_block", "entry", "finished", "header", "masked", "message", "number", "varint"]
+__all__ = ["MAGIC", "append_block", "entry", "finished", "header", "masked", "message", "number", "varint"]
 
 DTYPES = {name: number for number, name in NAMES.items()}
 BLOCK_BYTES = 4096

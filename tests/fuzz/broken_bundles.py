@@ -41,7 +41,7 @@ class Parts:
         for number, (last, data) in enumerate(self._blocks()):
             handle = bundles.append_block(out, data if number else self.edit_block(data), self.compression)
             handles.append((last, handle if number else self.edit_handle(handle)))
-        whole = bundles.finished(out, handles, self.metaindex)
+        whole = bundles.finished(out, bundles.block(handles), bundles.block(self.metaindex))
         return whole[:-48] + self.edit_footer(whole[-48:])
 
     def _blocks(self) -> list[tuple[bytes, bytes]]:
