@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from .mapping.tables import DECODER, MLM, TIES, Head
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, check_output, staged
+from .strict_json import json_bytes
 from .tensors import Checkpoint, Decision, TensorEntry
 from .tokenizer import (
     check_length,
@@ -191,7 +191,7 @@ def convert(
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
     if dtype:
         decisions.append(Decision("dtype", dtype, "asked for on the command line"))
-    files["config.json"] = _json(survey.config.to_json(_common_dtype(layout)))
+    files["config.json"] = json_bytes(survey.config.to_json(_common_dtype(layout)))
     files.update(_model_files())
     if layout.index:
         files[f"{WEIGHTS}.index.json"] = layout.index
@@ -356,10 +356,6 @@ def _common_dtype(layout: Layout) -> str:
     for placed in layout.placed:
         sizes[placed.dtype] = sizes.get(placed.dtype, 0) + placed.nbytes
     return max(sizes, key=lambda name: sizes[name])
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _write(path: Path, data: bytes) -> None:

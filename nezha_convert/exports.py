@@ -17,6 +17,7 @@ from ._version import __version__
 from .conversion import keep_apart
 from .errors import OutputError, UsageError
 from .hub import local_source
+from .parity import folder
 from .programs import PROGRAMS
 from .readers import open_checkpoint
 from .report import FileRecord, Written
@@ -116,7 +117,7 @@ def export(
     sizes = {step.target: step.entry.nbytes for step in way.steps}
     hashes: dict[Path, str] = {}
 
-    def report(folder: Path | None) -> ExportReport:
+    def report(written: Path | None) -> ExportReport:
         return ExportReport(
             version=__version__,
             source=named,
@@ -131,7 +132,7 @@ def export(
             source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in model.checkpoint.files),
             output_files=tuple(
                 FileRecord(file.name, file.stat().st_size, hashes.get(file))
-                for file in (sorted(folder.iterdir()) if folder else ())
+                for file in (sorted(written.iterdir()) if written else ())
             ),
             weight_nbytes=sum(sizes.values()),
             output=str(target),
@@ -235,9 +236,6 @@ def _digest(blocks: Iterable[np.ndarray]) -> bytes:
 
 def _synced(path: Path) -> str:
     """Put a file on the disk, so that a rename never reveals less after a power cut; its SHA-256."""
-    digest = sha256()
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return folder.sha256(path)

@@ -1,8 +1,9 @@
-"""JSON of strangers: what is read can be printed, walked and written again."""
+"""JSON: of strangers, which can be printed, walked and written again once it is read; and as our files have it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     json.dumps(content, ensure_ascii=False).encode()  # UnicodeEncodeError, a ValueError: no text
     return content
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """A JSON file of ours."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _children(node: Any) -> list[Any]:

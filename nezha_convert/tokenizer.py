@@ -5,7 +5,6 @@ Source: NEZHA-TensorFlow/tokenization.py at commit 0598f02 (FullTokenizer); for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from .byte_bpe import MAX_BYTES_PER_WORD, PREFIX, RULES, is_arabic, is_byte_bpe, name_tokens, pipeline, token_bytes
 from .errors import MappingError
-from .strict_json import read_json
+from .strict_json import json_bytes, read_json
 from .tensors import Decision
 
 MAX_CHARS_PER_WORD = 200
@@ -270,7 +269,7 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int, rules:
         config |= {RULES_FIELD: rules, "clean_up_tokenization_spaces": False}
     return {
         "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
-        "tokenizer_config.json": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
+        "tokenizer_config.json": json_bytes(config),
         "vocab.txt": ("\n".join(vocab.tokens) + "\n").encode(),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
@@ -21,6 +20,7 @@ from .parity import dialects, inputs
 from .parity.formulas import gelu_erf, gelu_tanh, relative_table
 from .parity.oracle import Oracle
 from .programs import Program
+from .strict_json import json_bytes
 from .tensors import Checkpoint, Decision, TensorEntry, row_blocks, rows_within
 from .writer import Progress, converted
 from .writers import Tensor
@@ -131,7 +131,7 @@ class WayBack:
     def files(self) -> dict[str, bytes]:
         """What lies beside the weights, by name."""
         program, model = self.program, self.model
-        files = {program.config: _json(self._config())}
+        files = {program.config: json_bytes(self._config())}
         for name in program.carried:
             if path := model.companion(name):
                 files[name] = path.read_bytes()
@@ -287,7 +287,3 @@ def watched(blocks: Iterable[np.ndarray], progress: Progress) -> Iterator[np.nda
     for block in blocks:
         yield block
         progress(block.nbytes)
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -70,6 +70,18 @@ _TORCH_NAMES = (
     (r"\.beta$", ".bias"),
 )
 
+_ACTIVATIONS = {
+    "gelu": gelu_erf,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+    "silu": swish,
+    "swish": swish,
+    "tanh": tanh,
+    "linear": linear,
+}
+"""What transformers' names mean (its ACT2FN)."""
+
 TENSORFLOW = Dialect(
     "tensorflow",  # Huawei's NEZHA-TensorFlow/modeling.py
     known_by=lambda names, config: any("/" in name for name in names),
@@ -140,16 +152,7 @@ TRANSFORMERS = Dialect(
         or any(name.startswith("nezha.") for name in names)
     ),
     spelling=_TORCH_NAMES,
-    activations={
-        "gelu": gelu_erf,
-        "gelu_new": gelu_tanh,
-        "gelu_pytorch_tanh": gelu_tanh,
-        "relu": relu,
-        "silu": swish,
-        "swish": swish,
-        "tanh": tanh,
-        "linear": linear,
-    },
+    activations=_ACTIVATIONS,
     masked=_FLOAT32_MIN,
     epsilon=None,
     head_epsilon=None,
@@ -181,16 +184,7 @@ BERT4TORCH = Dialect(
         (r"^mlmBias$", "cls.predictions.bias"),
         (r"^mlmDecoder\.", "cls.predictions.decoder."),
     ),
-    activations={  # activations.py
-        "gelu": gelu_erf,
-        "gelu_new": gelu_tanh,
-        "gelu_pytorch_tanh": gelu_tanh,
-        "relu": relu,
-        "silu": swish,
-        "swish": swish,
-        "tanh": tanh,
-        "linear": linear,
-    },
+    activations=_ACTIVATIONS,  # the same in its activations.py
     masked=_FLOAT32_MIN,
     epsilon=None,
     decoder_bias_wins=True,

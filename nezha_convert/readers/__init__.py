@@ -67,7 +67,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def _by_name(path: Path) -> _Candidate | None:
     """What `path` names, if it names a checkpoint or a file of one."""
     if path.name.endswith(".index.json"):
-        read = _SHARDED.get(Path(path.name.removesuffix(".index.json")).suffix, _sharded_safetensors)
+        read = _SHARDED.get(Path(path.name.removesuffix(".index.json")).suffix, _safetensors)
         return _Candidate(path, read) if path.is_file() else None
     shard = _BUNDLE_DATA.fullmatch(path.name)
     if shard:
@@ -142,51 +142,37 @@ def _bundle(path: Path) -> Checkpoint:
     return Checkpoint(tf_bundle.FORMAT, path, *tf_bundle.read_bundle(path))
 
 
-def _single_safetensors(path: Path) -> Checkpoint:
-    return Checkpoint(safetensors.FORMAT, path, (path,), safetensors.read_safetensors((path,)))
-
-
-def _sharded_safetensors(path: Path) -> Checkpoint:
+def _files(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files of tensors that `path` is or names, and all files of the checkpoint."""
+    if not path.name.endswith(".index.json"):
+        return (path,), (path,)
     shards = _shards(path)
-    return Checkpoint(safetensors.FORMAT, path, (path, *shards), safetensors.read_safetensors(shards))
+    return shards, (path, *shards)
 
 
-def _single_torch(path: Path) -> Checkpoint:
-    entries, decisions = torch_pickle.read_torch((path,))
-    return Checkpoint(torch_pickle.FORMAT, path, (path,), entries, decisions=decisions)
+def _safetensors(path: Path) -> Checkpoint:
+    files, every = _files(path)
+    return Checkpoint(safetensors.FORMAT, path, every, safetensors.read_safetensors(files))
 
 
-def _sharded_torch(path: Path) -> Checkpoint:
-    shards = _shards(path)
-    entries, decisions = torch_pickle.read_torch(shards)
-    return Checkpoint(torch_pickle.FORMAT, path, (path, *shards), entries, decisions=decisions)
+def _torch(path: Path) -> Checkpoint:
+    files, every = _files(path)
+    entries, decisions = torch_pickle.read_torch(files)
+    return Checkpoint(torch_pickle.FORMAT, path, every, entries, decisions=decisions)
 
 
-def _single_paddle(path: Path) -> Checkpoint:
-    return Checkpoint(paddle.FORMAT, path, (path,), paddle.read_paddle((path,)))
-
-
-def _sharded_paddle(path: Path) -> Checkpoint:
-    shards = _shards(path)
-    return Checkpoint(paddle.FORMAT, path, (path, *shards), paddle.read_paddle(shards))
+def _paddle(path: Path) -> Checkpoint:
+    files, every = _files(path)
+    return Checkpoint(paddle.FORMAT, path, every, paddle.read_paddle(files))
 
 
 def _keras(path: Path) -> Checkpoint:
     return Checkpoint(keras_h5.FORMAT, path, (path,), keras_h5.read_keras(path))
 
 
-_SINGLE = {
-    ".safetensors": _single_safetensors,
-    ".pdparams": _single_paddle,
-    **dict.fromkeys(_TORCH_SUFFIXES, _single_torch),
-    **dict.fromkeys(_KERAS_SUFFIXES, _keras),
-}
-_SHARDED = {
-    ".safetensors": _sharded_safetensors,
-    ".pdparams": _sharded_paddle,
-    **dict.fromkeys(_TORCH_SUFFIXES, _sharded_torch),
-}
-"""The readers of single files, and of the shards of an index, by the file's suffix."""
+_SHARDED = {".safetensors": _safetensors, ".pdparams": _paddle, **dict.fromkeys(_TORCH_SUFFIXES, _torch)}
+_SINGLE = {**_SHARDED, **dict.fromkeys(_KERAS_SUFFIXES, _keras)}
+"""The readers of the shards of an index, and of single files, by the file's suffix."""
 
 
 def _weight_map(index: Path) -> dict[str, str]:
