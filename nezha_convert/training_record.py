@@ -202,6 +202,12 @@ def _saved_model(folder: Path) -> tuple[str, list[Path]]:
             f"{', '.join(head.architecture for head in HEADS.values())}",
             hint="Save the model itself: trainer.save_model(FOLDER)",
         )
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() and index.is_file():  # save_pretrained leaves an older single file beside its shards
+        raise MappingError(
+            f"{folder}: {single.name} and {index.name} are both in it, and transformers loads the first",
+            hint="Remove the one that is not of this training, or save the model to an empty folder.",
+        )
     weights = list(open_checkpoint(_weights(folder)).files)
     if not all(path.name.endswith((".safetensors", ".safetensors.index.json")) for path in weights):
         raise MappingError(
