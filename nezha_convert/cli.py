@@ -213,7 +213,7 @@ _endpoint_option = click.option(
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch.")
 @click.option("--message", metavar="TEXT", help="The commit's first line.")
 @click.option("--no-card", "card", flag_value=False, default=True, help="Leave the repository's README.md as it is.")
-@click.option("--force", is_flag=True, help="Push a folder that is not proved; its card says so.")
+@click.option("--force", is_flag=True, help="Push a folder that is not proved; its card says so and why.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the card, offline.")
 @_token_option
 @_endpoint_option
@@ -221,11 +221,14 @@ _endpoint_option = click.option(
 def push(output: Path, repo_id: str, license: str | None, as_json: bool, **options: Any) -> None:
     """Push the verified folder OUTPUT to the Hub in one commit, with its card. What is there already is not sent again.
 
+    A model that was trained goes out the same way once nezha_convert.record_training has recorded it.
+
     \b
     Examples:
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0 --dry-run
       nezha-convert push nezha-base/ owner/nezha-base --license mit --private --create-pr --message "Smaller shards"
+      nezha-convert push my-classifier/ owner/nezha-chnsenti --license apache-2.0
     """
     console = Console(as_json)
     if license is None and options["card"] and console.asks:

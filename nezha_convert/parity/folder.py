@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -34,7 +35,7 @@ _WRITTEN_BY = {
 """By record: what writes it, how, and in words."""
 
 
-class RecordedFolder:
+class RecordedFolder(ABC):
     """`path` with its record: which files are meant for others, and why one of them may not be what it should be.
 
     Raises:
@@ -51,7 +52,7 @@ class RecordedFolder:
     """What is not so where there are doubts."""
 
     remedy: ClassVar[str]
-    """What to do about doubts, about {folder}."""
+    """What to do about doubts; {folder} stands for the path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,9 +74,9 @@ class RecordedFolder:
         return any(file["name"] == "tokenizer.json" for file in self.record["output_files"])
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """The model in a line."""
-        raise NotImplementedError
 
     def files(self) -> list[tuple[FileRecord, str]]:
         """Each file as it is now, and the hash that it had when it was recorded.
@@ -112,14 +113,15 @@ class RecordedFolder:
             if file.sha256 != written
         )
 
+    @abstractmethod
     def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
         """The model card; see ``card.render``."""
-        raise NotImplementedError
 
     def _absent(self) -> Exception:
         return MappingError(
             f"{self.path}: no {self.mark} in it; expected a folder that nezha-convert wrote",
-            hint="The order is: nezha-convert verify SOURCE OUTPUT",
+            hint="The order is: nezha-convert verify SOURCE OUTPUT. A model that was trained is recorded first: "
+            "nezha_convert.record_training",
         )
 
     def _check_record(self, mark: Path) -> None:
