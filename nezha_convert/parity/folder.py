@@ -26,6 +26,7 @@ _ENTRIES: dict[str, dict[str, type]] = {
     "decisions": {"field": str, "value": object, "reason": str},
     "dropped": {"name": str, "nbytes": int, "reason": str},
 }
+_COUNTED = {"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}
 _SIZES = dict.fromkeys(
     ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"), int
 )
@@ -143,6 +144,10 @@ def _check_record(path: Path, record: Mapping[str, Any]) -> None:
     for field, needed in _ENTRIES.items():
         for number, entry in enumerate(record[field]):
             _check(path, f"{field}[{number}]", entry, needed)
+    if (numbers := record.get("numbers")) is not None:  # the first conversions counted none
+        _check(path, "numbers", numbers, {"tensors": list})
+        for number, entry in enumerate(numbers["tensors"]):
+            _check(path, f"numbers.tensors[{number}]", entry, _COUNTED)
     for file in record["output_files"]:
         if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
             raise _foreign(path, f"output_files names {file['name']!r}; expected a file of the folder itself")
