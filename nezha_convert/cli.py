@@ -109,6 +109,11 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
     help="Element type of the weights; the source's otherwise.",
 )
 @click.option(
+    "--allow-overflow",
+    is_flag=True,
+    help="Write what --dtype cannot hold as infinity, and say so.",
+)
+@click.option(
     "--max-shard-size",
     "max_shard_bytes",
     type=_size,

@@ -20,6 +20,7 @@ Fields = Mapping[str, type | UnionType]
 
 FILE: Fields = {"name": str, "sha256": str}
 DECISION: Fields = {"field": str, "value": object, "reason": str}
+_COUNTED: Fields = {"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}
 _COMMON: Fields = {"head": str, "architecture": str, "output_files": list}
 _SIZES = dict.fromkeys(
     ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"), int
@@ -234,6 +235,9 @@ class ConvertedFolder(RecordedFolder):
         check_all(mark, "source_files", self.record["source_files"], FILE)
         check_all(mark, "decisions", self.record["decisions"], DECISION)
         check_all(mark, "dropped", self.record["dropped"], {"name": str, "nbytes": int, "reason": str})
+        if (numbers := self.record.get("numbers")) is not None:  # the first conversions counted none
+            check(mark, "numbers", numbers, {"tensors": list})
+            check_all(mark, "numbers.tensors", numbers["tensors"], _COUNTED)
 
 
 def read_object(path: Path, needed: Fields) -> dict[str, Any]:

@@ -257,6 +257,7 @@ def _conversion_seeds() -> list[bytes]:
         "output_files": [{"name": "config.json", "sha256": digest}],
         "decisions": [{"field": "do_lower_case", "value": True, "reason": "asked for on the command line"}],
         "dropped": [{"name": "global_step", "nbytes": 8, "reason": "optimizer"}],
+        "numbers": {"tensors": [{"name": "nezha.pooler.dense.weight", "nan": 1, "infinite": 0, "overflow": 2}]},
     }
     return [SEPARATOR.join((json.dumps(record).encode(), config.encode()))]
 
