@@ -297,7 +297,7 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
 @click.option("--force", is_flag=True, help="Replace TARGET if it is an exported folder.")
 @_json_option
 def export(
-    output: str, target: Path, to: str, precision: str | None, force: bool, as_json: bool, **options: Any
+    output: str, target: Path, to: str, precision: str | None, accept_activation: bool, as_json: bool, **options: Any
 ) -> None:
     """Write the converted folder OUTPUT as another program's own files: Huawei's, an older transformers', ...
 
@@ -313,15 +313,16 @@ def export(
     """
     console = Console(as_json)
     if to == "onnx":
-        if refused := [f"--{name.replace('_', '-')}" for name, given in options.items() if given]:
-            raise UsageError(f"{' and '.join(refused)}: not for --to onnx")
+        if accept_activation:
+            raise UsageError("--accept-activation: not for --to onnx")
         with console.steps() as steps:
-            report = exports.export_graph(output, target, precision=precision or "float32", force=force, progress=steps)
+            report = exports.export_graph(output, target, precision=precision or "float32", progress=steps, **options)
     else:
         if precision:
             raise UsageError(f"--fp16 and --int8 are for --to onnx, not for --to {to}")
         with console.progress(f"exporting {Path(output).name}") as (started, progress):
-            report = exports.export(output, target, to, force=force, started=started, progress=progress, **options)
+            options |= {"accept_activation": accept_activation, "started": started, "progress": progress}
+            report = exports.export(output, target, to, **options)
     console.exported(report)
 
 

@@ -383,10 +383,20 @@ def _limit(characters: int) -> Callable[[dict], None]:
         (_limit(100), "aaaaaaaaaaaaaaaaaaaa... (103 characters)"),
         (_limit(199), "aaaaaaaaaaaaaaaaaaaa... (202 characters)"),
         (_limit(201), "aaaaaaaaaaaaaaaaaaaa... (203 characters)"),
-        (lambda tokenizer: tokenizer["normalizer"].update(lowercase=False), "'A"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"][-1].update(lowercase=False), "'A"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"].pop(2), "ΟΔΟΣ"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"][1].update(clean_text=True), "ΟΔΟΣ"),
         (lambda tokenizer: tokenizer["model"]["vocab"].update({"我": 10, "们": 9}), "我们"),
     ],
-    ids=["100 characters a word", "199", "201", "cased", "two ids swapped"],
+    ids=[
+        "100 characters a word",
+        "199",
+        "201",
+        "cased",
+        "no final sigma",
+        "a private character dropped",
+        "two ids swapped",
+    ],
 )
 def test_another_tokenizer_fails(change, text, with_tokenizer, vocab):
     path = with_tokenizer / "tokenizer.json"

@@ -163,7 +163,8 @@ def _torch(path: Path) -> Checkpoint:
 
 def _paddle(path: Path) -> Checkpoint:
     files, every = _files(path)
-    return Checkpoint(paddle.FORMAT, path, every, paddle.read_paddle(files))
+    entries, decisions = paddle.read_paddle(files)
+    return Checkpoint(paddle.FORMAT, path, every, entries, decisions=decisions)
 
 
 def _keras(path: Path) -> Checkpoint:
