@@ -34,7 +34,26 @@ from nezha_convert.readers import open_checkpoint
 TF = next(golden for golden in GOLDENS if golden.name == "huawei-tf-pretraining")
 VOCAB = FIXTURES / "tokenization" / "vocab.txt"
 CLONE = os.environ.get("NEZHA_ORIGINAL_CLONE", "")
-TINY_VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "b", "##b", "我", "们", ",", "。", "n", "##e"]
+TINY_VOCAB = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "##a",
+    "b",
+    "##b",
+    "我",
+    "们",
+    ",",
+    "。",
+    "n",
+    "##e",
+    "α",
+    "##ς",
+    "##σ",
+]
 
 
 def converted(golden: Golden, output: Path, **options: object) -> Path:

@@ -196,14 +196,13 @@ class _Machine:
 
 _BYTE, _TWO_BYTES, _FOUR_BYTES, _EIGHT_BYTES = map(Struct, ("<B", "<H", "<I", "<Q"))
 
+_VALUES: dict[bytes, Callable[[], Any]] = {
+    **{b"}": dict, b"]": list, b")": tuple},
+    **{b"N": lambda: None, b"\x88": lambda: True, b"\x89": lambda: False},
+}
+
 _STEPS: dict[bytes, Callable[[_Machine], None]] = {
-    **{
-        step: partial(_Machine._push, make=make)
-        for step, make in {
-            **{b"}": dict, b"]": list, b")": tuple},
-            **{b"N": lambda: None, b"\x88": lambda: True, b"\x89": lambda: False},
-        }.items()
-    },
+    **{step: partial(_Machine._push, make=make) for step, make in _VALUES.items()},
     **{
         step: partial(_Machine._push_number, form=form)
         for step, form in {b"K": _BYTE, b"M": _TWO_BYTES, b"J": Struct("<i"), b"G": Struct(">d")}.items()
