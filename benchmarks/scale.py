@@ -105,8 +105,8 @@ def _layers(folder: Path) -> list[str]:
 
 def _large(folder: Path) -> list[str]:
     rows = [
-        "A tensor of 2^31 + 4 numbers of 16 bits, and three bytes behind it, past 2^32: a sparse file, opened and read to",
-        "the end, every number compared; and a real one, written by our writer and read the same way.",
+        "A tensor of 2^31 + 4 numbers of 16 bits, and three bytes behind it, past 2^32: a sparse file, opened and read",
+        "to the end, every number compared; and a real one, written by our writer and read the same way.",
         "",
         *_table("format", "open, ms", "read, s", "peak MiB", "written and read, s", "peak MiB"),
     ]

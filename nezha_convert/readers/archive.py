@@ -7,6 +7,7 @@ import gzip
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import weakref
@@ -36,7 +37,7 @@ _CHUNK = 1 << 20
 _T = TypeVar("_T")
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _DAMAGED = (
-    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error),
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error, LookupError),
     *(OSError, EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError),
 )
 """What the libraries answer damaged bytes with."""
@@ -143,7 +144,7 @@ def _zip(path: Path) -> Iterator[_Member]:
             )
         for member in _few(path, members):
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was made without it
-            if member.is_dir() or _is_litter(member.filename):
+            if member.filename.endswith("/") or _is_litter(member.filename):  # is_dir fails without a name
                 continue
             if kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
                 what = "encrypted" if member.flag_bits & 1 else "no plain file"
