@@ -208,7 +208,7 @@ def decide_rules(vocab: Vocabulary) -> tuple[str | None, list[Decision]]:
     if not vocab.byte_bpe:
         return None, []
     said = _json(vocab.path.parent / "tokenizer_config.json").get(RULES_FIELD)
-    if said is not None and said not in RULES:
+    if said is not None and not (isinstance(said, str) and said in RULES):
         raise MappingError(
             f"{vocab.path.parent / 'tokenizer_config.json'}: {RULES_FIELD} is {said!r}; expected {', '.join(RULES)}",
             hint=f"Mend it, or remove {RULES_FIELD}: then the vocabulary says.",

@@ -189,8 +189,11 @@ def write_weights(
             hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
             written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
             synced = []
+            in_file: dict[str, list[tuple[int, Future[None]]]] = {name: [] for name, _, _ in layout.files}
+            for placed, future in written.items():
+                in_file[placed.file].append((placed.offset + placed.nbytes, future))
             for name, header, _ in layout.files:
-                done = [(p.offset + p.nbytes, future) for p, future in written.items() if p.file == name]
+                done = in_file[name]
                 parts = [(len(header), None), *done]
                 hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, parts, progress)
                 synced.append(writers.submit(_sync, folder / name, done))
