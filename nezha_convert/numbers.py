@@ -95,8 +95,8 @@ class Numbers:
             (self.overflow, "became infinite"),
             (self.underflow, "became 0"),
             (self.subnormal, "subnormal"),
-            (zeros, "vectors all 0"),
-            (len(vectors) - zeros, "vectors of one other value"),
+            (zeros, f"vector{'s' * (zeros > 1)} of zeros"),
+            (others := len(vectors) - zeros, f"vector{'s' * (others > 1)} of one other value"),
         ]
         finite = [] if self.nan or self.infinite or self.overflow else ["all finite"]
         return ", ".join([f"{self.values:,} values", *finite, *(f"{count:,} {what}" for count, what in said if count)])

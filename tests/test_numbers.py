@@ -285,7 +285,7 @@ def test_a_bias_of_zeros_is_common_and_said_in_the_summary_alone(changed, tmp_pa
         tensors["nezha.pooler.dense.bias"][:] = 0
 
     numbers = convert(changed(change), tmp_path / "out").numbers
-    assert not numbers.warnings and numbers.summary.endswith("all finite, 1 vectors all 0")
+    assert not numbers.warnings and numbers.summary.endswith("all finite, 1 vector of zeros")
     assert [(t.name, t.constant) for t in numbers.tensors] == [("nezha.pooler.dense.bias", 0.0)]
 
 
