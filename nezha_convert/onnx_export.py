@@ -13,6 +13,7 @@ from typing import Any
 from .errors import MappingError, UsageError
 from .onnx_graph import INPUTS, OPSET, OUTPUTS, named_outputs, write_graph
 from .parity.converted import ConvertedModel
+from .parity.folder import RecordedFolder
 from .parity.formulas import Array
 from .parity.inputs import built_in_cases
 from .parity.measure import TOLERANCES, Measurement
@@ -98,12 +99,12 @@ def export_onnx(
     return OnnxResult(files, head, precision, OPSET, measured, decisions)
 
 
-def plan_onnx(output: Path, precision: str) -> tuple[ConvertedFolder, tuple[Decision, ...]]:
+def plan_onnx(output: Path, precision: str) -> tuple[RecordedFolder, tuple[Decision, ...]]:
     """What would be exported, and what is decided before the model is loaded.
 
     Raises:
         UsageError: a package is missing, or there is no such precision.
-        MappingError: `output` is no converted folder.
+        MappingError: `output` has no record.
     """
     _check_request(precision)
     decisions = (

@@ -189,7 +189,7 @@ def write_weights(
             hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
             written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
             synced = []
-            in_file: dict[str, list[tuple[int, Future[None]]]] = {name: [] for name, _, _ in layout.files}
+            in_file: dict[str, list[tuple[int, Future[TensorNumbers]]]] = {name: [] for name, _, _ in layout.files}
             for placed, future in written.items():
                 in_file[placed.file].append((placed.offset + placed.nbytes, future))
             for name, header, _ in layout.files:

@@ -117,7 +117,7 @@ def _torch(folder: Path) -> Any:
 
 
 def _paddle(folder: Path) -> Any:
-    return _described(read_paddle((folder / "model_state.pdparams",)))
+    return _described(read_paddle((folder / "model_state.pdparams",))[0])
 
 
 def _keras(folder: Path) -> Any:
