@@ -74,11 +74,9 @@ class _Machine:
             if step == b".":
                 return self._stack.pop()
             if step not in _STEPS:
-                raise (
-                    UnexpectedError(f"step {step!r}, which arrays do not need")
-                    if step
-                    else IndexError("it ends in the middle")
-                )
+                if not step:
+                    raise IndexError("it ends in the middle")
+                raise UnexpectedError(f"step {step!r}, which arrays do not need")
             _STEPS[step](self)
         raise UnexpectedError(f"more than {limit} steps in {self._size} bytes")
 
