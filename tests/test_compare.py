@@ -402,7 +402,7 @@ def _limit(characters: int) -> Callable[[dict], None]:
         (_limit(100), "aaaaaaaaaaaaaaaaaaaa... (103 characters)"),
         (_limit(199), "aaaaaaaaaaaaaaaaaaaa... (202 characters)"),
         (_limit(201), "aaaaaaaaaaaaaaaaaaaa... (203 characters)"),
-        (lambda tokenizer: tokenizer["normalizer"]["normalizers"][-1].update(lowercase=False), "'A"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"][-1].update(lowercase=False), "ΟΔΟΣ"),
         (lambda tokenizer: tokenizer["normalizer"]["normalizers"].pop(2), "ΟΔΟΣ"),
         (lambda tokenizer: tokenizer["normalizer"]["normalizers"][1].update(clean_text=True), "ΟΔΟΣ"),
         (lambda tokenizer: tokenizer["model"]["vocab"].update({"我": 10, "们": 9}), "我们"),
