@@ -18,7 +18,7 @@ from .parity.formulas import Array
 from .parity.inputs import built_in_cases
 from .parity.measure import TOLERANCES, Measurement
 from .tensors import Decision
-from .trained import RecordedFolder, recorded_folder
+from .trained import recorded_folder
 
 MODEL = "model.onnx"
 """The name under which optimum looks for a graph."""
