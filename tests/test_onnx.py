@@ -258,7 +258,7 @@ def test_an_unknown_precision_and_a_folder_that_is_no_conversion_are_refused(sma
 
 
 def test_every_step_is_told(exported, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "write_graph", lambda *args: onnx.save(graph, args[-1]))
     graph, told = onnx.load(exported("float32")[0] / MODEL), []
+    monkeypatch.setattr(onnx_export, "write_graph", lambda *args: onnx.save(graph, args[-1]))
     export_onnx(small, tmp_path, progress=lambda done, steps, what: told.append((done, steps)))
     assert told == [(done, 5) for done in range(5)]
