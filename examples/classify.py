@@ -78,15 +78,11 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     def predictions(split: str, logits: np.ndarray) -> list[dict[str, Any]]:
         scores = np.exp(logits - logits.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        return [
-            {
-                "text": row["text"],
-                "pair": row.get("pair"),
-                "label": labels[s.argmax()],
-                "score": round(float(s.max()), 6),
-            }
-            for row, s in zip(splits[split], scores, strict=True)
-        ]
+        found = []
+        for row, score in zip(splits[split], scores, strict=True):
+            texts = {name: row[name] for name in ("text", "pair") if name in row}
+            found.append({**texts, "label": labels[score.argmax()], "score": round(float(score.max()), 6)})
+        return found
 
     task = training.Task(
         name="text-classification",
@@ -114,7 +110,7 @@ def examples(arguments: Arguments) -> dict[str, list[dict[str, Any]]]:
 
     def file(path: Path) -> list[Row]:
         rows = list(datafiles.table(path, arguments.columns, asked or LABEL))
-        if not arguments.columns and not asked:
+        if not arguments.columns and not asked and not path.suffix.startswith(".json"):
             check_header(rows)
         return rows
 

@@ -56,6 +56,9 @@ class Arguments:
     new_head: bool = field(
         default=False, metadata={"help": "start the head anew where the model has one for other labels"}
     )
+    data_name: str | None = field(
+        default=None, metadata={"help": "name of the data for the model's card; its file or --dataset if not given"}
+    )
     overwrite: bool = field(default=False, metadata={"help": "train into a folder that holds a model already"})
 
 
@@ -109,6 +112,7 @@ class Task:
         metrics: split and what the model said of it to named numbers.
         predictions: split and the raw predictions to one JSON object a row, written to ``predictions.jsonl``.
         shrink: logits and labels of a batch to what `metrics` needs of them, on the device; spares memory.
+        loss: outputs, labels and the number of labels in an optimizer step to the loss, if it is not the model's own.
         trainer: the Trainer to use.
     """
 
@@ -118,6 +122,7 @@ class Task:
     metrics: Callable[[str, EvalPrediction], dict[str, float]] | None = None
     predictions: Callable[[str, Any], Iterable[dict[str, Any]]] | None = None
     shrink: Callable[[Any, torch.Tensor], Any] | None = None
+    loss: Callable[..., torch.Tensor] | None = None
     trainer: type[Trainer] = Trainer
 
 
@@ -296,8 +301,6 @@ def run(
         The content of metrics.json: ``train_loss``, and each metric as ``dev_NAME`` and ``test_NAME``.
     """
     data = task.data
-    if not data:
-        raise UsageError("no data: expected one of --train, --dev and --test", hint="See the example of --help.")
     resume = _start(arguments, settings, training="train" in data)
     if "dev" not in data:
         settings.eval_strategy = transformers.IntervalStrategy.NO
@@ -308,6 +311,7 @@ def run(
         train_dataset=data.get("train"),
         eval_dataset=data.get("dev"),
         processing_class=tokenizer,
+        compute_loss_func=task.loss,
         compute_metrics=partial(task.metrics, "dev") if task.metrics else None,
         preprocess_logits_for_metrics=task.shrink,
         optimizer_cls_and_kwargs=OPTIMIZERS[settings.optimizer](settings),
