@@ -75,6 +75,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=Collator(tokenizer, max(len(row["choices"]) for rows in splits.values() for row in rows)),
         metrics=metrics,
         predictions=predictions,
+        rows={split: len(rows) for split, rows in splits.items()},
         loss=loss,
     )
     model = training.load_model(AutoModelForMultipleChoice, arguments, settings)

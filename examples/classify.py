@@ -90,6 +90,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=DataCollatorWithPadding(tokenizer),
         metrics=metrics,
         predictions=predictions,
+        rows={split: len(rows) for split, rows in splits.items()},
     )
     model = training.load_model(AutoModelForSequenceClassification, arguments, settings, labels=labels)
     return training.run(task, model, tokenizer, arguments, settings)

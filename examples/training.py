@@ -31,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 import nezha  # noqa: F401  registers NEZHA with the Auto classes
+from nezha_convert import TrainingData, record_training
 from nezha_convert.console import Console
 from nezha_convert.errors import NezhaConvertError, UsageError
 
@@ -112,6 +113,7 @@ class Task:
         metrics: split and what the model said of it to named numbers.
         predictions: split and the raw predictions to one JSON object a row, written to ``predictions.jsonl``.
         shrink: logits and labels of a batch to what `metrics` needs of them, on the device; spares memory.
+        rows: examples of each split, for the card; one may be several rows of `data`.
         loss: outputs, labels and the number of labels in an optimizer step to the loss, if it is not the model's own.
         trainer: the Trainer to use.
     """
@@ -122,6 +124,7 @@ class Task:
     metrics: Callable[[str, EvalPrediction], dict[str, float]] | None = None
     predictions: Callable[[str, Any], Iterable[dict[str, Any]]] | None = None
     shrink: Callable[[Any, torch.Tensor], Any] | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
     loss: Callable[..., torch.Tensor] | None = None
     trainer: type[Trainer] = Trainer
 
@@ -340,6 +343,8 @@ def run(
 def _start(arguments: Arguments, settings: Settings, *, training: bool) -> str | None:
     """The checkpoint to resume from; refuses an output folder that holds another run."""
     output = Path(settings.output_dir)
+    if training and Path(arguments.model).is_dir() and output.resolve() == Path(arguments.model).resolve():
+        raise UsageError(f"--output {output} is the folder of --model", hint="Name another folder for the result.")
     newest = get_last_checkpoint(str(output)) if output.is_dir() else None
     if settings.resume_from_checkpoint == "last":
         if newest is None:
@@ -369,8 +374,45 @@ def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settin
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
 
 
-def _record(task: Task, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
-    """The one place where a run is recorded for the model's card: nezha_convert.record_training is called here."""
+RECORDED = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs"),
+    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "optimizer"),
+    *("adam_beta1", "adam_beta2", "label_smoothing_factor", "bf16", "fp16", "seed"),
+)
+"""The settings that change what a training computes, for the model's card."""
+
+MEASURED = re.compile(r"(train|dev|test)_(?!runtime|samples_per_second|steps_per_second|model_preparation_time)(\w+)")
+"""Metrics of metrics.json that are of the model and not of the machine."""
+
+
+def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mapping[str, float]) -> None:
+    """training.json, a card and the model's code: what `nezha-convert push` takes."""
+    names = {split: "validation" if split == "dev" else split for split in SPLITS}  # as the Hub calls them
+    found: dict[str, dict[str, float]] = {names[split]: {} for split in SPLITS if split in task.data}
+    for name, number in metrics.items():
+        if match := MEASURED.fullmatch(name):
+            found[names[match[1]]][match[2]] = number
+    values = {name: getattr(settings, name) for name in RECORDED}
+    record_training(
+        settings.output_dir,
+        base=arguments.model,
+        task=task.name,
+        metrics={split: values for split, values in found.items() if values},
+        data=[_data(arguments, split, names[split], task.rows.get(split)) for split in SPLITS if split in task.data],
+        settings={name: getattr(value, "value", value) for name, value in values.items()}
+        | {"max_length": arguments.max_length},
+    )
+
+
+def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:
+    """What a split was read from: a file, the files of a folder, or a data set of the Hub."""
+    source = Path(arguments.dataset or getattr(arguments, split))
+    if source.is_file():
+        return TrainingData(name, arguments.data_name or source.name, (source,), rows)
+    if source.is_dir():
+        files = tuple(sorted(path for path in source.iterdir() if path.is_file()))
+        return TrainingData(name, arguments.data_name or source.resolve().name, files, rows)
+    return TrainingData(name, str(arguments.dataset), rows=rows)
 
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
