@@ -184,7 +184,31 @@ def parse(
     if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
         # Not always: where a metric is named, the Trainer keeps the best checkpoint and not the newest, to resume from.
         parser.set_defaults(metric_for_best_model=best)
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    parsed, settings = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    settings.resume_from_checkpoint = _checkpoint(parsed, settings)
+    return parsed, settings
+
+
+def _checkpoint(arguments: Arguments, settings: Settings) -> str | None:
+    """The checkpoint to resume from; refuses an output folder that holds another run."""
+    output = Path(settings.output_dir)
+    if arguments.train and Path(arguments.model).is_dir() and output.resolve() == Path(arguments.model).resolve():
+        raise UsageError(f"--output {output} is the folder of --model", hint="Name another folder for the result.")
+    newest = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if settings.resume_from_checkpoint == "last":
+        if newest is None:
+            raise UsageError(
+                f"{output}: expected a checkpoint to resume from, found none", hint="Leave the option out."
+            )
+        return newest
+    if settings.resume_from_checkpoint or arguments.overwrite:
+        return settings.resume_from_checkpoint
+    if newest or (output / "config.json").exists():
+        raise UsageError(
+            f"{output} holds a run already ({Path(newest).name if newest else 'config.json'})",
+            hint="Go on by --resume_from_checkpoint last, train over it by --overwrite, or name another --output.",
+        )
+    return None
 
 
 class _Help(transformers.hf_argparser.ArgumentDefaultsHelpFormatter):
@@ -304,7 +328,8 @@ def run(
         The content of metrics.json: ``train_loss``, and each metric as ``dev_NAME`` and ``test_NAME``.
     """
     data = task.data
-    resume = _start(arguments, settings, training="train" in data)
+    output = Path(settings.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
     if "dev" not in data:
         settings.eval_strategy = transformers.IntervalStrategy.NO
     trainer = task.trainer(
@@ -321,7 +346,7 @@ def run(
     )
     metrics: dict[str, float] = {}
     if "train" in data:
-        trained = trainer.train(resume_from_checkpoint=resume)
+        trained = trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
         metrics |= trained.metrics
         trainer.save_model()
         trainer.save_state()
@@ -334,38 +359,15 @@ def run(
         if task.predictions and trainer.is_world_process_zero():
             rows = task.predictions("test", predicted.predictions)
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            (Path(settings.output_dir) / "predictions.jsonl").write_text("".join(lines), "utf-8")
+            (output / "predictions.jsonl").write_text("".join(lines), "utf-8")
     if trainer.is_world_process_zero():
         _finish(task, trainer, arguments, settings, metrics)
     return metrics
 
 
-def _start(arguments: Arguments, settings: Settings, *, training: bool) -> str | None:
-    """The checkpoint to resume from; refuses an output folder that holds another run."""
-    output = Path(settings.output_dir)
-    if training and Path(arguments.model).is_dir() and output.resolve() == Path(arguments.model).resolve():
-        raise UsageError(f"--output {output} is the folder of --model", hint="Name another folder for the result.")
-    newest = get_last_checkpoint(str(output)) if output.is_dir() else None
-    if settings.resume_from_checkpoint == "last":
-        if newest is None:
-            raise UsageError(
-                f"{output}: expected a checkpoint to resume from, found none", hint="Leave the option out."
-            )
-        return newest
-    if settings.resume_from_checkpoint or not training or arguments.overwrite:
-        return settings.resume_from_checkpoint
-    if newest or (output / "config.json").exists():
-        raise UsageError(
-            f"{output} holds a run already ({Path(newest).name if newest else 'config.json'})",
-            hint="Go on by --resume_from_checkpoint last, train over it by --overwrite, or name another --output.",
-        )
-    return None
-
-
 def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
     """metrics.json, the picture of the loss, and the record that `nezha-convert push` reads; on one process."""
     output = Path(settings.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
     if "train" in task.data:
         draw_losses(trainer.state.log_history, output / "loss.png")

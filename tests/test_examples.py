@@ -205,7 +205,7 @@ def test_windows_of_a_long_text_all_have_their_say(trained, tmp_path, monkeypatc
 
 
 def test_choices_that_a_row_does_not_have_take_no_part(trained):
-    """The loss of rows with two and four choices together is the mean of their losses alone, and also when accumulated."""
+    """The loss of rows with two and four choices together is the mean of their losses alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(trained / "choose")
     model = transformers.AutoModelForMultipleChoice.from_pretrained(trained / "choose").eval()
     sequences = [dict(tokenizer("房间很好", word)) for word in ("也很差", "也很好好", "脏", "吵也")]
@@ -365,12 +365,16 @@ def test_a_wrong_model_or_option_is_one_message(base, tmp_path, options, parts):
     assert all(part in message for part in parts), message
 
 
-def test_a_run_is_not_written_over_another(trained, base):
-    command = (
-        f"--model {base} --train {DATA / 'ChnSentiCorp/train.tsv'} --output {trained / 'classify'} --max_steps 1 {ALL}"
-    )
-    assert "holds a run already (config.json)" in fails("classify", command)
-    run("classify", f"{command} --overwrite")
+def test_a_run_is_not_written_over_another_nor_over_its_model(trained, base, tmp_path):
+    train, output = DATA / "ChnSentiCorp/train.tsv", trained / "classify"
+    options = f"--train {train} --max_steps 1 {ALL}"
+    for split in ("--train", "--test"):
+        command = f"--model {base} {options} --output {output}".replace("--train", split)
+        assert "holds a run already (config.json)" in fails("classify", command)
+    assert "is the folder of --model" in fails("classify", f"--model {output} {options} --output {output}")
+    run("classify", f"--model {base} {options} --output {output} --overwrite")
+    run("classify", f"--model {output} --test {train} --output {tmp_path / 'new' / 'folder'} {ALL}")
+    assert not (tmp_path / "new" / "folder" / "config.json").exists()
 
 
 def test_windows_without_room_are_refused(base):
