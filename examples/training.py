@@ -1,0 +1,442 @@
+"""What the training scripts share: arguments, loading the model, and one run of transformers' Trainer.
+
+A script reads its data, makes a :class:`Task` and calls :func:`run`. Everything else is the Trainer's own: mixed
+precision (``--bf16``, ``--fp16``), gradient accumulation, many machines, ``--report_to tensorboard`` or ``wandb``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    EvalPrediction,
+    HfArgumentParser,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+import nezha  # noqa: F401  registers NEZHA with the Auto classes
+from nezha_convert import TrainingData, record_training
+from nezha_convert.console import Console
+from nezha_convert.errors import NezhaConvertError, UsageError
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass
+class Arguments:
+    """The model and the data: what every script asks."""
+
+    model: str = field(metadata={"help": "a converted folder, or owner/name on the Hub"})
+    train: str | None = field(default=None, metadata={"help": "file to train on"})
+    dev: str | None = field(default=None, metadata={"help": "file to evaluate on after each epoch and at the end"})
+    test: str | None = field(default=None, metadata={"help": "file to predict at the end; may lack the labels"})
+    dataset: str | None = field(
+        default=None,
+        metadata={"help": "a name for datasets.load_dataset; --train, --dev and --test are then names of its splits"},
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "the configuration of --dataset"})
+    max_length: int = field(
+        default=128, metadata={"help": "tokens of a sequence, special ones included; NEZHA has no limit of its own"}
+    )
+    new_head: bool = field(
+        default=False, metadata={"help": "start the head anew where the model has one for other labels"}
+    )
+    data_name: str | None = field(
+        default=None, metadata={"help": "name of the data for the model's card; its file or --dataset if not given"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "train into a folder that holds a model already"})
+
+
+@dataclass
+class Settings(TrainingArguments):
+    """transformers' TrainingArguments with NEZHA's settings for fine-tuning as defaults.
+
+    Learning rate 3e-5, linear warm-up over a tenth of the steps, then linear decay, weight decay 0.01: the defaults of
+    Huawei's run_classifier.py, run_classifier_ner.py and run_squad.py, and of their optimizer.
+    """
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "folder for the model, metrics and checkpoints", "aliases": ["--output"]}
+    )
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "sequences a step on each device", "aliases": ["--batch-size"]}
+    )
+    num_train_epochs: float = field(default=3.0, metadata={"help": "times over the data", "aliases": ["--epochs"]})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "the same for evaluation"})
+    learning_rate: float = field(default=3e-5, metadata={"help": "the highest learning rate"})
+    warmup_steps: float = field(default=0.1, metadata={"help": "steps of linear warm-up, or their share if under 1"})
+    weight_decay: float = field(default=0.01, metadata={"help": "not for biases and layer norms"})
+    optimizer: str = field(
+        default="adamw",
+        metadata={"help": "adamw, or lamb for large batches; with adamw the Trainer's --optim chooses which"},
+    )
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, epoch or steps"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint: no, epoch or steps"})
+    save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
+    logging_steps: float = field(default=0.02, metadata={"help": "steps between two losses, or their share if under 1"})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "a checkpoint's folder, or last: the newest one in the output folder"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"--optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}")
+        if self.output_dir is None:
+            raise UsageError("--output is missing", hint="Name a new folder for the model, --output my-model.")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one script brings to :func:`run`.
+
+    Args:
+        name: the head by transformers' name, ``text-classification``.
+        data: tokenized rows by split, any of "train", "dev" and "test", in the form that the collator takes.
+        collator: rows to a batch of tensors.
+        metrics: split and what the model said of it to named numbers.
+        predictions: split and the raw predictions to one JSON object a row, written to ``predictions.jsonl``.
+        shrink: logits and labels of a batch to what `metrics` needs of them, on the device; spares memory.
+        rows: examples of each split, for the card; one may be several rows of `data`.
+        loss: outputs, labels and the number of labels in an optimizer step to the loss, if it is not the model's own.
+        trainer: the Trainer to use.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    metrics: Callable[[str, EvalPrediction], dict[str, float]] | None = None
+    predictions: Callable[[str, Any], Iterable[dict[str, Any]]] | None = None
+    shrink: Callable[[Any, torch.Tensor], Any] | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    loss: Callable[..., torch.Tensor] | None = None
+    trainer: type[Trainer] = Trainer
+
+
+def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    # Imported here: it is slow, and most runs do without. In the paper's LAMB (arXiv 1904.00962) weight decay is a part
+    # of the update that the trust ratio scales, so it is not decoupled. The Trainer clips the gradients already.
+    from pytorch_optimizer import Lamb
+
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    options = {"betas": betas, "eps": 1e-6, "weight_decouple": False, "max_grad_norm": 0.0}
+    return Lamb, {"lr": settings.learning_rate, **options}
+
+
+OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {"adamw": lambda _: None, "lamb": _lamb}
+"""Names of --optimizer, and what the Trainer takes as ``optimizer_cls_and_kwargs``."""
+
+
+def parse(
+    argv: Sequence[str] | None,
+    description: str,
+    arguments: type[Arguments],
+    *,
+    recipes: Mapping[str, Mapping[str, Any]] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    best: str = "loss",
+) -> tuple[Any, Settings]:
+    """The arguments of a script, and the settings of its Trainer.
+
+    Args:
+        argv: the command line after the script's name; None for the process's own.
+        description: the text of ``--help``, with an example.
+        arguments: the script's dataclass of arguments.
+        recipes: the defaults for each data set that ``--recipe`` names (a field of `arguments`).
+        defaults: defaults of this script that differ from the classes' own.
+        best: the dev metric by which ``--load_best_model_at_end`` chooses.
+    """
+    if int(transformers.__version__.split(".")[0]) < 5:
+        raise UsageError(
+            f"the training scripts need transformers 5, found {transformers.__version__}",
+            hint="pip install -c constraints.txt -e '.[train]'",
+        )
+    argv = sys.argv[1:] if argv is None else argv
+    parser = HfArgumentParser(
+        (arguments, Settings),
+        description=description,
+        formatter_class=_Help,
+        prog=Path(sys.argv[0]).name,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(**(defaults or {}))
+    if recipes:
+        # The recipe is read first, so that its values are defaults and every other option still wins over them.
+        first = HfArgumentParser([], add_help=False, allow_abbrev=False)
+        first.add_argument("--recipe", choices=recipes, default=next(iter(recipes)))
+        parser.set_defaults(**recipes[first.parse_known_args(argv)[0].recipe])
+    if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
+        # Not always: where a metric is named, the Trainer keeps the best checkpoint and not the newest, to resume from.
+        parser.set_defaults(metric_for_best_model=best)
+    parsed, settings = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    settings.resume_from_checkpoint = _checkpoint(parsed, settings)
+    return parsed, settings
+
+
+def _checkpoint(arguments: Arguments, settings: Settings) -> str | None:
+    """The checkpoint to resume from; refuses an output folder that holds another run."""
+    output = Path(settings.output_dir)
+    if arguments.train and Path(arguments.model).is_dir() and output.resolve() == Path(arguments.model).resolve():
+        raise UsageError(f"--output {output} is the folder of --model", hint="Name another folder for the result.")
+    newest = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if settings.resume_from_checkpoint == "last":
+        if newest is None:
+            raise UsageError(
+                f"{output}: expected a checkpoint to resume from, found none", hint="Leave the option out."
+            )
+        return newest
+    if settings.resume_from_checkpoint or arguments.overwrite:
+        return settings.resume_from_checkpoint
+    if newest or (output / "config.json").exists():
+        raise UsageError(
+            f"{output} holds a run already ({Path(newest).name if newest else 'config.json'})",
+            hint="Go on by --resume_from_checkpoint last, train over it by --overwrite, or name another --output.",
+        )
+    return None
+
+
+class _Help(transformers.hf_argparser.ArgumentDefaultsHelpFormatter):
+    """Defaults beside the options, and the description with its line breaks."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def main(script: Callable[[Sequence[str] | None], object]) -> int:
+    """Run a script; its errors become one message, and the exit code is 0 or the error's."""
+    try:
+        script(None)
+    except NezhaConvertError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a machine finds the same fault
+            Console().error(error)
+        return error.exit_code
+    return 0
+
+
+def load_tokenizer(arguments: Arguments) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        UsageError: there is none under that name.
+    """
+    name = _checked_name(arguments.model)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(arguments.model, "a tokenizer", error) from error
+    if not tokenizer.is_fast:
+        raise UsageError(
+            f"{arguments.model}: expected a tokenizer.json, found a slow {type(tokenizer).__name__}",
+            hint="Convert the model again, nezha-convert writes it.",
+        )
+    return tokenizer
+
+
+def load_model(
+    auto: Any, arguments: Arguments, settings: Settings, *, labels: Sequence[str] | None = None, **options: Any
+) -> PreTrainedModel:
+    """The model with the head of one of transformers' Auto classes, in float32, its new weights drawn from ``--seed``.
+
+    Args:
+        auto: the Auto class, ``AutoModelForSequenceClassification``.
+        arguments, settings: of the script.
+        labels: names of the head's outputs in their order; written to config.json as ``id2label``.
+        options: fields of the config.
+
+    Raises:
+        UsageError: there is no such model, or its head is for other labels.
+    """
+    name = _checked_name(arguments.model)
+    if labels is not None:
+        options |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    transformers.set_seed(settings.seed)
+    try:
+        return auto.from_pretrained(name, dtype=torch.float32, ignore_mismatched_sizes=arguments.new_head, **options)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(arguments.model, "a model", error) from error
+    except RuntimeError as error:
+        if "size" not in str(error) or arguments.new_head:
+            raise
+        raise UsageError(
+            f"{arguments.model}: its head does not fit the data, which has {len(labels or ())} labels "
+            f"({', '.join(list(labels or ())[:20])})",
+            hint="Start from a pre-trained folder, or let the head start anew by --new-head.",
+        ) from error
+
+
+def labels_of_model(arguments: Arguments) -> list[str]:
+    """The names of the model's outputs, by number; empty where they are only LABEL_0, LABEL_1 and so on."""
+    name = _checked_name(arguments.model)
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(arguments.model, "a config.json", error) from error
+    names = [str(config.id2label[i]) for i in range(len(config.id2label))]
+    return [] if names == [f"LABEL_{i}" for i in range(len(names))] else names
+
+
+def _checked_name(model: str) -> str:
+    """What from_pretrained takes; says more than it does where the model is not there or not converted."""
+    name = model.removeprefix("hf://")
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(
+                f"{model}: expected a converted folder, found no config.json in it",
+                hint=f"nezha-convert convert {model} {folder.name or 'model'}-converted",
+            )
+    elif folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UsageError(
+            f"--model {model}: expected a converted folder or owner/name of the Hub, found neither",
+            hint="nezha-convert convert SOURCE FOLDER writes one.",
+        )
+    return name
+
+
+def _not_loaded(model: str, what: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"{model}: {what} of transformers cannot be loaded from it: {str(error).strip().splitlines()[0]}",
+        hint="nezha-convert inspect says what it is; convert makes the folder that the scripts take.",
+    )
+
+
+def run(
+    task: Task, model: PreTrainedModel, tokenizer: Any, arguments: Arguments, settings: Settings
+) -> dict[str, float]:
+    """Train, evaluate and predict as far as there is data for each, and write the results.
+
+    The output folder then has the model and tokenizer, ``metrics.json``, ``loss.png``, ``trainer_state.json`` (the
+    curve as numbers), ``predictions.jsonl`` of the test split, and the newest checkpoints.
+
+    Returns:
+        The content of metrics.json: ``train_loss``, and each metric as ``dev_NAME`` and ``test_NAME``.
+    """
+    data = task.data
+    output = Path(settings.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    if "dev" not in data:
+        settings.eval_strategy = transformers.IntervalStrategy.NO
+    trainer = task.trainer(
+        model,
+        settings,
+        data_collator=task.collator,
+        train_dataset=data.get("train"),
+        eval_dataset=data.get("dev"),
+        processing_class=tokenizer,
+        compute_loss_func=task.loss,
+        compute_metrics=partial(task.metrics, "dev") if task.metrics else None,
+        preprocess_logits_for_metrics=task.shrink,
+        optimizer_cls_and_kwargs=OPTIMIZERS[settings.optimizer](settings),
+    )
+    metrics: dict[str, float] = {}
+    if "train" in data:
+        trained = trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
+        metrics |= trained.metrics
+        trainer.save_model()
+        trainer.save_state()
+    if "dev" in data:
+        metrics |= trainer.evaluate(metric_key_prefix="dev")
+    if "test" in data:
+        trainer.compute_metrics = partial(task.metrics, "test") if task.metrics else None
+        predicted = trainer.predict(data["test"], metric_key_prefix="test")
+        metrics |= predicted.metrics or {}
+        if task.predictions and trainer.is_world_process_zero():
+            rows = task.predictions("test", predicted.predictions)
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            (output / "predictions.jsonl").write_text("".join(lines), "utf-8")
+    if trainer.is_world_process_zero():
+        _finish(task, trainer, arguments, settings, metrics)
+    return metrics
+
+
+def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
+    """metrics.json, the picture of the loss, and the record that `nezha-convert push` reads; on one process."""
+    output = Path(settings.output_dir)
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+    if "train" in task.data:
+        draw_losses(trainer.state.log_history, output / "loss.png")
+        _record(task, arguments, settings, metrics)
+    for name, value in metrics.items():
+        print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
+
+
+RECORDED = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs"),
+    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "optimizer"),
+    *("adam_beta1", "adam_beta2", "label_smoothing_factor", "bf16", "fp16", "seed"),
+)
+"""The settings that change what a training computes, for the model's card."""
+
+MEASURED = re.compile(r"(train|dev|test)_(?!runtime|samples_per_second|steps_per_second|model_preparation_time)(\w+)")
+"""Metrics of metrics.json that are of the model and not of the machine."""
+
+
+def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mapping[str, float]) -> None:
+    """training.json, a card and the model's code: what `nezha-convert push` takes."""
+    names = {split: "validation" if split == "dev" else split for split in SPLITS}  # as the Hub calls them
+    found: dict[str, dict[str, float]] = {names[split]: {} for split in SPLITS if split in task.data}
+    for name, number in metrics.items():
+        if match := MEASURED.fullmatch(name):
+            found[names[match[1]]][match[2]] = number
+    values = {name: getattr(settings, name) for name in RECORDED}
+    record_training(
+        settings.output_dir,
+        base=arguments.model,
+        task=task.name,
+        metrics={split: values for split, values in found.items() if values},
+        data=[_data(arguments, split, names[split], task.rows.get(split)) for split in SPLITS if split in task.data],
+        settings={name: getattr(value, "value", value) for name, value in values.items()}
+        | {"max_length": arguments.max_length},
+    )
+
+
+def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:
+    """What a split was read from: a file, the files of a folder, or a data set of the Hub."""
+    source = Path(arguments.dataset or getattr(arguments, split))
+    if source.is_file():
+        return TrainingData(name, arguments.data_name or source.name, (source,), rows)
+    if source.is_dir():
+        files = tuple(sorted(path for path in source.iterdir() if path.is_file()))
+        return TrainingData(name, arguments.data_name or source.resolve().name, files, rows)
+    return TrainingData(name, str(arguments.dataset), rows=rows)
+
+
+def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """The Trainer's log history as a picture: training loss, and the loss on the dev data where it was measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for key, label, marker in (("loss", "training", ""), ("eval_loss", "dev", "o")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*np.array(points).T, label=label, marker=marker)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def tokenized(rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], Any]) -> datasets.Dataset:
+    """`encode` over all rows by batches, as a data set in memory that keeps only what `encode` returns."""
+    table = datasets.Dataset.from_list(list(rows))
+    return table.map(encode, batched=True, remove_columns=table.column_names)
