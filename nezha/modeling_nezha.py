@@ -250,23 +250,20 @@ class NezhaPredictionTransform(nn.Module):
 class NezhaPredictions(nn.Module):
     """Hidden states to a score for every word of the vocabulary.
 
-    `bias` and `decoder.bias` are two names of one parameter: checkpoints have the first, `resize_token_embeddings`
-    works on the second.
+    The bias is here, as in every checkpoint, and not the decoder's as well: FSDP2 shares a parameter between the word
+    embeddings and the decoder, which become one group, but none between them and the rest.
     """
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
         self.transform = NezhaPredictionTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def _tie_weights(self) -> None:
-        """Called by transformers 4; transformers 5 ties by `_tied_weights_keys`. In `__init__` it would be undone."""
-        self.decoder.bias = self.bias
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, L, D] to [B, L, V]."""
-        return self.decoder(self.transform(hidden_states))
+        # In place: the scores are the largest tensor of a pass, and under autocast a sum would be in float32.
+        return self.decoder(self.transform(hidden_states)).add_(self.bias)
 
 
 class NezhaPretrainingHeads(nn.Module):
@@ -292,11 +289,12 @@ class NezhaPreTrainedModel(PreTrainedModel):
     _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]
     # "sdpa", the default, stands for the fast forms of `attention_nezha.py`, "eager" for the reference.
     _supports_sdpa = True
-    # Constants that older releases of transformers wrote into checkpoints.
+    # Constants that older releases of transformers wrote into checkpoints, and their second name of a bias.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"relative_positions_encoding\.positions_encoding$",
         r"embeddings\.token_type_ids$",
         r"embeddings\.position_ids$",
+        r"predictions\.decoder\.bias$",
     ]
 
     @classmethod
@@ -314,7 +312,7 @@ class NezhaPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.weight[module.padding_idx])
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
-        if isinstance(module, (nn.Linear, nn.LayerNorm, NezhaPredictions)):
+        if isinstance(module, (nn.Linear, nn.LayerNorm, NezhaPredictions)) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
@@ -403,14 +401,8 @@ class _NezhaWithPredictions(NezhaPreTrainedModel):
     """A model whose `cls.predictions` scores the vocabulary."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "nezha.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
+        "cls.predictions.decoder.weight": "nezha.embeddings.word_embeddings.weight"
     }
-
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """What transformers 5 ties. It ties nothing for untied embeddings, but the bias is one parameter even then."""
-        bias = "cls.predictions.decoder.bias"
-        return {**super().get_expanded_tied_weights_keys(all_submodels), bias: self._tied_weights_keys[bias]}
 
     def tie_weights(self, *args: Any, missing_keys: set[str] | None = None, **kwargs: Any) -> None:
         """Tie, also where a checkpoint holds both names of one tensor, as 4.40.2's `.bin` files do.
@@ -430,9 +422,17 @@ class _NezhaWithPredictions(NezhaPreTrainedModel):
         return self.cls.predictions.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the layer over the vocabulary, and the bias with its bias."""
+        """Replace the layer over the vocabulary; if it has a bias, that becomes the bias of `cls.predictions`."""
         self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
+        if new_embeddings.bias is not None:
+            self.cls.predictions.bias, new_embeddings.bias = new_embeddings.bias, None
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in every transformers model; the bias of a new word is 0."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        bias = self.cls.predictions.bias
+        bias.data = functional.pad(bias.data, (0, embeddings.num_embeddings - len(bias)))
+        return embeddings
 
 
 @dataclass

@@ -1,0 +1,72 @@
+"""The first 50 training losses of every head are those of transformers 4.40.2's NEZHA, from one converted folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import first_losses
+import pytest
+import upstream
+from first_losses import HEADS, NO_DROPOUT
+from goldens import FIXTURES
+
+import nezha
+from nezha_convert import convert
+
+TOLERANCE = 1e-4
+
+PROGRAM = """
+import json, sys
+import torch, transformers
+from first_losses import HEADS, NO_DROPOUT, losses
+
+assert transformers.__version__ == "4.40.2"
+torch.set_num_threads(1)
+found = {}
+for head, name in HEADS.items():
+    model = getattr(transformers, name).from_pretrained(f"{sys.argv[1]}/{head}", max_position_embeddings=256, **NO_DROPOUT)
+    found[head] = losses(head, model)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("converted")
+    for head in HEADS:
+        convert(FIXTURES / f"transformers-4.40.2-{head}", folder / head)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(converted) -> dict[str, list[float]]:
+    """4.40.2's own losses, by head."""
+    try:
+        printed = upstream.run_isolated("4.40.2", PROGRAM, str(converted), path=Path(__file__).parent)
+    except upstream.UnavailableError as reason:
+        pytest.skip(str(reason))
+    return json.loads(printed.splitlines()[-1])
+
+
+def difference(head, converted, expected, **changes):
+    """The largest difference of a loss, with changes to our model's config."""
+    model = getattr(nezha, HEADS[head]).from_pretrained(converted / head, **NO_DROPOUT, **changes)
+    found = first_losses.losses(head, model)
+    assert len(found) == len(expected[head]) == first_losses.STEPS
+    return max(abs(ours - theirs) for ours, theirs in zip(found, expected[head], strict=True))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_first_50_losses_are_those_of_4_40_2(head, converted, expected):
+    epoch = len(first_losses.LENGTHS)
+    print(head, sum(expected[head][:epoch]),  sum(expected[head][-epoch:]))
+    assert sum(expected[head][-epoch:]) < 0.95 * sum(expected[head][:epoch])  # it learned: gradients matter
+    d = difference(head, converted, expected); print("DIFF", head, d, expected[head][0], expected[head][-1])
+    assert d < TOLERANCE
+
+
+@pytest.mark.parametrize("change", [{"max_relative_position": 48}, {"hidden_act": "gelu_pytorch_tanh"}], ids=str)
+def test_they_tell_another_clip_distance_and_another_gelu(change, converted, expected):
+    d= difference("masked-lm", converted, expected, **change); print("MUT", change, d)
+    assert d > TOLERANCE
