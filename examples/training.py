@@ -138,26 +138,34 @@ OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {"adamw": lambda _: None, "la
 def parse(
     argv: Sequence[str] | None,
     description: str,
-    *classes: type,
+    arguments: type[Arguments],
+    *,
     recipes: Mapping[str, Mapping[str, Any]] | None = None,
     defaults: Mapping[str, Any] | None = None,
-) -> tuple[Any, ...]:
-    """The arguments of a script as its dataclasses, in their order.
+    best: str = "loss",
+) -> tuple[Any, Settings]:
+    """The arguments of a script, and the settings of its Trainer.
 
     Args:
         argv: the command line after the script's name; None for the process's own.
         description: the text of ``--help``, with an example.
-        classes: the dataclasses; the last one is :class:`Settings` or made from it.
-        recipes: the defaults for each data set that ``--recipe`` names (a field of one of the classes).
+        arguments: the script's dataclass of arguments.
+        recipes: the defaults for each data set that ``--recipe`` names (a field of `arguments`).
         defaults: defaults of this script that differ from the classes' own.
+        best: the dev metric by which ``--load_best_model_at_end`` chooses.
     """
     if int(transformers.__version__.split(".")[0]) < 5:
         raise UsageError(
             f"the training scripts need transformers 5, found {transformers.__version__}",
             hint="pip install -c constraints.txt -e '.[train]'",
         )
+    argv = sys.argv[1:] if argv is None else argv
     parser = HfArgumentParser(
-        classes, description=description, formatter_class=_Help, prog=Path(sys.argv[0]).name, allow_abbrev=False
+        (arguments, Settings),
+        description=description,
+        formatter_class=_Help,
+        prog=Path(sys.argv[0]).name,
+        allow_abbrev=False,
     )
     parser.set_defaults(**(defaults or {}))
     if recipes:
@@ -165,6 +173,9 @@ def parse(
         first = HfArgumentParser([], add_help=False, allow_abbrev=False)
         first.add_argument("--recipe", choices=recipes, default=next(iter(recipes)))
         parser.set_defaults(**recipes[first.parse_known_args(argv)[0].recipe])
+    if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
+        # Not always: where a metric is named, the Trainer keeps the best checkpoint and not the newest, to resume from.
+        parser.set_defaults(metric_for_best_model=best)
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 

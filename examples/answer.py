@@ -1,0 +1,237 @@
+"""Fine-tune NEZHA to answer questions by a span of a text: CMRC 2018."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cmrc
+import datafiles
+import numpy as np
+import training
+from datafiles import Row
+from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, EvalPrediction
+
+DESCRIPTION = """Fine-tune NEZHA to answer questions by a span of a text.
+
+example:
+  python examples/answer.py --model nezha-base --train cmrc2018_train.json --dev cmrc2018_dev.json --output reader
+
+Data: SQuAD's JSON, as in CMRC 2018's squad-style-data; or --dataset NAME with SQuAD's columns.
+Metrics: exact match and F1 of CMRC 2018, in percent.
+"""
+
+DEFAULTS = {"per_device_train_batch_size": 4, "max_length": 512, "num_train_epochs": 1.0}
+"""Huawei's settings: NEZHA-TensorFlow/scripts/run_reading.sh, and the lengths of run_squad.py."""
+
+
+@dataclass
+class Arguments(training.Arguments):
+    """The arguments of this script."""
+
+    doc_stride: int = field(default=128, metadata={"help": "tokens that two neighbouring windows of a long text share"})
+    max_question_length: int = field(default=64, metadata={"help": "characters of a question; the rest is cut"})
+    max_answer_length: int = field(default=30, metadata={"help": "tokens of an answer that is looked for"})
+
+
+def train(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the script with a command line; returns the content of metrics.json."""
+    arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, best="f1")
+    tokenizer = training.load_tokenizer(arguments)
+    splits = {split: questions(split, rows) for split, rows in datafiles.read(arguments, squad).items()}
+    check_window(arguments)
+
+    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
+        """Questions to windows over their texts, each with the tokens where an answer starts and ends in it."""
+        encoded = tokenizer(
+            [question[: arguments.max_question_length] for question in rows["question"]],
+            rows["context"],
+            truncation="only_second",
+            max_length=arguments.max_length,
+            stride=arguments.doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        sources = encoded.pop("overflow_to_sample_mapping")
+        offsets = [
+            [offset if part == 1 else (0, 0) for offset, part in zip(window, encoded.sequence_ids(i), strict=True)]
+            for i, window in enumerate(encoded.pop("offset_mapping"))
+        ]
+        encoded |= {"number": [rows["number"][source] for source in sources], "offsets": offsets}
+        if "start" in rows:
+            spans = [span_of(offsets[i], rows["start"][s], rows["end"][s]) for i, s in enumerate(sources)]
+            encoded["start_positions"], encoded["end_positions"] = map(list, zip(*spans, strict=True))
+        return encoded
+
+    windows = {split: training.tokenized(rows, encode) for split, rows in splits.items()}
+
+    def answered(split: str, logits: tuple[np.ndarray, np.ndarray]) -> list[str]:
+        """The best span of each question, over all windows of its text."""
+        best: dict[int, tuple[float, str]] = {}
+        rows = zip(windows[split]["number"], windows[split]["offsets"], *logits, strict=True)
+        for number, offsets, start, end in rows:
+            score, (first, last) = best_span(np.array(offsets), start, end, arguments.max_answer_length)
+            if number not in best or score > best[number][0]:
+                best[number] = score, splits[split][number]["context"][first:last]
+        return [best[number][1] for number in range(len(splits[split]))]
+
+    def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
+        pairs = list(zip(splits[split], answered(split, predicted.predictions), strict=True))
+        return {
+            "exact_match": 100 * float(np.mean([cmrc.exact_match(row["answers"], found) for row, found in pairs])),
+            "f1": 100 * float(np.mean([cmrc.f1(row["answers"], found) for row, found in pairs])),
+        }
+
+    def predictions(split: str, logits: tuple[np.ndarray, np.ndarray]) -> Iterator[dict[str, Any]]:
+        for row, found in zip(splits[split], answered(split, logits), strict=True):
+            yield {"id": row["id"], "question": row["question"], "answer": found}
+
+    task = training.Task(
+        name="question-answering",
+        data={split: table.remove_columns(["number", "offsets"]) for split, table in windows.items()},
+        collator=DataCollatorWithPadding(tokenizer),
+        metrics=metrics,
+        predictions=predictions,
+    )
+    model = training.load_model(AutoModelForQuestionAnswering, arguments, settings)
+    return training.run(task, model, tokenizer, arguments, settings)
+
+
+def check_window(arguments: Arguments) -> None:
+    """Refuse windows that have no room for anything new beside the question, three special tokens and what they share.
+
+    Raises:
+        UsageError: naming the three options.
+    """
+    room = arguments.max_length - arguments.max_question_length - 3
+    if arguments.doc_stride >= room:
+        raise datafiles.wrong(
+            f"--doc_stride {arguments.doc_stride}",
+            f"less than {room}, which --max_length {arguments.max_length} leaves beside a question of "
+            f"--max_question_length {arguments.max_question_length} and 3 special tokens",
+            str(arguments.doc_stride),
+            "Raise --max_length, or lower the other two.",
+        )
+
+
+def span_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """The first and last token of the characters from `start` to `end`; (0, 0), [CLS], where the window lacks a part.
+
+    Args:
+        offsets: first character and the one after the last, of each token of the text; (0, 0) of every other token.
+        start, end: of the answer in the text; -1 where it has none.
+    """
+    text = [token for token, (first, last) in enumerate(offsets) if last > first]
+    inside = [token for token in text if offsets[token][0] < end and offsets[token][1] > start]
+    if start < 0 or not inside or offsets[text[0]][0] > start or offsets[text[-1]][1] < end:
+        return 0, 0
+    return inside[0], inside[-1]
+
+
+def best_span(offsets: np.ndarray, start: np.ndarray, end: np.ndarray, longest: int) -> tuple[float, tuple[int, int]]:
+    """The score and the characters of the span with the highest sum of its start's and its end's logits.
+
+    Args:
+        offsets: as of :func:`span_of`, [tokens, 2].
+        start, end: logits, [tokens] and then perhaps padding.
+        longest: most tokens of a span.
+    """
+    tokens = len(offsets)
+    text = offsets[:, 1] > offsets[:, 0]
+    allowed = np.triu(np.ones((tokens, tokens), bool)) & ~np.triu(np.ones((tokens, tokens), bool), longest)
+    allowed &= text[:, None] & text[None, :]
+    scores = np.where(allowed, start[:tokens, None] + end[None, :tokens], -np.inf)
+    first, last = np.unravel_index(scores.argmax(), scores.shape)
+    return float(scores[first, last]), (int(offsets[first, 0]), int(offsets[last, 1]))
+
+
+def squad(path: Path) -> Iterator[Row]:
+    """The questions of a file in SQuAD's form, each with the columns that `datasets` gives SQuAD.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    content = datafiles.whole_json(path)
+    document = Row(str(path), content if isinstance(content, dict) else {})
+    if not isinstance(document.fields.get("data"), list):
+        raise datafiles.wrong(
+            str(path),
+            'SQuAD\'s JSON, {"data": [{"paragraphs": [...]}]}',
+            f"a {type(content).__name__}" + (f" with {', '.join(content)}" if isinstance(content, dict) else ""),
+            "CMRC 2018 has this form in its folder squad-style-data.",
+        )
+    for article_number, article in enumerate(document.fields["data"], 1):
+        for number, paragraph in enumerate(_list(article, "paragraphs", f"{path}, article {article_number}"), 1):
+            where = f"{path}, article {article_number}, paragraph {number}"
+            for question_number, question in enumerate(_list(paragraph, "qas", where), 1):
+                row = Row(f"{where}, question {question_number}", question)
+                answers = [Row(row.where, answer) for answer in question.get("answers", [])]
+                columns = {
+                    "id": str(question.get("id", question_number)),
+                    "context": datafiles.value(Row(where, paragraph), "context"),
+                    "question": datafiles.value(row, "question"),
+                    "answers": {
+                        "text": [datafiles.value(answer, "text") for answer in answers],
+                        "answer_start": [datafiles.value(answer, "answer_start", int) for answer in answers],
+                    },
+                }
+                yield Row(row.where, columns)
+
+
+def _list(holder: Any, name: str, where: str) -> list[Any]:
+    if not isinstance(holder, dict):
+        raise datafiles.wrong(
+            where, f"an object with {name!r}", f"a {type(holder).__name__}", "It is not SQuAD's form."
+        )
+    return datafiles.value(Row(where, holder), name, list)
+
+
+def questions(split: str, rows: list[Row]) -> list[dict[str, Any]]:
+    """Id, question, context, answers, and the first answer's place in the context, of each row.
+
+    An answer that is not at its place is looked for in the context (CMRC has such); a training question whose answer is
+    nowhere in it is left out.
+
+    Raises:
+        UsageError: a column is missing; a question has no answer outside of a test split; most answers are nowhere.
+    """
+    found, lost = [], []
+    for row in rows:
+        context, answers = (
+            datafiles.value(row, "context"),
+            row.fields.get("answers") or {"text": [], "answer_start": []},
+        )
+        example = {
+            "id": str(row.fields.get("id", len(found))),
+            "question": datafiles.value(row, "question"),
+            "context": context,
+            "answers": list(answers["text"]),
+        }
+        if not context.strip():
+            raise datafiles.wrong(row.where, "a text", "an empty context", "Leave the row out.")
+        if answers["text"]:
+            text, start = answers["text"][0].strip(), answers["answer_start"][0]
+            start += len(answers["text"][0]) - len(answers["text"][0].lstrip())
+            if start < 0 or not text or context[start : start + len(text)] != text:
+                start = context.find(text) if text else -1
+            if start < 0:
+                lost.append(row.where)
+                if split == "train":
+                    continue
+            example |= {"start": start, "end": start + len(text)}
+        elif split != "test" or (found and found[0]["answers"]):
+            raise datafiles.wrong(row.where, "an answer", "none", "Only a test split may do without, and then wholly.")
+        found.append({**example, "number": len(found)})
+    if lost and split == "train":
+        if len(lost) > len(rows) // 2:
+            expected, hint = "an answer that is a part of its context", "Check that the file is for span extraction."
+            raise datafiles.wrong(lost[0], expected, f"another text, as in {len(lost)} of {len(rows)} rows", hint)
+        print(f"{len(lost)} of {len(rows)} answers are not in their texts, left out: first {lost[0]}", file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(training.main(train))

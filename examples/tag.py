@@ -1,0 +1,188 @@
+"""Fine-tune NEZHA to tag characters: named entities of the People's Daily corpus."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datafiles
+import numpy as np
+import training
+from datafiles import Row
+from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
+
+DESCRIPTION = """Fine-tune NEZHA to tag the characters of sentences, such as named entities.
+
+example:
+  python examples/tag.py --model nezha-base --train train.txt --dev dev.txt --output entities
+
+Data: one character and its tag a line, a tab or space between them, a blank line after a sentence (People's Daily NER);
+JSON Lines with tokens and ner_tags; or --dataset NAME. Metrics: precision, recall and F1 of whole entities by seqeval.
+"""
+
+DEFAULTS = {"per_device_train_batch_size": 16, "max_length": 256, "num_train_epochs": 10.0}
+"""Huawei's settings: NEZHA-TensorFlow/scripts/run_seq_labelling.sh."""
+
+TOKENS = ("tokens", "words")
+TAGS = ("ner_tags", "tags", "labels")
+TAG = re.compile(r"O|[BIES]-\S+")
+IGNORED = -100
+"""The number that the loss leaves out: special tokens, and all but a token's first piece."""
+
+
+@dataclass
+class Arguments(training.Arguments):
+    """The arguments of this script."""
+
+    tokens: str | None = field(default=None, metadata={"help": f"column of the characters; {', '.join(TOKENS)}"})
+    tags: str | None = field(default=None, metadata={"help": f"column of the tags; {', '.join(TAGS)}"})
+    labels: list[str] = field(
+        default_factory=list, metadata={"help": "the tags in the order of their numbers; sorted if not given"}
+    )
+
+
+def train(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the script with a command line; returns the content of metrics.json."""
+    arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, best="f1")
+    tokenizer = training.load_tokenizer(arguments)
+    splits = {split: sentences(rows, arguments) for split, rows in datafiles.read(arguments, bio).items()}
+    found = [(row["where"], tag) for row in splits.get("train", ()) for tag in row["tags"]]
+    labels = datafiles.choose_labels(arguments.labels, found, training.labels_of_model(arguments))
+    numbers = {label: number for number, label in enumerate(labels)}
+
+    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
+        """Sentences to windows of at most max_length tokens, one after the other."""
+        encoded = tokenizer(
+            rows["tokens"],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=arguments.max_length,
+            return_overflowing_tokens=True,
+        )
+        sources = encoded.pop("overflow_to_sample_mapping")
+        firsts = [first_pieces(encoded.word_ids(window)) for window in range(len(sources))]
+        tags = [
+            [datafiles.number_of(tag, numbers, where) for tag in tags]
+            for tags, where in zip(rows["tags"], rows["where"], strict=True)
+        ]
+        encoded["labels"] = [
+            [IGNORED if word is None else tags[source][word] for word in words]
+            for words, source in zip(firsts, sources, strict=True)
+        ]
+        return {
+            **encoded,
+            "sentence": [rows["number"][source] for source in sources],
+            "word": [[IGNORED if word is None else word for word in words] for words in firsts],
+        }
+
+    windows = {split: training.tokenized(rows, encode) for split, rows in splits.items()}
+
+    def tagged(split: str, best: np.ndarray) -> list[list[str]]:
+        """The tags of whole sentences; a character that the tokenizer drops has none, so O."""
+        found = [["O"] * len(row["tokens"]) for row in splits[split]]
+        for sentence, words, numbers in zip(windows[split]["sentence"], windows[split]["word"], best, strict=True):
+            for word, number in zip(words, numbers, strict=False):  # batches are padded
+                if word != IGNORED:
+                    found[sentence][word] = labels[number]
+        return found
+
+    def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
+        true, found = [row["tags"] for row in splits[split]], tagged(split, predicted.predictions)
+        return {
+            "precision": float(precision_score(true, found)),
+            "recall": float(recall_score(true, found)),
+            "f1": float(f1_score(true, found)),
+            "accuracy": float(accuracy_score(true, found)),
+        }
+
+    def predictions(split: str, best: np.ndarray) -> Iterator[dict[str, Any]]:
+        for row, tags in zip(splits[split], tagged(split, best), strict=True):
+            yield {"tokens": row["tokens"], "tags": tags}
+
+    task = training.Task(
+        name="token-classification",
+        data={split: table.remove_columns(["sentence", "word"]) for split, table in windows.items()},
+        collator=DataCollatorForTokenClassification(tokenizer),
+        metrics=metrics,
+        predictions=predictions,
+        shrink=lambda logits, labels: logits.argmax(-1),
+    )
+    model = training.load_model(AutoModelForTokenClassification, arguments, settings, labels=labels)
+    return training.run(task, model, tokenizer, arguments, settings)
+
+
+def first_pieces(words: Sequence[int | None]) -> list[int | None]:
+    """Token to word, with None for special tokens and for all but the first piece of a word."""
+    return [word if word != before else None for word, before in zip(words, [None, *words], strict=False)]
+
+
+def bio(path: Path) -> Iterator[Row]:
+    """Sentences of a file in BIO form, or of JSON Lines.
+
+    Raises:
+        UsageError: a line is not a character and a tag.
+    """
+    if path.suffix in (".json", ".jsonl"):
+        yield from datafiles.json_rows(path)
+        return
+    tokens: list[str] = []
+    tags: list[str] = []
+    start = 1
+    for number, line in [*datafiles.lines(path), (0, "")]:
+        if line.strip():
+            start = start if tokens else number
+            # The tag is what comes after the last separator: the character may be a space itself.
+            match = re.fullmatch(r"(.+?)[ \t]+(\S+)[ \t]*", line)
+            if not match or not TAG.fullmatch(match[2]):
+                raise datafiles.wrong(
+                    f"{path}, line {number}",
+                    "a character, a tab or space, and a tag such as O, B-PER or I-PER",
+                    repr(line[:80]),
+                    "Mend the line; sentences are separated by blank lines.",
+                )
+            tokens.append(match[1])
+            tags.append(match[2])
+        elif tokens:
+            yield Row(f"{path}, line {start}", {"tokens": tokens, "ner_tags": tags})
+            tokens, tags = [], []
+
+
+def sentences(rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
+    """Tokens and tags of each row, checked.
+
+    Raises:
+        UsageError: a column is missing; a row has more tokens than tags, or tags of another scheme.
+    """
+    found = []
+    token_column, tag_column = (
+        datafiles.column(rows, option, asked, usual) or usual[0]
+        for option, asked, usual in (("--tokens", arguments.tokens, TOKENS), ("--tags", arguments.tags, TAGS))
+    )
+    for number, row in enumerate(rows):
+        tokens, tags = (datafiles.value(row, name, list) for name in (token_column, tag_column))
+        if len(tokens) != len(tags):
+            raise datafiles.wrong(
+                row.where,
+                f"a tag for each of {len(tokens)} characters",
+                f"{len(tags)} tags",
+                f"Mend the columns {token_column} and {tag_column}.",
+            )
+        for tag in tags:
+            if not isinstance(tag, str) or not TAG.fullmatch(tag):
+                raise datafiles.wrong(
+                    row.where,
+                    "tags such as O, B-PER or I-PER",
+                    repr(tag),
+                    "Numbers of tags need their names: write them as words.",
+                )
+        found.append({"where": row.where, "number": number, "tokens": tokens, "tags": tags})
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(training.main(train))
