@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,47 +23,44 @@ HEADS = {
 """Every head that has a loss, and its class."""
 
 
-def batches(head: str, config: Any) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of 4, one of each length, always the same: with two segments, padding, and labels."""
-    generator = torch.Generator().manual_seed(0)
+def batch(head: str, config: Any, rows: int, length: int) -> dict[str, torch.Tensor]:
+    """Inputs and labels, always the same: two segments, padding, and from row to row more or fewer labels."""
+    generator = torch.Generator().manual_seed(length)
     choices = 3 if head == "multiple-choice" else 1
-    rows = 4 * choices
-    for length in LENGTHS:
-        ids = torch.randint(5, config.vocab_size, (rows, length), generator=generator)
-        real = torch.arange(length) < torch.randint(length // 2, length + 1, (rows, 1), generator=generator)
-        ids = ids.where(real, 0)
-        segments = ((torch.arange(length) > length // 3) & real).long()
-        inputs = {"input_ids": ids, "attention_mask": real.long(), "token_type_ids": segments}
-        inputs = {name: one.unflatten(0, (4, choices)) if choices > 1 else one for name, one in inputs.items()}
-        yield {**inputs, **_labels(head, config, ids, real, generator)}
-
-
-def _labels(
-    head: str, config: Any, ids: torch.Tensor, real: torch.Tensor, generator: torch.Generator
-) -> dict[str, torch.Tensor]:
-    masked = real & (torch.rand(ids.shape, generator=generator) < 0.3)
-    second = ids[:, 1]
-    if head == "pretraining":
-        return {"labels": ids.where(masked, -100), "next_sentence_label": second % 2}
-    if head == "question-answering":
-        return {"start_positions": second % 10, "end_positions": 10 + second % 10}
-    by_head = {
-        "masked-lm": ids.where(masked, -100),
-        "next-sentence-prediction": second % 2,
-        "sequence-classification": second % config.num_labels,
-        "multiple-choice": second[:4] % 3,
-        "token-classification": (ids % config.num_labels).where(real, -100),
+    shape = (rows * choices, length)
+    ids = torch.randint(5, config.vocab_size, shape, generator=generator)
+    real = torch.arange(length) < torch.randint(length // 2, length + 1, (len(ids), 1), generator=generator)
+    chosen = torch.rand(shape, generator=generator) < torch.rand(len(ids), 1, generator=generator)
+    chosen[:, 1] = True
+    ids = ids.where(real, 0)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": real.long(),
+        "token_type_ids": ((torch.arange(length) > length // 3) & real).long(),
     }
-    return {"labels": by_head[head]}
+    if choices > 1:
+        inputs = {name: tensor.unflatten(0, (rows, choices)) for name, tensor in inputs.items()}
+    first, words = ids[:rows, 1], ids.where(real & chosen, -100)
+    labels = {
+        "pretraining": {"labels": words, "next_sentence_label": first % 2},
+        "masked-lm": {"labels": words},
+        "next-sentence-prediction": {"labels": first % 2},
+        "sequence-classification": {"labels": first % config.num_labels},
+        "multiple-choice": {"labels": first % choices},
+        "token-classification": {"labels": (words % config.num_labels).where(words != -100, -100)},
+        "question-answering": {"start_positions": first % 3, "end_positions": 3 + first % 3},
+    }
+    return {**inputs, **labels[head]}
 
 
 def losses(head: str, model: Any) -> list[float]:
-    """The loss of each of STEPS steps of AdamW, in training mode, over and over the batches."""
+    """The loss of each of STEPS steps of AdamW in training mode, over and over a batch of each length."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    batches = [batch(head, model.config, 4, length) for length in LENGTHS]
     found = []
-    for batch in list(batches(head, model.config)) * (STEPS // len(LENGTHS)):
-        loss = model(**batch).loss
+    for one in batches * (STEPS // len(batches)):
+        loss = model(**one).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

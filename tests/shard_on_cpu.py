@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch.distributed.fsdp
@@ -37,4 +38,5 @@ if __name__ == "__main__":
     AcceleratorState.__init__ = as_gpus
     torch.distributed.fsdp.fully_shard = noted
     sys.argv = sys.argv[1:]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python does for a script
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -25,7 +25,9 @@ assert transformers.__version__ == "4.40.2"
 torch.set_num_threads(1)
 found = {}
 for head, name in HEADS.items():
-    model = getattr(transformers, name).from_pretrained(f"{sys.argv[1]}/{head}", max_position_embeddings=256, **NO_DROPOUT)
+    # Its table of positions has to be as long as the longest sequence.
+    options = {"max_position_embeddings": 192, **NO_DROPOUT}
+    model = getattr(transformers, name).from_pretrained(f"{sys.argv[1]}/{head}", **options)
     found[head] = losses(head, model)
 print(json.dumps(found))
 """
@@ -59,10 +61,9 @@ def difference(head, converted, expected, **changes):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_first_50_losses_are_those_of_4_40_2(head, converted, expected):
-    epoch = len(first_losses.LENGTHS)
-    print(head, sum(expected[head][:epoch]),  sum(expected[head][-epoch:]))
-    assert sum(expected[head][-epoch:]) < 0.95 * sum(expected[head][:epoch])  # it learned: gradients matter
-    d = difference(head, converted, expected); print("DIFF", head, d, expected[head][0], expected[head][-1])
+    first, last = (sum(expected[head][part]) for part in (slice(None, 10), slice(-10, None)))
+    assert last < 0.95 * first  # over the same ten batches: it learned, so the losses depend on the gradients
+    d = difference(head, converted, expected); print("DIFF", head, d, first, last)
     assert d < TOLERANCE
 
 
