@@ -95,6 +95,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=DataCollatorWithPadding(tokenizer),
         metrics=metrics,
         predictions=predictions,
+        rows={split: len(rows) for split, rows in splits.items()},
     )
     model = training.load_model(AutoModelForQuestionAnswering, arguments, settings)
     return training.run(task, model, tokenizer, arguments, settings)
@@ -160,7 +161,7 @@ def squad(path: Path) -> Iterator[Row]:
         raise datafiles.wrong(
             str(path),
             'SQuAD\'s JSON, {"data": [{"paragraphs": [...]}]}',
-            f"a {type(content).__name__}" + (f" with {', '.join(content)}" if isinstance(content, dict) else ""),
+            f"type {type(content).__name__}" + (f" with {', '.join(content)}" if isinstance(content, dict) else ""),
             "CMRC 2018 has this form in its folder squad-style-data.",
         )
     for article_number, article in enumerate(document.fields["data"], 1):
@@ -184,7 +185,7 @@ def squad(path: Path) -> Iterator[Row]:
 def _list(holder: Any, name: str, where: str) -> list[Any]:
     if not isinstance(holder, dict):
         raise datafiles.wrong(
-            where, f"an object with {name!r}", f"a {type(holder).__name__}", "It is not SQuAD's form."
+            where, f"an object with {name!r}", f"type {type(holder).__name__}", "It is not SQuAD's form."
         )
     return datafiles.value(Row(where, holder), name, list)
 

@@ -14,7 +14,7 @@ import torch
 import training
 from datafiles import Row
 from sklearn.metrics import accuracy_score
-from transformers import AutoModelForMultipleChoice, EvalPrediction, PreTrainedTokenizerBase, Trainer
+from transformers import AutoModelForMultipleChoice, EvalPrediction, PreTrainedTokenizerBase
 
 DESCRIPTION = """Fine-tune NEZHA to choose one of several answers.
 
@@ -66,8 +66,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         return {**encoded, "labels": rows["label"]} if "label" in rows else encoded
 
     def predictions(split: str, logits: np.ndarray) -> Iterator[dict[str, Any]]:
-        for row, scores in zip(splits[split], logits, strict=True):
-            best = scores[: len(row["choices"])].argmax()
+        for row, best in zip(splits[split], logits.argmax(-1), strict=True):
             yield {"id": row["id"], "question": row["question"], "answer": row["choices"][best]}
 
     task = training.Task(
@@ -76,9 +75,11 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=Collator(tokenizer, max(len(row["choices"]) for rows in splits.values() for row in rows)),
         metrics=metrics,
         predictions=predictions,
-        trainer=ChoiceTrainer,
+        rows={split: len(rows) for split, rows in splits.items()},
+        loss=loss,
     )
     model = training.load_model(AutoModelForMultipleChoice, arguments, settings)
+    model.register_forward_hook(leave_out_missing, with_kwargs=True)
     return training.run(task, model, tokenizer, arguments, settings)
 
 
@@ -114,19 +115,18 @@ class Collator:
         return batch
 
 
-class ChoiceTrainer(Trainer):
-    """A Trainer that gives choices that a row does not have no part in the loss."""
+def leave_out_missing(model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> Any:
+    """A hook of the model's forward: choices that a row does not have get no probability, in the loss and after it."""
+    missing = inputs["attention_mask"].sum(-1) <= 1
+    outputs.logits = outputs.logits.masked_fill(missing, torch.finfo(outputs.logits.dtype).min)
+    return outputs
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The cross-entropy over the choices that there are."""
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        missing = inputs["attention_mask"].sum(-1) <= 1
-        outputs.logits = outputs.logits.masked_fill(missing, torch.finfo(outputs.logits.dtype).min)
-        loss = torch.nn.functional.cross_entropy(outputs.logits, labels)
-        return (loss, outputs) if return_outputs else loss
+
+def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+    """Cross-entropy of the logits that the hook left, as a mean over all the rows of an optimizer step."""
+    if num_items_in_batch is None:
+        return torch.nn.functional.cross_entropy(outputs.logits, labels)
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
 
 
 def c3(path: Path) -> Iterator[Row]:

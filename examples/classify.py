@@ -65,7 +65,8 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     splits = examples(arguments)
     found = [(row["where"], row["label"]) for row in splits.get("train", ())]
     labels = datafiles.choose_labels(arguments.labels, found, training.labels_of_model(arguments))
-    check_labels(labels, found)
+    if not arguments.labels:
+        check_labels(labels, found)
     numbers = {label: number for number, label in enumerate(labels)}
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
@@ -78,15 +79,11 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     def predictions(split: str, logits: np.ndarray) -> list[dict[str, Any]]:
         scores = np.exp(logits - logits.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        return [
-            {
-                "text": row["text"],
-                "pair": row.get("pair"),
-                "label": labels[s.argmax()],
-                "score": round(float(s.max()), 6),
-            }
-            for row, s in zip(splits[split], scores, strict=True)
-        ]
+        found = []
+        for row, score in zip(splits[split], scores, strict=True):
+            texts = {name: row[name] for name in ("text", "pair") if name in row}
+            found.append({**texts, "label": labels[score.argmax()], "score": round(float(score.max()), 6)})
+        return found
 
     task = training.Task(
         name="text-classification",
@@ -94,6 +91,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=DataCollatorWithPadding(tokenizer),
         metrics=metrics,
         predictions=predictions,
+        rows={split: len(rows) for split, rows in splits.items()},
     )
     model = training.load_model(AutoModelForSequenceClassification, arguments, settings, labels=labels)
     return training.run(task, model, tokenizer, arguments, settings)
@@ -114,7 +112,7 @@ def examples(arguments: Arguments) -> dict[str, list[dict[str, Any]]]:
 
     def file(path: Path) -> list[Row]:
         rows = list(datafiles.table(path, arguments.columns, asked or LABEL))
-        if not arguments.columns and not asked:
+        if not arguments.columns and not asked and not path.suffix.startswith(".json"):
             check_header(rows)
         return rows
 

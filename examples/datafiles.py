@@ -46,6 +46,8 @@ def read(arguments: Arguments, file: Callable[[Path], Iterable[Row]]) -> dict[st
     Raises:
         UsageError: a file is not there, has no rows or the wrong ones; `datasets` has no such data set.
     """
+    if not any(getattr(arguments, split) for split in SPLITS):
+        raise UsageError("no data: expected one of --train, --dev and --test", hint="See the example of --help.")
     found = {}
     for split in SPLITS:
         name = getattr(arguments, split)

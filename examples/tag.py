@@ -110,6 +110,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=DataCollatorForTokenClassification(tokenizer),
         metrics=metrics,
         predictions=predictions,
+        rows={split: len(rows) for split, rows in splits.items()},
         shrink=lambda logits, labels: logits.argmax(-1),
     )
     model = training.load_model(AutoModelForTokenClassification, arguments, settings, labels=labels)

@@ -31,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 import nezha  # noqa: F401  registers NEZHA with the Auto classes
+from nezha_convert import TrainingData, record_training
 from nezha_convert.console import Console
 from nezha_convert.errors import NezhaConvertError, UsageError
 
@@ -55,6 +56,9 @@ class Arguments:
     )
     new_head: bool = field(
         default=False, metadata={"help": "start the head anew where the model has one for other labels"}
+    )
+    data_name: str | None = field(
+        default=None, metadata={"help": "name of the data for the model's card; its file or --dataset if not given"}
     )
     overwrite: bool = field(default=False, metadata={"help": "train into a folder that holds a model already"})
 
@@ -109,6 +113,8 @@ class Task:
         metrics: split and what the model said of it to named numbers.
         predictions: split and the raw predictions to one JSON object a row, written to ``predictions.jsonl``.
         shrink: logits and labels of a batch to what `metrics` needs of them, on the device; spares memory.
+        rows: examples of each split, for the card; one may be several rows of `data`.
+        loss: outputs, labels and the number of labels in an optimizer step to the loss, if it is not the model's own.
         trainer: the Trainer to use.
     """
 
@@ -118,6 +124,8 @@ class Task:
     metrics: Callable[[str, EvalPrediction], dict[str, float]] | None = None
     predictions: Callable[[str, Any], Iterable[dict[str, Any]]] | None = None
     shrink: Callable[[Any, torch.Tensor], Any] | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    loss: Callable[..., torch.Tensor] | None = None
     trainer: type[Trainer] = Trainer
 
 
@@ -176,7 +184,31 @@ def parse(
     if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
         # Not always: where a metric is named, the Trainer keeps the best checkpoint and not the newest, to resume from.
         parser.set_defaults(metric_for_best_model=best)
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    parsed, settings = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    settings.resume_from_checkpoint = _checkpoint(parsed, settings)
+    return parsed, settings
+
+
+def _checkpoint(arguments: Arguments, settings: Settings) -> str | None:
+    """The checkpoint to resume from; refuses an output folder that holds another run."""
+    output = Path(settings.output_dir)
+    if arguments.train and Path(arguments.model).is_dir() and output.resolve() == Path(arguments.model).resolve():
+        raise UsageError(f"--output {output} is the folder of --model", hint="Name another folder for the result.")
+    newest = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if settings.resume_from_checkpoint == "last":
+        if newest is None:
+            raise UsageError(
+                f"{output}: expected a checkpoint to resume from, found none", hint="Leave the option out."
+            )
+        return newest
+    if settings.resume_from_checkpoint or arguments.overwrite:
+        return settings.resume_from_checkpoint
+    if newest or (output / "config.json").exists():
+        raise UsageError(
+            f"{output} holds a run already ({Path(newest).name if newest else 'config.json'})",
+            hint="Go on by --resume_from_checkpoint last, train over it by --overwrite, or name another --output.",
+        )
+    return None
 
 
 class _Help(transformers.hf_argparser.ArgumentDefaultsHelpFormatter):
@@ -296,9 +328,8 @@ def run(
         The content of metrics.json: ``train_loss``, and each metric as ``dev_NAME`` and ``test_NAME``.
     """
     data = task.data
-    if not data:
-        raise UsageError("no data: expected one of --train, --dev and --test", hint="See the example of --help.")
-    resume = _start(arguments, settings, training="train" in data)
+    output = Path(settings.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
     if "dev" not in data:
         settings.eval_strategy = transformers.IntervalStrategy.NO
     trainer = task.trainer(
@@ -308,13 +339,14 @@ def run(
         train_dataset=data.get("train"),
         eval_dataset=data.get("dev"),
         processing_class=tokenizer,
+        compute_loss_func=task.loss,
         compute_metrics=partial(task.metrics, "dev") if task.metrics else None,
         preprocess_logits_for_metrics=task.shrink,
         optimizer_cls_and_kwargs=OPTIMIZERS[settings.optimizer](settings),
     )
     metrics: dict[str, float] = {}
     if "train" in data:
-        trained = trainer.train(resume_from_checkpoint=resume)
+        trained = trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
         metrics |= trained.metrics
         trainer.save_model()
         trainer.save_state()
@@ -327,36 +359,15 @@ def run(
         if task.predictions and trainer.is_world_process_zero():
             rows = task.predictions("test", predicted.predictions)
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            (Path(settings.output_dir) / "predictions.jsonl").write_text("".join(lines), "utf-8")
+            (output / "predictions.jsonl").write_text("".join(lines), "utf-8")
     if trainer.is_world_process_zero():
         _finish(task, trainer, arguments, settings, metrics)
     return metrics
 
 
-def _start(arguments: Arguments, settings: Settings, *, training: bool) -> str | None:
-    """The checkpoint to resume from; refuses an output folder that holds another run."""
-    output = Path(settings.output_dir)
-    newest = get_last_checkpoint(str(output)) if output.is_dir() else None
-    if settings.resume_from_checkpoint == "last":
-        if newest is None:
-            raise UsageError(
-                f"{output}: expected a checkpoint to resume from, found none", hint="Leave the option out."
-            )
-        return newest
-    if settings.resume_from_checkpoint or not training or arguments.overwrite:
-        return settings.resume_from_checkpoint
-    if newest or (output / "config.json").exists():
-        raise UsageError(
-            f"{output} holds a run already ({Path(newest).name if newest else 'config.json'})",
-            hint="Go on by --resume_from_checkpoint last, train over it by --overwrite, or name another --output.",
-        )
-    return None
-
-
 def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
     """metrics.json, the picture of the loss, and the record that `nezha-convert push` reads; on one process."""
     output = Path(settings.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
     if "train" in task.data:
         draw_losses(trainer.state.log_history, output / "loss.png")
@@ -365,8 +376,45 @@ def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settin
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
 
 
-def _record(task: Task, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
-    """The one place where a run is recorded for the model's card: nezha_convert.record_training is called here."""
+RECORDED = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "num_train_epochs"),
+    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "optimizer"),
+    *("adam_beta1", "adam_beta2", "label_smoothing_factor", "bf16", "fp16", "seed"),
+)
+"""The settings that change what a training computes, for the model's card."""
+
+MEASURED = re.compile(r"(train|dev|test)_(?!runtime|samples_per_second|steps_per_second|model_preparation_time)(\w+)")
+"""Metrics of metrics.json that are of the model and not of the machine."""
+
+
+def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mapping[str, float]) -> None:
+    """training.json, a card and the model's code: what `nezha-convert push` takes."""
+    names = {split: "validation" if split == "dev" else split for split in SPLITS}  # as the Hub calls them
+    found: dict[str, dict[str, float]] = {names[split]: {} for split in SPLITS if split in task.data}
+    for name, number in metrics.items():
+        if match := MEASURED.fullmatch(name):
+            found[names[match[1]]][match[2]] = number
+    values = {name: getattr(settings, name) for name in RECORDED}
+    record_training(
+        settings.output_dir,
+        base=arguments.model,
+        task=task.name,
+        metrics={split: values for split, values in found.items() if values},
+        data=[_data(arguments, split, names[split], task.rows.get(split)) for split in SPLITS if split in task.data],
+        settings={name: getattr(value, "value", value) for name, value in values.items()}
+        | {"max_length": arguments.max_length},
+    )
+
+
+def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:
+    """What a split was read from: a file, the files of a folder, or a data set of the Hub."""
+    source = Path(arguments.dataset or getattr(arguments, split))
+    if source.is_file():
+        return TrainingData(name, arguments.data_name or source.name, (source,), rows)
+    if source.is_dir():
+        files = tuple(sorted(path for path in source.iterdir() if path.is_file()))
+        return TrainingData(name, arguments.data_name or source.resolve().name, files, rows)
+    return TrainingData(name, str(arguments.dataset), rows=rows)
 
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .readers import open_checkpoint
     from .repairs import Repair, repair
     from .report import Inspection, Report
+    from .trained import TrainedFolder
+    from .training_record import TrainingData, record_training
     from .upload import push
 
 _LAZY = {
@@ -33,6 +35,7 @@ _LAZY = {
     "open_checkpoint": "readers",
     "pull": "hub",
     "push": "upload",
+    "record_training": "training_record",
     "repair": "repairs",
     "verify": "parity.compare",
     "Difference": "differences",
@@ -43,6 +46,8 @@ _LAZY = {
     "Pushed": "hub",
     "Repair": "repairs",
     "Report": "report",
+    "TrainedFolder": "trained",
+    "TrainingData": "training_record",
 }
 
 __all__ = [
@@ -59,6 +64,8 @@ __all__ = [
     "Pushed",
     "Repair",
     "Report",
+    "TrainedFolder",
+    "TrainingData",
     "UsageError",
     "__version__",
     "convert",
@@ -69,6 +76,7 @@ __all__ = [
     "open_checkpoint",
     "pull",
     "push",
+    "record_training",
     "repair",
     "verify",
 ]

@@ -62,7 +62,9 @@ _AUTHORS = {
 _CHINESE_VOCABULARY = 21128
 _PRETRAINED = ("encoder", "pretraining", "masked-lm")
 
-_CITATION = """\
+CITATION = """\
+## Citation
+
 ```bibtex
 @article{wei2019nezha,
   title   = {NEZHA: Neural Contextualized Representation for Chinese Language Understanding},
@@ -90,22 +92,22 @@ def render(
     """
     sections = (
         _introduction(conversion, doubts),
-        _loading(conversion, repo_id),
+        loading(conversion, repo_id),
         _provenance(conversion),
         _decisions(conversion),
         _dropped(conversion),
         _parity(conversion),
         _authors(conversion),
-        _license(license),
-        f"## Citation\n\n{_CITATION}",
+        license_section(license),
+        CITATION,
     )
     return "\n\n".join([_metadata(conversion, license), *(section for section in sections if section)]) + "\n"
 
 
-def warning(doubts: Sequence[str]) -> str:
-    """What the card of a folder says that was pushed with --force."""
-    listed = "\n".join(f"* {_text(doubt)}" for doubt in doubts)
-    return f"**Pushed with `--force`, although it is not proved to be the original's equal:**\n\n{listed}"
+def warning(doubts: Sequence[str], claim: str = "it is not proved to be the original's equal") -> str:
+    """What the card of a folder says that was pushed with --force, although `claim`."""
+    listed = "\n".join(f"* {escaped(doubt)}" for doubt in doubts)
+    return f"**Pushed with `--force`, although {claim}:**\n\n{listed}"
 
 
 def _metadata(conversion: Mapping[str, Any], license: str | None) -> str:
@@ -125,7 +127,7 @@ def _metadata(conversion: Mapping[str, Any], license: str | None) -> str:
 
 def _introduction(conversion: Mapping[str, Any], doubts: Sequence[str]) -> str:
     text = (
-        f"# {conversion['architecture']}, converted from {_inline(conversion['source'])}\n\n"
+        f"# {conversion['architecture']}, converted from {inline(conversion['source'])}\n\n"
         "[NEZHA](https://arxiv.org/abs/1909.00204) is Huawei's BERT with functional relative position encoding. "
         f"This is a checkpoint of {conversion['title']}, converted by nezha-convert {conversion['version']} for "
         "today's transformers."
@@ -133,10 +135,11 @@ def _introduction(conversion: Mapping[str, Any], doubts: Sequence[str]) -> str:
     return f"{text}\n\n{warning(doubts)}" if doubts else text
 
 
-def _loading(conversion: Mapping[str, Any], repo_id: str | None) -> str:
-    auto = HEADS[conversion["head"]].auto_class
+def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
+    """The lines that load the model; the `record` of its folder says the head and whether there is a tokenizer."""
+    auto = HEADS[record["head"]].auto_class
     where = json.dumps(repo_id or "path/to/this/folder")
-    tokenizer = any(file["name"] == "tokenizer.json" for file in conversion["output_files"])
+    tokenizer = any(file["name"] == "tokenizer.json" for file in record["output_files"])
     lines = [f"from transformers import {auto}" + (", AutoTokenizer" if tokenizer else "")]
     lines.append(f"model = {auto}.from_pretrained({where}, trust_remote_code=True)")
     if tokenizer:  # it has no code of its own, but transformers asks about the config's all the same
@@ -151,29 +154,29 @@ def _loading(conversion: Mapping[str, Any], repo_id: str | None) -> str:
 def _provenance(conversion: Mapping[str, Any]) -> str:
     weights = [file for file in conversion["output_files"] if file["name"].endswith(".safetensors")]
     rows = [
-        (role, _inline(file["name"]), f"{file['nbytes']:,}", _inline(file["sha256"]))
+        (role, inline(file["name"]), f"{file['nbytes']:,}", inline(file["sha256"]))
         for role, files in (("read", conversion["source_files"]), ("written", weights))
         for file in files
     ]
-    head = f"As `{conversion['head']}`: {_text(conversion['head_reason'])}."
-    return f"## What was converted from what\n\n{head}\n\n" + _table(("", "file", "bytes", "SHA-256"), rows)
+    head = f"As `{conversion['head']}`: {escaped(conversion['head_reason'])}."
+    return f"## What was converted from what\n\n{head}\n\n" + table(("", "file", "bytes", "SHA-256"), rows)
 
 
 def _decisions(conversion: Mapping[str, Any]) -> str:
     rows = [
-        (_inline(d["field"]), _inline(json.dumps(d["value"], ensure_ascii=False)), _text(d["reason"]))
+        (inline(d["field"]), inline(json.dumps(d["value"], ensure_ascii=False)), escaped(d["reason"]))
         for d in conversion["decisions"]
     ]
     what = "What the source did not say by itself, and what was taken."
-    return f"## Decisions\n\n{what}\n\n" + _table(("field", "value", "why"), rows) if rows else ""
+    return f"## Decisions\n\n{what}\n\n" + table(("field", "value", "why"), rows) if rows else ""
 
 
 def _dropped(conversion: Mapping[str, Any]) -> str:
     groups: dict[str, list[int]] = {}
     for tensor in conversion["dropped"]:
         groups.setdefault(tensor["reason"], []).append(tensor["nbytes"])
-    rows = [(f"{len(sizes):,}", f"{sum(sizes):,}", _text(reason)) for reason, sizes in groups.items()]
-    return "## Left out\n\n" + _table(("tensors", "bytes", "why"), rows) if rows else ""
+    rows = [(f"{len(sizes):,}", f"{sum(sizes):,}", escaped(reason)) for reason, sizes in groups.items()]
+    return "## Left out\n\n" + table(("tensors", "bytes", "why"), rows) if rows else ""
 
 
 def _parity(conversion: Mapping[str, Any]) -> str:
@@ -183,22 +186,22 @@ def _parity(conversion: Mapping[str, Any]) -> str:
         return title + "Not measured: `nezha-convert verify SOURCE OUTPUT` was not run on this folder."
     rows = [
         (
-            _text(c["reference"]),
+            escaped(c["reference"]),
             c["arithmetic"],
             f"{c['tolerance']:g}",
             "not finite" if c["worst_error"] is None else f"{c['worst_error']:.1e}",
-            f"{_inline(c['worst_tensor'])} at {_text(c['worst_at'])}",
+            f"{inline(c['worst_tensor'])} at {escaped(c['worst_at'])}",
         )
         for c in parity["comparisons"]
     ]
     text = title + ("**Passed.**" if parity["passed"] else "**Failed.**")
     text += " Errors are parts of the range of each tensor; the largest of all tensors is shown.\n\n"
-    text += _table(("compared with", "computed in", "allowed", "largest error", "where"), rows)
+    text += table(("compared with", "computed in", "allowed", "largest error", "where"), rows)
     if parity.get("tokenizer"):
         reference, texts = parity["tokenizer"]["reference"], parity["tokenizer"]["texts"]
-        text += f"\n\nThe tokenizer was compared with {_text(reference)} on {texts:,} texts."
+        text += f"\n\nThe tokenizer was compared with {escaped(reference)} on {texts:,} texts."
     if parity["failures"]:
-        text += "\n\n" + "\n".join(f"* {_text(failure)}" for failure in parity["failures"])
+        text += "\n\n" + "\n".join(f"* {escaped(failure)}" for failure in parity["failures"])
     versions = ", ".join(f"{name} {number}" for name, number in parity["versions"].items())
     return f"{text}\n\nMeasured with {versions}."
 
@@ -216,11 +219,12 @@ def _authors(conversion: Mapping[str, Any]) -> str:
         f"This model has the sizes of {rows[0][0]}. Its authors report the following for their own checkpoints, "
         "fine-tuned on each task ([arXiv 1909.00204v3](https://arxiv.org/abs/1909.00204v3), table 4). **These are not "
         "measurements of this conversion.** Whether a checkpoint was trained with whole-word masking (WWM) cannot be "
-        "told from its tensors, so both rows are given.\n\n" + _table(("model", *_COLUMNS), rows)
+        "told from its tensors, so both rows are given.\n\n" + table(("model", *_COLUMNS), rows)
     )
 
 
-def _license(license: str | None) -> str:
+def license_section(license: str | None) -> str:
+    """What the card says about the license."""
     if license:
         text = f"`{license}`, as stated by whoever pushed this copy."
     else:
@@ -235,16 +239,17 @@ def _decided(conversion: Mapping[str, Any], field: str) -> Any:
     return next((d["value"] for d in conversion["decisions"] if d["field"] == field), None)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown's table of cells that are Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Words from elsewhere as Markdown that means the words: no markup, no new cell or line."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Code in a line. A grave accent inside cannot be escaped, and a bar would begin a cell.
 
     Backslashes before a bar are doubled, or one of them would escape the bar's own.

@@ -42,6 +42,7 @@ class Console:
             ("files", ", ".join(f"{file.name} ({size(file.nbytes)})" for file in found.files)),
             ("family", found.title),
             ("head", f"{' or '.join(found.heads)}: {found.reason}" if found.heads else "unknown"),
+            *([("trained", found.training)] if found.training else []),
             ("model", _model(found.model)),
             (
                 "tensors",
@@ -164,7 +165,7 @@ class Console:
             self._document(pushed.to_dict())
             return
         rows = [(file.state, f"{file.name} ({size(file.nbytes)})") for file in pushed.files]
-        rows += [("left out", f"{name}: not of the conversion") for name in pushed.left_out]
+        rows += [("left out", f"{name}: not of the record") for name in pushed.left_out]
         rows += [("warning", doubt) for doubt in pushed.doubts]
         if pushed.dry_run:
             what = "nothing was sent; its card would be:" if pushed.card else "nothing was sent"

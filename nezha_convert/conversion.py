@@ -22,7 +22,7 @@ from .mapping.rules import Drop, Table, Tie
 from .mapping.tables import DECODER, MLM, TIES, Head
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
-from .staging import MARK, check_output, staged
+from .staging import MARK, TRAINED, check_output, staged
 from .strict_json import json_bytes
 from .tensors import Checkpoint, Decision, TensorEntry
 from .tokenizer import (
@@ -34,6 +34,7 @@ from .tokenizer import (
     read_vocab,
     tokenizer_files,
 )
+from .trained import TrainedFolder
 from .writer import WEIGHTS, Layout, Progress, lay_out, write_weights
 
 MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py", "triton_nezha.py")
@@ -70,7 +71,8 @@ def inspect(source: str | Path, *, config: str | Path | None = None, prefix: str
     checkpoint = open_checkpoint(local_source(source)[0])
     entries = checkpoint.entries
     table, inference, problems, hint = None, Inference((), ""), [], ""
-    survey = None
+    survey, training = None, ""
+    where = checkpoint.path.parent
     try:
         table = family_of(entries, prefix)
         inference = infer_head(table, entries)
@@ -85,11 +87,12 @@ def inspect(source: str | Path, *, config: str | Path | None = None, prefix: str
             raw,
             {},
         )
+        training = TrainedFolder(where).summary if (where / TRAINED).is_file() else ""
         problems = list(survey.plan.problems())
-        hint = f"nezha-convert convert {source} OUTPUT"
+        hint = f"nezha-convert {'push' if training else 'convert'} {source} {'OWNER/NAME' if training else 'OUTPUT'}"
         if problems:
             hint = "Name the right --config, or the right --head of convert."
-        elif len(inference.heads) > 1:
+        elif len(inference.heads) > 1 and not training:
             hint += f" --head {'|'.join(inference.heads)}"
     except (MappingError, CheckpointError, UsageError) as error:
         problems, hint = [error.message, *error.problems], error.hint
@@ -112,6 +115,7 @@ def inspect(source: str | Path, *, config: str | Path | None = None, prefix: str
         optimizer_tensors=len(optimizer),
         optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
         dropped=tuple(survey.plan.dropped) if survey else (),
+        training=training,
     )
 
 
@@ -192,7 +196,7 @@ def convert(
     if dtype:
         decisions.append(Decision("dtype", dtype, "asked for on the command line"))
     files["config.json"] = json_bytes(survey.config.to_json(_common_dtype(layout)))
-    files.update(_model_files())
+    files.update(model_files())
     if layout.index:
         files[f"{WEIGHTS}.index.json"] = layout.index
 
@@ -339,7 +343,7 @@ def _tokenizer(survey: _Survey, path: Path | None, lower_case: bool | None) -> d
     return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"], rules)
 
 
-def _model_files() -> dict[str, bytes]:
+def model_files() -> dict[str, bytes]:
     """The model's source files, found without importing it: that would load torch."""
     spec = find_spec("nezha")
     if spec is None or not spec.submodule_search_locations:

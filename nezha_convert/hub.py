@@ -36,6 +36,7 @@ _COMPANIONS = (
     "tokenizer.json",
     "added_tokens.json",
     "conversion.json",
+    "training.json",
     "*.txt",
     "*.py",
     "README.md",

@@ -13,11 +13,11 @@ from typing import Any
 from .errors import MappingError, UsageError
 from .onnx_graph import INPUTS, OPSET, OUTPUTS, named_outputs, write_graph
 from .parity.converted import ConvertedModel
-from .parity.folder import ConvertedFolder
 from .parity.formulas import Array
 from .parity.inputs import built_in_cases
 from .parity.measure import TOLERANCES, Measurement
 from .tensors import Decision
+from .trained import recorded_folder
 
 MODEL = "model.onnx"
 """The name under which optimum looks for a graph."""
@@ -76,7 +76,7 @@ def export_onnx(
             2e-5 of their range apart, otherwise not finite.
     """
     _check_request(precision)
-    folder = ConvertedFolder(output)
+    folder = recorded_folder(output)
     head = folder.record["head"]
     path = stage / MODEL
 

@@ -52,6 +52,7 @@ class Inspection:
         weight_nbytes: bytes that the first of the heads keeps.
         optimizer_tensors, optimizer_nbytes: the training's state among them.
         dropped: what that head would leave out.
+        training: how it was trained, where a training.json says so.
     """
 
     source: str
@@ -71,6 +72,7 @@ class Inspection:
     optimizer_tensors: int
     optimizer_nbytes: int
     dropped: tuple[Dropped, ...]
+    training: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection as ``--json`` prints it."""

@@ -15,6 +15,9 @@ from .errors import OutputError
 MARK = "conversion.json"
 """The report in every converted folder."""
 
+TRAINED = "training.json"
+"""The record in every folder of a model that was trained from a converted one."""
+
 
 @contextmanager
 def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator[Path]:
@@ -45,6 +48,23 @@ def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator
             _rename_into_place(stage, place)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path`: beside it and renamed, so that no reader sees half of it, and on the disk before that.
+
+    Raises:
+        OSError: it cannot be written; what was there before is there still.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def check_output(output: Path, force: bool, mark: str = MARK) -> None:

@@ -1,16 +1,15 @@
-"""A converted folder to the Hub: what goes, whether it is proved, in one commit or a pull request."""
+"""A converted or trained folder to the Hub: what goes, whether it is proved, in one commit or a pull request."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from .card import CARD, LICENSES, render, warning
+from .card import CARD, LICENSES, warning
 from .errors import HubError, MappingError, UsageError
 from .hub import Hub, Pushed, PushedFile, check_repo_id, nbytes_of
-from .parity.folder import ConvertedFolder, sha256
-from .staging import MARK
+from .parity.folder import RecordedFolder, sha256
+from .trained import recorded_folder
 
 
 def push(
@@ -29,7 +28,7 @@ def push(
     endpoint: str | None = None,
     bars: bool = False,
 ) -> Pushed:
-    """Push the converted `folder` to the model repository `repo_id`, which is created if it is not there.
+    """Push the converted or trained `folder` to the model repository `repo_id`, which is created if it is not there.
 
     Args:
         license: what holds for the weights, one of ``card.LICENSES``; never assumed. Without a card none is needed.
@@ -45,69 +44,35 @@ def push(
         bars: show the client's progress bars, one a file.
 
     Raises:
-        MappingError: `folder` is not a converted one, or a file of it is missing, lies elsewhere or is a link.
+        MappingError: `folder` has no record, or a file of it is missing, lies elsewhere or is a link.
         UsageError: the license is missing or unknown, the card's metadata is no YAML, or `repo_id` is no name.
         HubError: the folder is not proved, or the Hub refused, failed or was changed meanwhile.
     """
     check_repo_id(repo_id)
-    converted = ConvertedFolder(Path(folder))
-    names = _names(converted)
-    doubts = doubts_about(converted)
+    recorded = recorded_folder(Path(folder))
+    names = recorded.names()
+    doubts = recorded.doubts()
     if doubts and not force:
         raise HubError(
-            f"{folder}: not pushed, since it is not proved to be the original's equal",
+            f"{folder}: not pushed, since {recorded.claim}",
             problems=doubts,
-            hint=f"nezha-convert verify SOURCE {folder} proves it; --force pushes it as it is, and its card says so.",
+            hint=f"{recorded.remedy.format(folder=folder)}; --force pushes it as it is, and its card says so.",
         )
-    files: dict[str, Path | bytes] = {name: converted.path / name for name in names}
-    text = _card(converted, license, repo_id, doubts) if card else None
+    files: dict[str, Path | bytes] = {name: recorded.path / name for name in names}
+    text = _card(recorded, license, repo_id, doubts) if card else None
     if text is not None:
         files[CARD] = text.encode()
-    left_out = tuple(sorted({path.name for path in converted.path.iterdir()} - {*names, CARD}))
+    left_out = tuple(sorted({path.name for path in recorded.path.iterdir()} - {*names, CARD}))
     if dry_run:
         planned = tuple(PushedFile(name, nbytes_of(data), "planned") for name, data in files.items())
         return Pushed(repo_id, "", planned, dry_run=True, doubts=doubts, left_out=left_out, card=text)
-    what = f"{converted.record['architecture']}, converted by nezha-convert {converted.record['version']}"
     pushed = Hub(endpoint, token, bars).commit(
-        repo_id, files, message=message or what, private=private, revision=revision, create_pr=create_pr
+        repo_id, files, message=message or recorded.title, private=private, revision=revision, create_pr=create_pr
     )
     return replace(pushed, doubts=doubts, left_out=left_out, card=text)
 
 
-def _names(converted: ConvertedFolder) -> list[str]:
-    """What the conversion wrote into the folder.
-
-    Raises:
-        MappingError: conversion.json names a file elsewhere: one that came from a stranger could, to have it published.
-    """
-    names = [*(file["name"] for file in converted.record["output_files"]), MARK]
-    for name in names:
-        if name != Path(name).name or (converted.path / name).is_symlink():
-            raise MappingError(
-                f"{converted.path / MARK}: it names {name!r}, which lies outside of the folder; refused",
-                hint="Convert again, from a source that you trust.",
-            )
-    return names
-
-
-def doubts_about(converted: ConvertedFolder) -> tuple[str, ...]:
-    """Why `converted` is not proved to be the original's equal, in words; nothing where it is."""
-    found = []
-    parity: dict[str, Any] | None = converted.record.get("parity")
-    verified = {file["name"]: file["sha256"] for file in parity["verified"]} if parity else {}
-    if not parity:
-        found.append("its parity with the original was never measured")
-    elif not parity["passed"]:
-        found.append(f"it failed the comparison with the original: {'; '.join(parity['failures'])}")
-    for file, written in converted.files():
-        if file.sha256 != written:
-            found.append(f"{file.name} was changed since it was written: SHA-256 {file.sha256}, recorded {written}")
-        elif parity and file.name.endswith(".safetensors") and verified.get(file.name) != file.sha256:
-            found.append(f"{file.name} is not the file that was compared with the original")
-    return tuple(found)
-
-
-def _card(converted: ConvertedFolder, license: str | None, repo_id: str, doubts: tuple[str, ...]) -> str:
+def _card(recorded: RecordedFolder, license: str | None, repo_id: str, doubts: tuple[str, ...]) -> str:
     """The card to push: rendered anew, or the user's own where the folder's README.md was edited."""
     import yaml
     from huggingface_hub import ModelCard
@@ -116,33 +81,33 @@ def _card(converted: ConvertedFolder, license: str | None, repo_id: str, doubts:
         raise UsageError(
             f"--license {license}: the Hub does not know it", hint="Such as apache-2.0, mit, cc-by-nc-4.0, or other."
         )
-    own = _own_card(converted)
+    own = _own_card(recorded)
     try:
         loaded = ModelCard(own) if own else None
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(
-            f"{converted.path / CARD}: its metadata cannot be read ({' '.join(str(error).split())})",
+            f"{recorded.path / CARD}: its metadata cannot be read ({' '.join(str(error).split())})",
             hint="Correct the lines between its --- marks, or leave the repository's card as it is: --no-card",
         ) from error
-    license = license or (loaded.data.get("license") if loaded else None)
+    license = license or (loaded.data.get("license") if loaded else None) or recorded.record.get("license")
     if license is None:
         raise UsageError(
             f"{repo_id}: no license is stated, and none is assumed",
             hint="Say what holds for these weights: --license ID, such as apache-2.0; unknown if you do not know.",
         )
     if loaded is None:
-        return render(converted.record, license=license, repo_id=repo_id, doubts=doubts)
+        return recorded.card(license, repo_id, doubts)
     loaded.data["license"] = license
-    return str(loaded) + (f"\n{warning(doubts)}\n" if doubts else "")
+    return str(loaded) + (f"\n{warning(doubts, recorded.claim)}\n" if doubts else "")
 
 
-def _own_card(converted: ConvertedFolder) -> str | None:
-    """The folder's README.md, if it is another than the conversion wrote.
+def _own_card(recorded: RecordedFolder) -> str | None:
+    """The folder's README.md, if it is another than was written with its record.
 
     Raises:
         MappingError: it is a link: in a folder from a stranger it could lead to a secret, which would be published.
     """
-    path, written = converted.path / CARD, converted.record.get("card")
+    path, written = recorded.path / CARD, recorded.record.get("card")
     if path.is_symlink():
         raise MappingError(
             f"{path}: a symbolic link, expected a file in the folder; refused",

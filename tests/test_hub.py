@@ -13,7 +13,9 @@ from collections import namedtuple
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
+import trainings
 from goldens import FIXTURES
 from hub_server import Hub, hub
 
@@ -579,6 +581,138 @@ def test_a_stranger_loads_the_pushed_model_and_computes_what_the_original_comput
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal\n"
+
+
+# A trained model
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """A folder with base/, verified, and model/, trained from it and recorded."""
+    place = tmp_path_factory.mktemp("recorded")
+    trainings.train(trainings.make_base(place), place / "model")
+    assert trainings.record(place / "model", place / "base").doubts() == ()
+    return place
+
+
+@pytest.fixture
+def trained(recorded, tmp_path) -> Path:
+    return Path(shutil.copytree(recorded, tmp_path / "place")) / "model"
+
+
+def test_a_trained_model_goes_out_with_its_record_and_without_what_its_trainer_left(run, server, trained):
+    result = run("push", trained, NAME, *PUSH)
+    assert (result.code, commits(server)) == (0, 1)
+    files = pushed(server)
+    names = {file["name"] for file in json.loads((trained / "training.json").read_text())["output_files"]}
+    assert set(files) == names | {"README.md", "training.json", ".gitattributes"}
+    assert all(files[name] == (trained / name).read_bytes() for name in names | {"training.json"})
+    assert {"checkpoint-1", "training_args.bin"} <= {path.name for path in trained.iterdir()}
+    assert "training_args.bin: not of the record" in result.out and "checkpoint-1: not of the record" in result.out
+    card = huggingface_hub.ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.model_name) == ("apache-2.0", "nezha-tiny")
+    assert [result.metric_value for result in card.data.eval_results] == [0.9533, 0.95]
+    assert server.repositories[NAME].history("main")[0].title == "NezhaForSequenceClassification, trained from base"
+
+
+LOAD_TRAINED = """
+import sys
+sys.path = [{tests!r}, *(path for path in sys.path if path != {root!r})]
+import importlib.util
+for package in ("nezha", "nezha_convert"):
+    assert importlib.util.find_spec(package) is None, package
+import json
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+model, info = AutoModelForSequenceClassification.from_pretrained(
+    {name!r}, trust_remote_code=True, output_loading_info=True
+)
+assert not info["missing_keys"] and not info["unexpected_keys"], info
+tokenizer = AutoTokenizer.from_pretrained({name!r}, trust_remote_code=True)
+with torch.no_grad():
+    found = model.eval()(**tokenizer({texts!r}, padding=True, return_tensors="pt")).logits
+print(json.dumps(found.tolist()))
+"""
+
+
+def test_a_stranger_loads_the_trained_model_and_computes_what_its_trainer_computed(run, server, trained, tmp_path):
+    assert run("push", trained, NAME, *PUSH).code == 0
+    root = Path(nezha.__file__).parents[1]
+    code = LOAD_TRAINED.format(root=str(root), tests=str(root / "tests"), name=NAME, texts=trainings.TEXTS)
+    done = process(server, "-c", code, home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    expected = trainings.logits(trained)
+    assert np.abs(np.array(json.loads(done.stdout)) - expected.numpy()).max() < 1e-6
+    assert np.ptp(expected.numpy(), axis=0).min() > 1e-3  # else any weights would do
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "modeling_nezha.py"])
+def test_a_trained_model_that_was_changed_since_is_refused_by_name(run, server, trained, name):
+    (trained / name).write_bytes((trained / name).read_bytes() + b"\n")
+    result = run("push", trained, NAME, *PUSH)
+    assert result.code == 6 and f"{name} was changed" in result.err and "record_training" in result.err
+    assert not server.requests
+
+
+def test_a_model_whose_base_is_not_proved_needs_force_and_its_card_says_so(run, server, trained):
+    base = trained.parent / "base"
+    record = json.loads((base / "conversion.json").read_text())
+    del record["parity"]
+    (base / "conversion.json").write_text(json.dumps(record))
+    trainings.record(trained, base)
+    refused = run("push", trained, NAME, *PUSH)
+    assert refused.code == 6 and "trained from base: its parity with the original was never measured" in refused.err
+    assert not server.requests
+    forced = run("push", trained, NAME, *PUSH, "--force")
+    assert forced.code == 0 and "never measured" in forced.out
+    card = pushed(server)["README.md"].decode()
+    assert "Pushed with `--force`, although not all that its card says is proved" in card
+    assert card.count("never measured") == 2
+
+
+def test_a_trained_model_s_license_is_demanded_unless_its_record_has_one(run, server, trained):
+    result = run("push", trained, NAME)
+    assert result.code == 2 and "no license is stated, and none is assumed" in result.err
+    trainings.record(trained, trained.parent / "base", license="mit")
+    assert run("push", trained, NAME).code == 0
+    assert huggingface_hub.ModelCard(pushed(server)["README.md"].decode()).data.license == "mit"
+
+
+def test_a_trained_model_s_own_card_keeps_its_words_and_its_metrics(run, server, trained):
+    text = (trained / "README.md").read_text("utf-8").replace("# Nezha", "# My own Nezha")
+    (trained / "README.md").write_text(text, "utf-8")
+    assert run("push", trained, NAME, *PUSH).code == 0
+    card = huggingface_hub.ModelCard(pushed(server)["README.md"].decode())
+    assert card.data.license == "apache-2.0" and "# My own Nezha" in card.text
+    assert [result.metric_value for result in card.data.eval_results] == [0.9533, 0.95]
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "training.json", "README.md"])
+def test_a_trained_folder_with_a_link_makes_no_file_from_elsewhere_public(run, server, trained, name):
+    (trained / name).rename(trained.parent / "secret")
+    (trained / name).symlink_to(trained.parent / "secret")
+    result = run("push", trained, NAME, *PUSH, "--force")
+    assert result.code == 4 and name in result.err and "link" in result.err
+    assert not server.requests
+
+
+def test_a_trained_model_that_was_pulled_is_pushed_again_with_its_record(run, server, trained, tmp_path):
+    assert run("push", trained, NAME, *PUSH).code == 0
+    assert run("pull", f"hf://{NAME}", tmp_path / "here").code == 0
+    assert (tmp_path / "here" / "training.json").read_bytes() == (trained / "training.json").read_bytes()
+    assert run("push", tmp_path / "here", "owner/again", *PUSH).code == 0
+    assert "nothing changed" in run("push", tmp_path / "here", NAME, *PUSH).out
+
+
+def test_a_base_of_the_hub_is_recorded_with_its_commit_and_its_proof(run, server, trained, monkeypatch):
+    base = trained.parent / "base"
+    repository = server.create("owner/base", {path.name: path.read_bytes() for path in base.iterdir()})
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.endpoint)
+    found = trainings.record(trained, "owner/base", revision="main")
+    assert found.record["base"]["source"] == f"hf://owner/base@{repository.branches['main']}"
+    assert found.doubts() == () and found.record["base"]["conversion"]["parity"]["passed"]
+    assert run("push", trained, NAME, *PUSH).code == 0
+    assert huggingface_hub.ModelCard(pushed(server)["README.md"].decode()).data.base_model == "owner/base"
 
 
 # The token

@@ -1,55 +1,66 @@
-"""A converted folder as evidence: is it of this source, is it as it was written, and what was proved about it."""
+"""Folders with a record as evidence: is each file as it was recorded, what was proved, and what may go to others."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, ClassVar
 
-from ..errors import MappingError, OutputError
+from ..card import render
+from ..errors import MappingError, OutputError, UsageError
 from ..report import FileRecord
-from ..staging import MARK
-from ..strict_json import read_json
+from ..staging import MARK, TRAINED, replace_file
+from ..strict_json import json_bytes, read_json
 from .originals import CLASSES
 
-_NEEDED = {
-    **dict.fromkeys(("source", "head", "architecture", "family"), str),
-    **dict.fromkeys(("source_files", "output_files", "decisions", "dropped"), list),
-}
-_ENTRIES: dict[str, dict[str, type]] = {
-    "source_files": {"name": str, "sha256": str},
-    "output_files": {"name": str, "sha256": str},
-    "decisions": {"field": str, "value": object, "reason": str},
-    "dropped": {"name": str, "nbytes": int, "reason": str},
-}
+Fields = Mapping[str, type | UnionType]
+
+FILE: Fields = {"name": str, "sha256": str}
+DECISION: Fields = {"field": str, "value": object, "reason": str}
+_COMMON: Fields = {"head": str, "architecture": str, "output_files": list}
 _SIZES = dict.fromkeys(
     ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"), int
 )
-_KINDS = {str: "a text", int: "a number", list: "a list", object: "a value"}
+_KINDS: dict[type | UnionType, str] = {
+    **{str: "a text", int: "a number", list: "a list", dict: "an object", object: "a value"},
+    **{str | None: "a text or null", int | None: "a number or null", dict | None: "an object or null"},
+}
+_WRITTEN_BY = {
+    MARK: ("a conversion", "nezha-convert convert SOURCE {folder} --force", "Convert again"),
+    TRAINED: ("record_training", "nezha_convert.record_training({folder}, ...)", "Record the training again"),
+}
+"""By record: what writes it, how, and in words."""
 
 
-class ConvertedFolder:
-    """`path` with its conversion.json.
+class RecordedFolder:
+    """`path` with its record: which files are meant for others, and why one of them may not be what it should be.
 
     Raises:
-        MappingError: it has none, or one that is not a conversion's report, or a config.json that is no model's.
+        MappingError: it has none, or one that is not as it is written, or a config.json that is no model's.
     """
+
+    mark: ClassVar[str]
+    """The record's name."""
+
+    needed: ClassVar[Fields]
+    """The record's fields, besides its head, architecture and output files."""
+
+    claim: ClassVar[str]
+    """What is not so where there are doubts."""
+
+    remedy: ClassVar[str]
+    """What to do about doubts, about {folder}."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        mark = path / MARK
+        mark = path / self.mark
         if not mark.is_file():
-            raise MappingError(
-                f"{path}: no {MARK} in it; expected a folder that nezha-convert wrote",
-                hint="The order is: nezha-convert verify SOURCE OUTPUT",
-            )
-        self.record = _object(mark, _NEEDED)
-        _check_record(mark, self.record)
-        self.config = _object(self._present("config.json"), _SIZES)
+            raise self._absent()
+        self.record = read_object(mark, {**self.needed, **_COMMON})
+        self._check_record(mark)
+        self.config = read_object(self._present("config.json"), _SIZES)
 
     @property
     def dtype(self) -> str:
@@ -58,8 +69,98 @@ class ConvertedFolder:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the conversion wrote one."""
+        """Whether one is recorded."""
         return any(file["name"] == "tokenizer.json" for file in self.record["output_files"])
+
+    @property
+    def title(self) -> str:
+        """The model in a line."""
+        raise NotImplementedError
+
+    def files(self) -> list[tuple[FileRecord, str]]:
+        """Each file as it is now, and the hash that it had when it was recorded.
+
+        Raises:
+            MappingError: one is missing.
+        """
+        found = []
+        for file in self.record["output_files"]:
+            path = self._present(file["name"])
+            found.append((FileRecord(file["name"], path.stat().st_size, sha256(path)), file["sha256"]))
+        return found
+
+    def names(self) -> list[str]:
+        """The files that are meant for others: the recorded ones, and the record.
+
+        Raises:
+            MappingError: one is a link: in a stranger's folder it could lead to a secret, which would be published.
+        """
+        names = [*(file["name"] for file in self.record["output_files"]), self.mark]
+        for name in names:
+            if (self.path / name).is_symlink():
+                raise MappingError(
+                    f"{self.path / self.mark}: it names {name!r}, a link that may lead out of the folder; refused",
+                    hint=f"{_WRITTEN_BY[self.mark][2]}, from what you trust.",
+                )
+        return names
+
+    def doubts(self) -> tuple[str, ...]:
+        """Why the folder may not be what its record says, in words; nothing where it is."""
+        return tuple(
+            f"{file.name} was changed since it was written: SHA-256 {file.sha256}, recorded {written}"
+            for file, written in self.files()
+            if file.sha256 != written
+        )
+
+    def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
+        """The model card; see ``card.render``."""
+        raise NotImplementedError
+
+    def _absent(self) -> Exception:
+        return MappingError(
+            f"{self.path}: no {self.mark} in it; expected a folder that nezha-convert wrote",
+            hint="The order is: nezha-convert verify SOURCE OUTPUT",
+        )
+
+    def _check_record(self, mark: Path) -> None:
+        """Raises MappingError unless the record is as it is written: all that reads it relies on that."""
+        check_all(mark, "output_files", self.record["output_files"], FILE)
+        for file in self.record["output_files"]:
+            if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
+                raise foreign(mark, f"output_files names {file['name']!r}; expected a file of the folder itself")
+        head, architecture = self.record["head"], self.record["architecture"]
+        if head not in CLASSES or architecture != f"Nezha{CLASSES[head]}":
+            expected = f"Nezha{CLASSES[head]}" if head in CLASSES else f"a head among {', '.join(CLASSES)}"
+            raise foreign(mark, f"head is {head!r}, architecture is {architecture!r}; expected {expected}")
+
+    def _present(self, name: str) -> Path:
+        if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises at longer names
+            writer, how, again = _WRITTEN_BY[self.mark]
+            raise MappingError(
+                f"{self.path / name}: missing; {writer} wrote it", hint=f"{again}: {how.format(folder=self.path)}"
+            )
+        return self.path / name
+
+
+class ConvertedFolder(RecordedFolder):
+    """`path` with its conversion.json; see ``RecordedFolder``.
+
+    Raises:
+        UsageError: it is a trained one, which has no original.
+    """
+
+    mark = MARK
+    needed: ClassVar[Fields] = {
+        **dict.fromkeys(("source", "head", "architecture", "family"), str),
+        **dict.fromkeys(("source_files", "decisions", "dropped"), list),
+    }
+    claim = "it is not proved to be the original's equal"
+    remedy = "nezha-convert verify SOURCE {folder} proves it"
+
+    @property
+    def title(self) -> str:
+        """The model in a line."""
+        return f"{self.record['architecture']}, converted by nezha-convert {self.record['version']}"
 
     def decision(self, field: str) -> Any:
         """What the conversion decided for `field`; None when it decided nothing."""
@@ -85,17 +186,23 @@ class ConvertedFolder:
                     f"this one: nezha-convert convert SOURCE {self.path} --force",
                 )
 
-    def files(self) -> list[tuple[FileRecord, str]]:
-        """Each file as it is now, and the hash that it had when it was written.
-
-        Raises:
-            MappingError: one is missing.
-        """
+    def doubts(self) -> tuple[str, ...]:
+        """Why the folder is not proved to be the original's equal, in words; nothing where it is."""
+        parity: dict[str, Any] | None = self.record.get("parity")
+        if not parity:
+            return ("its parity with the original was never measured", *super().doubts())
         found = []
-        for file in self.record["output_files"]:
-            path = self._present(file["name"])
-            found.append((FileRecord(file["name"], path.stat().st_size, sha256(path)), file["sha256"]))
-        return found
+        if not parity["passed"]:
+            found.append(f"it failed the comparison with the original: {'; '.join(parity['failures'])}")
+        verified = {file["name"]: file["sha256"] for file in parity["verified"]}
+        for file, written in self.files():
+            if file.sha256 == written and file.name.endswith(".safetensors") and verified.get(file.name) != written:
+                found.append(f"{file.name} is not the file that was compared with the original")
+        return (*found, *super().doubts())
+
+    def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
+        """The model card; see ``card.render``."""
+        return render(self.record, license=license, repo_id=repo_id, doubts=doubts)
 
     def keep(self, summary: Mapping[str, Any]) -> None:
         """Write `summary` into conversion.json as `parity`, beside and renamed, so that no reader sees half of it.
@@ -103,72 +210,62 @@ class ConvertedFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        beside = self.path / f".{MARK}.{secrets.token_hex(4)}.part"
         try:
-            with open(beside, "w", encoding="utf-8", newline="\n") as file:
-                json.dump({**self.record, "parity": summary}, file, indent=2, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path / MARK)
+            replace_file(self.path / MARK, json_bytes({**self.record, "parity": summary}))
         except OSError as error:
             raise OutputError(
                 f"{self.path / MARK}: cannot be written ({error.strerror or error})",
                 hint="Make the folder writable, or leave it as it is: --no-record",
             ) from error
-        finally:
-            beside.unlink(missing_ok=True)
 
-    def _present(self, name: str) -> Path:
-        if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises at longer names
-            raise MappingError(
-                f"{self.path / name}: missing; the conversion wrote it",
-                hint=f"Convert again: nezha-convert convert SOURCE {self.path} --force",
-            )
-        return self.path / name
+    def _absent(self) -> Exception:
+        if not (self.path / TRAINED).is_file():
+            return super()._absent()
+        return UsageError(
+            f"{self.path}: a trained model ({TRAINED} is in it): there is no original that it should be equal to",
+            hint=f"What it was trained from can be compared: nezha-convert verify SOURCE BASE; its own files are "
+            f"compared with {TRAINED} by: nezha-convert push {self.path} OWNER/NAME --dry-run --no-card",
+        )
+
+    def _check_record(self, mark: Path) -> None:
+        super()._check_record(mark)
+        check_all(mark, "source_files", self.record["source_files"], FILE)
+        check_all(mark, "decisions", self.record["decisions"], DECISION)
+        check_all(mark, "dropped", self.record["dropped"], {"name": str, "nbytes": int, "reason": str})
 
 
-def _object(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
+def read_object(path: Path, needed: Fields) -> dict[str, Any]:
     """The JSON object in `path`, which has the fields `needed`."""
     try:
         content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not readable ({error})", hint="Convert again.") from error
-    _check(path, "", content, needed)
+    check(path, "", content, needed)
     return content
 
 
-def _check_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Raises MappingError unless conversion.json is as a conversion writes it: all that reads it relies on that."""
-    for field, needed in _ENTRIES.items():
-        for number, entry in enumerate(record[field]):
-            _check(path, f"{field}[{number}]", entry, needed)
-    for file in record["output_files"]:
-        if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
-            raise _foreign(path, f"output_files names {file['name']!r}; expected a file of the folder itself")
-    head, architecture = record["head"], record["architecture"]
-    if head not in CLASSES or architecture != f"Nezha{CLASSES[head]}":
-        expected = f"Nezha{CLASSES[head]}" if head in CLASSES else f"a head among {', '.join(CLASSES)}"
-        raise _foreign(path, f"head is {head!r}, architecture is {architecture!r}; expected {expected}")
+def check_all(path: Path, where: str, entries: Iterable[object], needed: Fields) -> None:
+    """Raises MappingError unless each of `entries`, a list at `where` in `path`, is such an object."""
+    for number, entry in enumerate(entries):
+        check(path, f"{where}[{number}]", entry, needed)
 
 
-def _check(path: Path, where: str, found: object, needed: Mapping[str, type]) -> None:
+def check(path: Path, where: str, found: object, needed: Fields) -> None:
     """Raises MappingError unless `found`, at `where` in `path`, is a JSON object with the fields `needed`."""
     if not isinstance(found, dict):
-        raise _foreign(path, f"{where or 'it'} is no JSON object")
+        raise foreign(path, f"{where or 'it'} is no JSON object")
     if missing := [name for name in needed if name not in found]:
-        raise _foreign(path, f"no {', '.join(missing)} in {where or 'it'}")
+        raise foreign(path, f"no {', '.join(missing)} in {where or 'it'}")
     for name, kind in needed.items():
         if not isinstance(found[name], kind):
             place = f"{where}.{name}" if where else name
-            raise _foreign(path, f"{place} is {found[name]!r:.40}; expected {_KINDS[kind]}")
+            raise foreign(path, f"{place} is {found[name]!r:.40}; expected {_KINDS[kind]}")
 
 
-def _foreign(path: Path, what: str) -> MappingError:
-    return MappingError(
-        f"{path}: not as a conversion writes it: {what}",
-        hint=f"Convert again: nezha-convert convert SOURCE {path.parent} --force",
-    )
+def foreign(path: Path, what: str) -> MappingError:
+    """The error about a file that is not as it is written in its folder."""
+    writer, how, again = _WRITTEN_BY[TRAINED if (path.parent / TRAINED).is_file() else MARK]
+    return MappingError(f"{path}: not as {writer} writes it: {what}", hint=f"{again}: {how.format(folder=path.parent)}")
 
 
 def sha256(path: Path) -> str:
