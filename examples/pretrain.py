@@ -17,6 +17,7 @@ import numpy as np
 import packing
 import torch
 import training
+from pairs import PairTrainer
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -96,7 +97,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=masking,
         metrics=metrics,
         shrink=shrink,
-        trainer=partial(training.Trainer, callbacks=[masking]),
+        trainer=partial(PairTrainer, callbacks=[masking]),
     )
     return training.run(task, load_model(arguments, settings), tokenizer, arguments, settings)
 

@@ -132,6 +132,11 @@ class Task:
 def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     from lamb import Lamb  # here, as it is slow to import and most runs do without
 
+    if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise UsageError(
+            "--optimizer lamb: expected whole tensors, whose norms LAMB needs, found FSDP, which shards them",
+            hint="Start the script by torchrun, which is DDP, or take --optimizer adamw.",
+        )
     # Huawei's epsilon: the Trainer's own default is AdamW's.
     return Lamb, {"lr": settings.learning_rate, "betas": (settings.adam_beta1, settings.adam_beta2), "eps": 1e-6}
 

@@ -63,11 +63,11 @@ def difference(head, converted, expected, **changes):
 def test_the_first_50_losses_are_those_of_4_40_2(head, converted, expected):
     first, last = (sum(expected[head][part]) for part in (slice(None, 10), slice(-10, None)))
     assert last < 0.95 * first  # over the same ten batches: it learned, so the losses depend on the gradients
-    d = difference(head, converted, expected); print("DIFF", head, d, first, last)
-    assert d < TOLERANCE
+    d = difference(head, converted, expected)
+    print("DIFF", head, d, first, last)
+    assert difference(head, converted, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("change", [{"max_relative_position": 48}, {"hidden_act": "gelu_pytorch_tanh"}], ids=str)
 def test_they_tell_another_clip_distance_and_another_gelu(change, converted, expected):
-    d= difference("masked-lm", converted, expected, **change); print("MUT", change, d)
-    assert d > TOLERANCE
+    assert difference("masked-lm", converted, expected, **change) > TOLERANCE

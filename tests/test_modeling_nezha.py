@@ -796,6 +796,11 @@ def test_a_model_comes_back_from_its_own_file_padding_row_and_all(model_class, t
 
 
 @every_class
+def test_no_model_has_a_buffer_that_loading_by_way_of_the_meta_device_would_lose(model_class):
+    assert not list(tiny_model(model_class).buffers())
+
+
+@every_class
 def test_an_encoder_gives_its_weights_to_every_head_and_the_head_is_new(model_class, tmp_path):
     encoder = tiny_model()
     encoder.save_pretrained(tmp_path)

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import nezha
 
 HEADS_WITH_VARYING_LABELS = ("pretraining", "masked-lm", "token-classification")
+"""Heads that learn from as many labels as a batch happens to have."""
 
 
 def tiny_model(head: str, **changes) -> torch.nn.Module:
@@ -54,12 +55,12 @@ def largest_difference(actual, expected):
     """Of losses, and of gradients in units of each tensor's largest.
 
     Some gradients are nothing but rounding: a bias of keys, or of the scores of choices, changes no probability. So a
-    unit is at least a thousandth of the largest gradient of all.
+    unit is at least a hundredth of the largest gradient of all.
     """
     (loss, gradients), (expected_loss, expected_gradients) = actual, expected
     assert gradients.keys() == expected_gradients.keys()
     units = {name: gradient.abs().max().item() for name, gradient in expected_gradients.items()}
-    smallest = max(units.values()) / 1000
+    smallest = max(units.values()) / 100
     errors = [
         (gradients[name] - gradient).abs().max().item() / max(units[name], smallest)
         for name, gradient in expected_gradients.items()
@@ -78,15 +79,13 @@ def both_ways(head, folder, trainer_class=PairTrainer):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_four_accumulated_batches_of_8_give_the_loss_and_gradients_of_one_of_32(head, tmp_path):
-    d = both_ways(head, tmp_path); print("ACC", head, d)
-    assert d < 1e-5
+    assert both_ways(head, tmp_path) < 1e-4
 
 
 @pytest.mark.parametrize("head", HEADS_WITH_VARYING_LABELS)
 def test_that_test_tells_a_mean_of_means(head, tmp_path, monkeypatch):
     monkeypatch.setattr(getattr(nezha, HEADS[head]), "accepts_loss_kwargs", False)
-    d = both_ways(head, tmp_path); print("MUT", head, d)
-    assert d > 1e-3
+    assert both_ways(head, tmp_path) > 1e-2
 
 
 def test_without_the_number_of_pairs_their_loss_is_a_weighted_mean_over_the_batches():
