@@ -283,7 +283,7 @@ class NezhaPreTrainedModel(PreTrainedModel):
     config_class = NezhaConfig
     base_model_prefix = "nezha"
     supports_gradient_checkpointing = True
-    # Whether Trainer passes `num_items_in_batch` and leaves the division by the batches that it accumulates to the loss.
+    # Whether Trainer passes `num_items_in_batch`, and leaves the division by the batches it accumulates to the loss.
     # Not said, it would conclude so from **kwargs. True for the heads with `labels`, by which it counts.
     accepts_loss_kwargs = False
     _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]

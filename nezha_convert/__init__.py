@@ -1,8 +1,8 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
 The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair`, `export`,
-`export_graph` and `diff`. Importing this package loads neither torch, transformers nor tensorflow; a conversion from
-TensorFlow never does.
+`export_graph` and `diff`; and `record_training`, which a training script calls. Importing this package loads neither
+torch, transformers nor tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ _DIGIT = (
 """What Python's `str.isdigit` says yes to."""
 
 _CASED, _IGNORABLE = r"[\p{Cased}&&\P{Case_Ignorable}]", r"\p{Case_Ignorable}*"
-_FINAL_SIGMA = rf"{_CASED}{_IGNORABLE}\KΣ(?!{_IGNORABLE}{_CASED})"
+FINAL_SIGMA = rf"{_CASED}{_IGNORABLE}\KΣ(?!{_IGNORABLE}{_CASED})"
+"""The capital that Python's `str.lower` makes a ς of; the tokenizers library, character by character, makes a σ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def pipeline(rules: Rules, lower_case: bool) -> tuple[Any, Any, Any]:
 
     steps: list[Any] = [normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), "")]
     if lower_case:  # as Python's `lower`, which minds where a word ends; then without accents
-        steps += [normalizers.Replace(Regex(_FINAL_SIGMA), "ς"), normalizers.Lowercase(), normalizers.NFD()]
+        steps += [normalizers.Replace(Regex(FINAL_SIGMA), "ς"), normalizers.Lowercase(), normalizers.NFD()]
         steps.append(normalizers.Replace(Regex(r"\p{Mn}"), ""))
     punctuation_alone = rf"(?<!{_DIGIT}){_PUNCTUATION}|{_PUNCTUATION}(?!\z|{_DIGIT})"
     splits: list[Any] = [pre_tokenizers.Split(Regex(r"[\t\n\r\p{Z}]+"), "removed")]

@@ -93,6 +93,7 @@ def render(
     sections = (
         _introduction(conversion, doubts),
         loading(conversion, repo_id),
+        _not_finite(conversion),
         _provenance(conversion),
         _decisions(conversion),
         _dropped(conversion),
@@ -149,6 +150,19 @@ def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
         f"## Use\n\n```python\n{code}\n```\n\n"
         "The model's code lies beside its weights (`modeling_nezha.py`); nothing else has to be installed."
     )
+
+
+def _not_finite(conversion: Mapping[str, Any]) -> str:
+    """A warning where weights are NaN or infinite."""
+    tensors = (conversion.get("numbers") or {}).get("tensors", ())
+    counts = ("nan", "infinite", "overflow")
+    rows = [(inline(t["name"]), *(f"{t[count]:,}" for count in counts)) for t in tensors if any(t[c] for c in counts)]
+    if not rows:
+        return ""
+    what = "**What these weights reach is not a number.** NaN and infinite values are the source's own, bit for bit;"
+    what += " those that became infinite were finite there, and too large for the element type that was asked for."
+    listed = table(("tensor", "NaN", "infinite", "became infinite"), rows)
+    return f"## Values that are not finite\n\n{what}\n\n{listed}"
 
 
 def _provenance(conversion: Mapping[str, Any]) -> str:

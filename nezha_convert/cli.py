@@ -109,6 +109,11 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
     help="Element type of the weights; the source's otherwise.",
 )
 @click.option(
+    "--allow-overflow",
+    is_flag=True,
+    help="Write what --dtype cannot hold as infinity, and say so.",
+)
+@click.option(
     "--max-shard-size",
     "max_shard_bytes",
     type=_size,
@@ -213,7 +218,7 @@ _endpoint_option = click.option(
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch.")
 @click.option("--message", metavar="TEXT", help="The commit's first line.")
 @click.option("--no-card", "card", flag_value=False, default=True, help="Leave the repository's README.md as it is.")
-@click.option("--force", is_flag=True, help="Push a folder that is not proved; its card says so.")
+@click.option("--force", is_flag=True, help="Push a folder that is not proved; its card says so and why.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the card, offline.")
 @_token_option
 @_endpoint_option
@@ -221,11 +226,14 @@ _endpoint_option = click.option(
 def push(output: Path, repo_id: str, license: str | None, as_json: bool, **options: Any) -> None:
     """Push the verified folder OUTPUT to the Hub in one commit, with its card. What is there already is not sent again.
 
+    A model that was trained goes out the same way once nezha_convert.record_training has recorded it.
+
     \b
     Examples:
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0 --dry-run
       nezha-convert push nezha-base/ owner/nezha-base --license mit --private --create-pr --message "Smaller shards"
+      nezha-convert push my-classifier/ owner/nezha-chnsenti --license apache-2.0
     """
     console = Console(as_json)
     if license is None and options["card"] and console.asks:
@@ -289,7 +297,7 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
 @click.option("--force", is_flag=True, help="Replace TARGET if it is an exported folder.")
 @_json_option
 def export(
-    output: str, target: Path, to: str, precision: str | None, force: bool, as_json: bool, **options: Any
+    output: str, target: Path, to: str, precision: str | None, accept_activation: bool, as_json: bool, **options: Any
 ) -> None:
     """Write the converted folder OUTPUT as another program's own files: Huawei's, an older transformers', ...
 
@@ -305,15 +313,16 @@ def export(
     """
     console = Console(as_json)
     if to == "onnx":
-        if refused := [f"--{name.replace('_', '-')}" for name, given in options.items() if given]:
-            raise UsageError(f"{' and '.join(refused)}: not for --to onnx")
+        if accept_activation:
+            raise UsageError("--accept-activation: not for --to onnx")
         with console.steps() as steps:
-            report = exports.export_graph(output, target, precision=precision or "float32", force=force, progress=steps)
+            report = exports.export_graph(output, target, precision=precision or "float32", progress=steps, **options)
     else:
         if precision:
             raise UsageError(f"--fp16 and --int8 are for --to onnx, not for --to {to}")
         with console.progress(f"exporting {Path(output).name}") as (started, progress):
-            report = exports.export(output, target, to, force=force, started=started, progress=progress, **options)
+            options |= {"accept_activation": accept_activation, "started": started, "progress": progress}
+            report = exports.export(output, target, to, **options)
     console.exported(report)
 
 

@@ -38,8 +38,12 @@ _CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
 
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 
-_BOOKKEEPING = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"}
-"""Fields of a transformers config that are written anew, or that an encoder has no use for."""
+_BOOKKEEPING = {
+    *("architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"),
+    *("paddlenlp_version", "embedding_size"),
+}
+"""Fields of a transformers or PaddleNLP config that are written anew, or that NEZHA has no use for: PaddleNLP's program
+does not read its embedding_size, and takes hidden_size."""
 
 
 def read_config(path: Path | None, where: Path) -> dict[str, Any]:

@@ -80,6 +80,12 @@ class Console:
         ]
         if report.ignored_fields:
             rows.append(("ignored", f"fields of the config without a meaning here: {', '.join(report.ignored_fields)}"))
+        if report.numbers:
+            warnings = report.numbers.warnings
+            rows.append(("numbers", report.numbers.summary))
+            rows += [("warning", warning) for warning in warnings[:_SHOWN]]
+            if len(warnings) > _SHOWN:
+                rows.append(("warning", f"and {len(warnings) - _SHOWN} more; conversion.json has all"))
         rows.append(("output", done))
         if not report.dry_run:
             rows.append(("checked", "every tensor read back and equal bit by bit; hashes are in conversion.json"))

@@ -20,6 +20,7 @@ from .mapping.plan import Plan, make_plan
 from .mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 from .mapping.rules import Drop, Table, Tie
 from .mapping.tables import DECODER, MLM, TIES, Head
+from .numbers import TensorNumbers, add_up
 from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, TRAINED, check_output, staged
@@ -133,6 +134,7 @@ def convert(
     activation: str | None = None,
     max_relative_position: int | None = None,
     dtype: str | None = None,
+    allow_overflow: bool = False,
     prefix: str | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
@@ -155,6 +157,7 @@ def convert(
         activation: transformers' name of the activation, instead of the one decided.
         max_relative_position: clip distance, instead of the one decided.
         dtype: element type of the output's weights; None keeps the source's.
+        allow_overflow: write finite values that `dtype` cannot hold as infinities, instead of refusing them.
         prefix: what stands in front of the model's names inside a larger model, whose other tensors are left out.
         max_shard_bytes: size past which weights are split.
         dry_run: end after the plan, writing nothing.
@@ -203,6 +206,7 @@ def convert(
     beside = (Path(config) if config else checkpoint.config, vocab_path, labels_path)
     sources = (*checkpoint.files, *(path for path in beside if path))
     hashes: dict[Path, str] = {}
+    numbers: tuple[TensorNumbers, ...] = ()
 
     def report(folder: Path | None, card: FileRecord | None = None) -> Report:
         sizes = {name: size for name, _, size in layout.files} | {name: len(data) for name, data in files.items()}
@@ -231,6 +235,7 @@ def convert(
             ),
             dropped=tuple(survey.plan.dropped),
             tied=tuple(survey.plan.tied),
+            numbers=add_up(numbers) if folder else None,
             card=card,
             output=str(output),
             dry_run=dry_run,
@@ -241,7 +246,8 @@ def convert(
         return report(None)
     started(sum(placed.nbytes for placed in layout.placed) + layout.nbytes)
     with staged(output, force, layout.nbytes + sum(len(data) for data in files.values())) as stage:
-        hashes.update(write_weights(stage, layout, sources, progress))
+        hashed, numbers = write_weights(stage, layout, sources, progress, allow_overflow)
+        hashes.update(hashed)
         for name, data in files.items():
             _write(stage / name, data)
             hashes[stage / name] = sha256(data).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,8 +24,8 @@ from .report import FileRecord, Written
 from .staging import check_output, staged
 from .tensors import Decision
 from .way_back import ConvertedModel, WayBack, watched
-from .writer import Progress, converted
-from .writers import raw
+from .writer import Progress
+from .writers import Tensor, raw
 
 if TYPE_CHECKING:
     from .onnx_export import Measured
@@ -145,10 +145,11 @@ def export(
     total = sum(sizes.values())
     started(2 * total)
     with staged(target, force, 2 * total + sum(len(data) for data in files.values()), MARK) as stage:
-        way.program.write(stage / way.program.weights, way.tensors(progress))
+        sent: dict[str, bytes] = {}
+        way.program.write(stage / way.program.weights, _recorded(way.tensors(progress), sent))
         for name, data in files.items():
             (stage / name).write_bytes(data)
-        _check(stage, way, progress)
+        _check(stage, way, sent, progress)
         for file in stage.iterdir():
             hashes[file] = _synced(file)
         done = report(stage)
@@ -162,54 +163,79 @@ def export_graph(
     target: str | Path,
     *,
     precision: str = "float32",
+    dry_run: bool = False,
     force: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, steps, what: None,
 ) -> ExportReport:
     """Write the converted folder `output` into the folder `target` as an ONNX graph.
 
     Args:
-        output, target, force: as in `export`.
+        output, target, dry_run, force: as in `export`.
         precision: one of ``onnx_export.PRECISIONS``.
         progress: called with (steps done, steps, what).
 
     Raises:
         NezhaConvertError: as ``onnx_export.export_onnx``; nothing is left behind.
     """
-    from .onnx_export import MODEL, export_onnx
+    from .onnx_export import MODEL, export_onnx, plan_onnx
 
     begun = time.monotonic()
     target = Path(target)
-    check_output(target, force, MARK)
+    if not dry_run:
+        check_output(target, force, MARK)
     path, named = local_source(output)
     checkpoint = open_checkpoint(path)
     keep_apart(checkpoint, target)
     nbytes = sum(entry.nbytes for entry in checkpoint.entries.values())
-    with staged(target, force, 2 * nbytes, MARK) as stage:
-        result = export_onnx(path, stage, precision=precision, progress=progress)
-        files = sorted(stage.iterdir())
-        done = ExportReport(
+
+    def report(
+        head: str, decisions: tuple[Decision, ...], files: Iterable[Path] = (), measured: tuple[Measured, ...] = ()
+    ) -> ExportReport:
+        return ExportReport(
             version=__version__,
             source=named,
             to="onnx",
             title="ONNX",
-            head=result.head,
+            head=head,
             loaded_by=f"onnxruntime.InferenceSession('{target / MODEL}')",
-            decisions=result.decisions,
+            decisions=decisions,
             written=(),
             source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
             output_files=tuple(FileRecord(file.name, file.stat().st_size, _synced(file)) for file in files),
             weight_nbytes=nbytes,
-            measured=result.measured,
+            measured=measured,
             output=str(target),
+            dry_run=dry_run,
             seconds=time.monotonic() - begun,
         )
+
+    if dry_run:
+        folder, decisions = plan_onnx(path, precision)
+        return report(folder.record["head"], decisions)
+    with staged(target, force, 2 * nbytes, MARK) as stage:
+        result = export_onnx(path, stage, precision=precision, progress=progress)
+        done = report(result.head, result.decisions, sorted(stage.iterdir()), result.measured)
         (stage / MARK).write_bytes(done.to_json().encode())
         _synced(stage / MARK)
     return done
 
 
-def _check(stage: Path, way: WayBack, progress: Progress) -> None:
-    """Read the files as the program's own are read, and compare names, types, shapes and every bit.
+def _recorded(tensors: Iterable[Tensor], sent: dict[str, bytes]) -> Iterator[Tensor]:
+    """`tensors` on their way to a writer; the SHA-256 of what it took of each goes into `sent`."""
+
+    def blocks(tensor: Tensor) -> Iterator[np.ndarray]:
+        digest = sha256()
+        for block in tensor.blocks:
+            digest.update(raw(block))
+            yield block
+        sent[tensor.name] = digest.digest()
+
+    for tensor in tensors:
+        yield tensor._replace(blocks=blocks(tensor))
+
+
+def _check(stage: Path, way: WayBack, sent: Mapping[str, bytes], progress: Progress) -> None:
+    """Read the files as the program's own are read, and compare names, types, shapes and every bit with what was sent.
 
     Raises:
         OutputError: something is not as it was planned.
@@ -217,7 +243,7 @@ def _check(stage: Path, way: WayBack, progress: Progress) -> None:
     found = dict(open_checkpoint(stage).entries)
     for step in way.steps:
         dtype, entry = way.dtype(step), found.pop(step.target, None)
-        planned = (dtype, step.shape, _digest(converted(step, dtype)))
+        planned = (dtype, step.shape, sent.get(step.target))
         if entry is None or planned != (entry.dtype, entry.shape, _digest(watched(entry.blocks(), progress))):
             raise OutputError(
                 f"{stage.name}: {step.target} does not read back as it was written",

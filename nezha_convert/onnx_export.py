@@ -75,8 +75,7 @@ def export_onnx(
         MappingError: `output` is no converted folder; or the graph's outputs are not PyTorch's: in float32 more than
             2e-5 of their range apart, otherwise not finite.
     """
-    _check_request(precision)
-    folder = recorded_folder(output)
+    folder, decisions = plan_onnx(output, precision)
     head = folder.record["head"]
     path = stage / MODEL
 
@@ -96,11 +95,22 @@ def export_onnx(
         if not file["name"].endswith(_WEIGHTS):
             shutil.copyfile(output / file["name"], stage / file["name"])
     files = tuple(sorted(file.name for file in stage.iterdir()))
+    return OnnxResult(files, head, precision, OPSET, measured, decisions)
+
+
+def plan_onnx(output: Path, precision: str) -> tuple[ConvertedFolder, tuple[Decision, ...]]:
+    """What would be exported, and what is decided before the model is loaded.
+
+    Raises:
+        UsageError: a package is missing, or there is no such precision.
+        MappingError: `output` is no converted folder.
+    """
+    _check_request(precision)
     decisions = (
         Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.15"),
         Decision("precision", precision, PRECISIONS[precision]),
     )
-    return OnnxResult(files, head, precision, OPSET, measured, decisions)
+    return recorded_folder(output), decisions
 
 
 def _check_request(precision: str) -> None:

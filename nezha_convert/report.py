@@ -8,6 +8,7 @@ from typing import Any
 
 from .mapping.plan import Dropped
 from .mapping.rules import Tie
+from .numbers import Numbers
 from .tensors import Decision
 
 
@@ -81,7 +82,7 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A conversion: what was read, decided, written, dropped, measured."""
+    """A conversion: what was read, decided, written, dropped, measured; `numbers` is None of a dry run."""
 
     version: str
     source: str
@@ -101,6 +102,7 @@ class Report:
     written: tuple[Written, ...]
     dropped: tuple[Dropped, ...]
     tied: tuple[Tie, ...]
+    numbers: Numbers | None = None
     card: FileRecord | None = None
     output: str = ""
     dry_run: bool = False

@@ -11,7 +11,17 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from .byte_bpe import MAX_BYTES_PER_WORD, PREFIX, RULES, is_arabic, is_byte_bpe, name_tokens, pipeline, token_bytes
+from .byte_bpe import (
+    FINAL_SIGMA,
+    MAX_BYTES_PER_WORD,
+    PREFIX,
+    RULES,
+    is_arabic,
+    is_byte_bpe,
+    name_tokens,
+    pipeline,
+    token_bytes,
+)
 from .errors import MappingError
 from .strict_json import json_bytes, read_json
 from .tensors import Decision
@@ -198,7 +208,7 @@ def decide_rules(vocab: Vocabulary) -> tuple[str | None, list[Decision]]:
     if not vocab.byte_bpe:
         return None, []
     said = _json(vocab.path.parent / "tokenizer_config.json").get(RULES_FIELD)
-    if said is not None and said not in RULES:
+    if said is not None and not (isinstance(said, str) and said in RULES):
         raise MappingError(
             f"{vocab.path.parent / 'tokenizer_config.json'}: {RULES_FIELD} is {said!r}; expected {', '.join(RULES)}",
             hint=f"Mend it, or remove {RULES_FIELD}: then the vocabulary says.",
@@ -222,7 +232,7 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int, rules:
         rules: for a byte BPE, what `decide_rules` says.
     """
     from tokenizers import AddedToken as Token
-    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
     names, prefix, longest = list(vocab.tokens), "##", MAX_CHARS_PER_WORD
@@ -243,9 +253,13 @@ def tokenizer_files(vocab: Vocabulary, lower_case: bool, max_length: int, rules:
     if rules:
         tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = pipeline(RULES[rules], lower_case)
     else:
-        tokenizer.normalizer = normalizers.BertNormalizer(
-            clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lower_case
-        )
+        # Its own clean_text would drop private and unassigned characters too, and its lower case knows no final sigma.
+        steps: list[Any] = [normalizers.Replace(Regex(r"(?![\t\n\r])[\p{Cc}\p{Cf}\x{FFFD}]"), "")]
+        steps.append(normalizers.BertNormalizer(clean_text=False, lowercase=False))
+        if lower_case:
+            steps.append(normalizers.Replace(Regex(FINAL_SIGMA), "ς"))
+            steps.append(normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False, lowercase=True))
+        tokenizer.normalizer = normalizers.Sequence(steps)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix=prefix)
     tokenizer.post_processor = processors.TemplateProcessing(

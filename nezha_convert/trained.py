@@ -81,11 +81,15 @@ def _check_training(path: Path, where: str, record: Mapping[str, Any]) -> None:
     for number, entry in enumerate(record["data"]):
         check_all(path, f"{where}data[{number}].files", entry["files"], _SIZED)
     splits = {entry["split"] for entry in record["data"]}
+    names = (*splits, *(entry["name"] for entry in record["data"]))
     for split, found in record["metrics"].items():
         if split not in splits:
             raise foreign(path, f"{where}metrics has {split!r}; expected one of {', '.join(sorted(splits))}")
         if not isinstance(found, dict) or not all(map(is_number, found.values())):
             raise foreign(path, f"{where}metrics.{split} is {found!r:.60}; expected finite numbers by name")
+        names = (*names, *found)
+    if unfit := [name for name in names if not is_name(name)]:
+        raise foreign(path, f"{where or 'it'} names {unfit[0]!r:.60}; expected a name of printable characters")
     base = record["base"]
     check(path, f"{where}base", base, _BASE)
     check_all(path, f"{where}base.weights", base["weights"], _SIZED)
@@ -97,6 +101,11 @@ def _check_training(path: Path, where: str, record: Mapping[str, Any]) -> None:
         check_all(path, f"{where}base.conversion.decisions", base["conversion"]["decisions"], DECISION)
     if base["training"] is not None:
         _check_training(path, f"{where}base.training.", base["training"])
+
+
+def is_name(value: str) -> bool:
+    """Whether `value` is a name that a card's metadata gives back as it is."""
+    return value.isprintable() and bool(value) and value == value.strip()
 
 
 def is_number(value: object) -> bool:

@@ -27,7 +27,7 @@ from .readers import open_checkpoint
 from .report import FileRecord
 from .staging import MARK, TRAINED, replace_file
 from .strict_json import json_bytes, read_json
-from .trained import CONVERSION, TRAINING, TrainedFolder, is_number, recorded_folder
+from .trained import CONVERSION, TRAINING, TrainedFolder, is_name, is_number, recorded_folder
 from .training_card import HUB_DATASET, render
 
 if TYPE_CHECKING:
@@ -159,6 +159,9 @@ def _check_arguments(
     if license is not None and license not in LICENSES:
         raise UsageError(f"license {license!r}: the Hub does not know it", hint="Such as apache-2.0, mit, or other.")
     splits = {part.split for part in data}
+    names = (*splits, *(part.name for part in data), *(name for values in metrics.values() for name in values))
+    if unfit := [name for name in names if not is_name(name)]:
+        raise UsageError(f"{unfit[0]!r}: not the name of a split, data set or metric; expected printable characters")
     for split, values in metrics.items():
         if split not in splits:
             raise UsageError(

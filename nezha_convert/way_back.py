@@ -73,11 +73,17 @@ class ConvertedModel:
         path = self.checkpoint.path.parent / name
         return path if path.is_file() else None
 
-    def outputs(self, activation: str) -> dict[str, np.ndarray]:
-        """What the model computes on a built-in input with `activation` (transformers' name)."""
-        oracle = Oracle(self.checkpoint.entries, {**self.config, "hidden_act": activation}, self.head.name)
+    def effect(self, **fields: Any) -> str:
+        """What other `fields` of its config would change, in words."""
         cases = inputs.built_in_cases(self.fields, self.fields["max_relative_position"], self.head.name)
-        return oracle.forward(**cases["short"], record=False)
+        own, other = (
+            Oracle(self.checkpoint.entries, self.config | changed, self.head.name).forward(
+                **cases["short"], record=False
+            )
+            for changed in ({}, fields)
+        )
+        name, change = _largest_change(own, other)
+        return f"on a built-in input that changes {name} by {change:.1e} of its range"
 
 
 class WayBack:
@@ -202,8 +208,10 @@ class WayBack:
         for name, habit in fixed.items():
             value = self.model.fields.get(name)
             if habit.fixed and value != habit.value:
-                told = f"{name}: the model has {value:g}, {self._title} computes with {habit.value:g}"
-                self._problems.append(f"{told} ({habit.reason})")
+                told = f"{name}: the model has {value:g}, {self._title} computes with {habit.value:g} ({habit.reason})"
+                if name in self.program.table.habits.numbers and self.model.fields["hidden_act"] in _MEANT:
+                    told += f": {self.model.effect(**{name: habit.value})}"
+                self._problems.append(told)
         dropout, hidden = self.model.fields.get("classifier_dropout"), self.model.fields["hidden_dropout_prob"]
         habit = fixed.get("classifier_dropout", Habit(hidden, "it takes hidden_dropout_prob"))
         if not self.program.classes and dropout not in (None, habit.value):
@@ -228,10 +236,9 @@ class WayBack:
             self._problems.append(told)
             return
         self._activation, meant = near[0], known[near[0]]
-        name, change = _largest_change(self.model.outputs(own), self.model.outputs(meant))
         told = (
-            f"the model computes {own}, and {self._title}'s {near[0]!r} is {meant}: on a built-in input that changes "
-            f"{name} by {change:.1e} of its range"
+            f"the model computes {own}, and {self._title}'s {near[0]!r} is {meant}: "
+            f"{self.model.effect(hidden_act=meant)}"
         )
         if accept:
             self._decide("hidden_act", near[0], f"accepted: {told}")

@@ -21,6 +21,7 @@ import numpy as np
 from .errors import CheckpointError, MappingError, OutputError
 from .mapping.plan import Step
 from .mapping.rules import Op
+from .numbers import Tally, TensorNumbers, refuse_overflow
 from .readers.safetensors import read_safetensors
 from .tensors import BLOCK_BYTES, TensorEntry
 from .writers import safetensors
@@ -111,17 +112,27 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
     return Layout(tuple(files), tuple(placed_all), index)
 
 
-def converted(step: Step, dtype: str) -> Iterator[np.ndarray]:
+def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
     """The target's values in order, in blocks of at most BLOCK_BYTES; a block is valid until the next is asked for.
 
     A transposed tensor larger than a block is read once for each block of target rows, so that memory stays bounded.
 
+    Args:
+        tally: counts the values, those among them that `dtype` cannot hold.
+
     Raises:
-        MappingError: a finite value does not fit into float16.
+        MappingError: `dtype` cannot hold a finite value, and there is no `tally`.
     """
     blocks = step.entry.blocks() if step.op is Op.COPY else _transposed(step.entry)
+    counting = tally or (Tally(step.entry.dtype, dtype) if dtype != step.entry.dtype else None)
     for block in blocks:
-        yield _cast(block, dtype, step.entry.name)
+        before = np.ascontiguousarray(block)
+        after = _cast(before, dtype)
+        if counting:
+            counting.add(before, after)
+            if not tally:
+                refuse_overflow([counting.result(step.target, step.entry.name, len(step.shape))])
+        yield after
 
 
 def _transposed(entry: TensorEntry) -> Iterator[np.ndarray]:
@@ -141,22 +152,16 @@ def _transposed(entry: TensorEntry) -> Iterator[np.ndarray]:
         yield target
 
 
-def _cast(block: np.ndarray, dtype: str, name: str) -> np.ndarray:
+def _cast(block: np.ndarray, dtype: str) -> np.ndarray:
     if block.dtype == np.dtype(dtype):
-        return np.ascontiguousarray(block)
-    with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(block).astype(np.dtype(dtype))
-    lost = int(np.count_nonzero(np.isfinite(block))) - int(np.count_nonzero(np.isfinite(cast)))
-    if lost:
-        largest = np.abs(block[np.isfinite(block)]).max()
-        raise MappingError(
-            f"{name}: {lost:,} of its values do not fit into {dtype} (largest {largest:.6g})",
-            hint="Use --dtype bfloat16 or float32, whose range is wide enough.",
-        )
-    return cast
+        return block
+    with np.errstate(over="ignore", invalid="ignore"):  # both are counted
+        return block.astype(np.dtype(dtype))
 
 
-def write_weights(folder: Path, layout: Layout, sources: Sequence[Path], progress: Progress) -> dict[Path, str]:
+def write_weights(
+    folder: Path, layout: Layout, sources: Sequence[Path], progress: Progress, allow_overflow: bool = False
+) -> tuple[dict[Path, str], tuple[TensorNumbers, ...]]:
     """Write the weights into `folder`, read every block back and compare it bit by bit, and hash all files.
 
     Three things go on side by side, so that each byte comes off the disk once: tensors are written, in the order of
@@ -164,13 +169,14 @@ def write_weights(folder: Path, layout: Layout, sources: Sequence[Path], progres
 
     Args:
         progress: told of each byte of a tensor twice, when it is written and when it is hashed.
+        allow_overflow: write what does not fit into the output's element type as infinity.
 
     Returns:
-        The SHA-256 of each source and of each written file.
+        The SHA-256 of each source and of each written file, and what the values of each tensor are.
 
     Raises:
         CheckpointError: a tensor cannot be read, or its checksum is wrong.
-        MappingError: a value does not fit into the output's element type.
+        MappingError: values do not fit into the output's element type; every tensor that has some.
         OutputError: what was written does not read back.
     """
     for name, header, size in layout.files:
@@ -183,8 +189,11 @@ def write_weights(folder: Path, layout: Layout, sources: Sequence[Path], progres
             hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
             written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
             synced = []
+            in_file: dict[str, list[tuple[int, Future[None]]]] = {name: [] for name, _, _ in layout.files}
+            for placed, future in written.items():
+                in_file[placed.file].append((placed.offset + placed.nbytes, future))
             for name, header, _ in layout.files:
-                done = [(p.offset + p.nbytes, future) for p, future in written.items() if p.file == name]
+                done = in_file[name]
                 parts = [(len(header), None), *done]
                 hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, parts, progress)
                 synced.append(writers.submit(_sync, folder / name, done))
@@ -195,15 +204,19 @@ def write_weights(folder: Path, layout: Layout, sources: Sequence[Path], progres
             stop.set()
             for pool in (writers, hashers):
                 pool.shutdown(wait=False, cancel_futures=True)
+    numbers = tuple(future.result() for future in written.values())
+    if not allow_overflow:
+        refuse_overflow(numbers)
     _check_headers(folder, layout)
-    return {path: future.result() for path, future in hashes.items()}
+    return {path: future.result() for path, future in hashes.items()}, numbers
 
 
-def _write(folder: Path, placed: Placed, progress: Progress) -> None:
-    """Write one tensor, and compare each block with what reads back while the block is at hand."""
-    position = placed.offset
+def _write(folder: Path, placed: Placed, progress: Progress) -> TensorNumbers:
+    """Write one tensor; compare each block with what reads back, and count its values, while the block is at hand."""
+    position, step = placed.offset, placed.step
+    tally = Tally(step.entry.dtype, placed.dtype)
     with open(folder / placed.file, "r+b", buffering=0) as file:
-        for block in converted(placed.step, placed.dtype):
+        for block in converted(step, placed.dtype, tally):
             wanted = _bits(block)
             file.seek(position)
             _write_all(file, wanted)
@@ -212,13 +225,14 @@ def _write(folder: Path, placed: Placed, progress: Progress) -> None:
             _read_all(file, found)
             if not np.array_equal(found, wanted):
                 raise OutputError(
-                    f"{folder / placed.file}: {placed.step.target} does not read back as it was written",
+                    f"{folder / placed.file}: {step.target} does not read back as it was written",
                     hint="The disk or memory is at fault: check them, and convert again.",
                 )
             position += block.nbytes
             progress(block.nbytes)
     if position != placed.offset + placed.nbytes:
-        raise OutputError(f"{placed.step.target}: {position - placed.offset:,} bytes, planned {placed.nbytes:,}")
+        raise OutputError(f"{step.target}: {position - placed.offset:,} bytes, planned {placed.nbytes:,}")
+    return tally.result(step.target, step.entry.name, len(step.shape))
 
 
 def _check_headers(folder: Path, layout: Layout) -> None:
@@ -253,7 +267,7 @@ def _read_all(file: Any, array: np.ndarray) -> None:
         data = data[count:]
 
 
-def _sync(path: Path, written: Sequence[tuple[int, Future[None]]]) -> None:
+def _sync(path: Path, written: Sequence[tuple[int, Future[TensorNumbers]]]) -> None:
     """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
     wait([future for _, future in written])
     with open(path, "rb") as file:
@@ -263,7 +277,7 @@ def _sync(path: Path, written: Sequence[tuple[int, Future[None]]]) -> None:
 def _sha256(
     path: Path,
     stop: threading.Event,
-    written: Sequence[tuple[int, Future[None] | None]] | None = None,
+    written: Sequence[tuple[int, Future[TensorNumbers] | None]] | None = None,
     progress: Progress = lambda nbytes: None,
 ) -> str:
     """The hash of a file; of one that is being written, each part (by its end) once its future is done, if any."""

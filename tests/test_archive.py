@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import io
+import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -176,6 +178,65 @@ def test_a_header_of_a_tar_cannot_claim_the_memory(tmp_path: Path) -> None:
     (tmp_path / "m.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(CheckpointError, match="claims"):
         open_checkpoint(tmp_path / "m.tar")
+
+
+def xz_of(path: Path, *pieces: bytes, padding: int = 0, preset: int = 0) -> Path:
+    """Streams of .xz behind one another, as tools that work in parallel write them."""
+    path.write_bytes(b"".join(lzma.compress(piece, preset=preset) + bytes(padding) for piece in pieces))
+    return path
+
+
+@pytest.mark.parametrize("padding", [0, 4, 1 << 20])
+def test_an_xz_file_of_several_streams_is_one(padding: int, tmp_path: Path) -> None:
+    whole = pack("tar", SOURCE, tmp_path / "plain").read_bytes()
+    path = xz_of(tmp_path / "m.tar.xz", whole[:5000], whole[5000:5001], whole[5001:], padding=padding)
+    assert open_checkpoint(path).entries.keys() == open_checkpoint(SOURCE).entries.keys()
+
+
+def test_an_xz_file_is_read_from_any_place_as_lzma_reads_it(tmp_path: Path) -> None:
+    whole = bytes(range(256)) * 20_000
+    path = xz_of(tmp_path / "m.xz", whole[:1_000_000], whole[1_000_000:])
+    with archive._Xz(path) as ours, lzma.open(path) as theirs:
+        for position, count in ((0, 10), (2_000_000, 300), (5, 5), (5_119_999, 9), (9_999_999, 1), (1_000_000, 1)):
+            assert ours.seek(position) == theirs.seek(position)
+            assert ours.read(count) == theirs.read(count)
+            assert ours.tell() == theirs.tell()
+        with pytest.raises(ValueError, match="from its beginning"):
+            ours.seek(0, 2)
+
+
+def test_an_xz_file_may_ask_for_what_its_best_compression_needs_and_no_more(tmp_path: Path) -> None:
+    whole = pack("tar", SOURCE, tmp_path / "plain").read_bytes()
+    path = xz_of(tmp_path / "m.tar.xz", whole, preset=9)
+    assert open_checkpoint(path).entries
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x21\x01", 12)
+    data[place + 2] += 6  # eight times the dictionary
+    end = 12 + 4 * data[12]
+    data[end : end + 4] = zlib.crc32(data[12:end]).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="Memory usage limit") as caught:
+        open_checkpoint(path)
+    assert "unpack it yourself" in caught.value.hint
+
+
+def test_an_xz_file_that_ends_in_the_middle_is_refused(tmp_path: Path) -> None:
+    path = xz_of(tmp_path / "m.tar.xz", pack("tar", SOURCE, tmp_path / "plain").read_bytes())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="ends in the middle"):
+        open_checkpoint(path)
+
+
+def test_a_zip_s_member_that_is_packed_by_lzma_is_refused_unread(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="compressed by method 14; expected stored, deflate or bzip2"):
+        open_checkpoint(zip_of(tmp_path / "m.zip", [("a.txt", b"x" * 100)], zipfile.ZIP_LZMA))
+
+
+def test_a_zip_s_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "m.zip", [("n.txt", b"x")])
+    path.write_bytes(path.read_bytes().replace(b"n.txt", b"\0.txt"))  # zipfile takes a name to end there
+    with pytest.raises(CheckpointError, match="the name ''"):
+        open_checkpoint(path)
 
 
 def test_a_file_longer_than_declared_is_refused(tmp_path: Path) -> None:

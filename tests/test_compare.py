@@ -34,7 +34,26 @@ from nezha_convert.readers import open_checkpoint
 TF = next(golden for golden in GOLDENS if golden.name == "huawei-tf-pretraining")
 VOCAB = FIXTURES / "tokenization" / "vocab.txt"
 CLONE = os.environ.get("NEZHA_ORIGINAL_CLONE", "")
-TINY_VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "b", "##b", "我", "们", ",", "。", "n", "##e"]
+TINY_VOCAB = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "##a",
+    "b",
+    "##b",
+    "我",
+    "们",
+    ",",
+    "。",
+    "n",
+    "##e",
+    "α",
+    "##ς",
+    "##σ",
+]
 
 
 def converted(golden: Golden, output: Path, **options: object) -> Path:
@@ -383,10 +402,20 @@ def _limit(characters: int) -> Callable[[dict], None]:
         (_limit(100), "aaaaaaaaaaaaaaaaaaaa... (103 characters)"),
         (_limit(199), "aaaaaaaaaaaaaaaaaaaa... (202 characters)"),
         (_limit(201), "aaaaaaaaaaaaaaaaaaaa... (203 characters)"),
-        (lambda tokenizer: tokenizer["normalizer"].update(lowercase=False), "'A"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"][-1].update(lowercase=False), "'A"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"].pop(2), "ΟΔΟΣ"),
+        (lambda tokenizer: tokenizer["normalizer"]["normalizers"][1].update(clean_text=True), "ΟΔΟΣ"),
         (lambda tokenizer: tokenizer["model"]["vocab"].update({"我": 10, "们": 9}), "我们"),
     ],
-    ids=["100 characters a word", "199", "201", "cased", "two ids swapped"],
+    ids=[
+        "100 characters a word",
+        "199",
+        "201",
+        "cased",
+        "no final sigma",
+        "a private character dropped",
+        "two ids swapped",
+    ],
 )
 def test_another_tokenizer_fails(change, text, with_tokenizer, vocab):
     path = with_tokenizer / "tokenizer.json"

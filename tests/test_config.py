@@ -642,3 +642,7 @@ def test_a_kind_of_problem_that_transformers_does_not_have_is_refused(value: obj
     with pytest.raises(MappingError, match=r"problem_type is .*regression"):
         build(HF, problem_type=value)
     assert build(HF, problem_type="regression").fields["problem_type"] == "regression"
+
+
+def test_what_paddlenlp_writes_for_itself_is_not_reported_as_ignored() -> None:
+    assert build(HF, paddlenlp_version="2.8.1", embedding_size=8).ignored == build(HF).ignored

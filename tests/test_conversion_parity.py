@@ -162,15 +162,6 @@ def test_a_wrong_field_of_the_config_is_noticed(folder, field, value):
     assert_noticed(folder)
 
 
-@pytest.mark.parametrize(("field", "value"), [("layer_norm_eps", 1e-12), ("hidden_act", "gelu_pytorch_tanh")])
-def test_what_the_original_of_tensorflow_has_is_noticed_in_a_model_of_bert4keras(field, value, tmp_path):
-    golden = next(golden for golden in GOLDENS if golden.name == "bert4keras-pretraining")
-    folder = converted(golden, tmp_path / "out")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {field: value}))
-    assert worst(golden, loaded(golden, folder)) > 10 * golden.tolerance
-
-
 def test_a_table_of_the_signed_distance_is_noticed(folder, monkeypatch):
     from nezha import modeling_nezha
 

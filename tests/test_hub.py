@@ -707,8 +707,10 @@ def test_a_trained_model_that_was_pulled_is_pushed_again_with_its_record(run, se
 def test_a_base_of_the_hub_is_recorded_with_its_commit_and_its_proof(run, server, trained, monkeypatch):
     base = trained.parent / "base"
     repository = server.create("owner/base", {path.name: path.read_bytes() for path in base.iterdir()})
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.endpoint)
+    pull("hf://owner/base", endpoint=server.endpoint)  # as a training did, that the base was loaded for
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     found = trainings.record(trained, "owner/base", revision="main")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert found.record["base"]["source"] == f"hf://owner/base@{repository.branches['main']}"
     assert found.doubts() == () and found.record["base"]["conversion"]["parity"]["passed"]
     assert run("push", trained, NAME, *PUSH).code == 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,15 +22,27 @@ from nezha_convert.errors import CheckpointError, MappingError, UsageError
 from nezha_convert.mapping.recognise import family_of
 from nezha_convert.mapping.tables import BERT4KERAS, BERT4KERAS_MODERN
 from nezha_convert.parity.oracle import Oracle
-from nezha_convert.readers import open_checkpoint
+from nezha_convert.readers import keras_h5, open_checkpoint
 from nezha_convert.readers.keras_h5 import read_keras
 
 h5py = pytest.importorskip("h5py", reason="Keras' files are read by h5py: pip install 'nezha-convert[keras]'")
+
+from fuzz import forked  # noqa: E402  (it needs h5py)
 
 LEGACY = FIXTURES / "bert4keras-pretraining/best_model.weights"
 WHOLE = FIXTURES / "bert4keras-sequence-classification/best_model.h5"
 UNNAMED = FIXTURES / "bert4keras-masked-lm/best_model.weights.h5"
 NAMED = FIXTURES / "bert4keras-keras3/best_model.weights.h5"
+
+
+IN_A_NEW_PROCESS = keras_h5._ask
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forks() -> Iterator[None]:
+    """A new process for each file takes a third of a second; what is about processes starts one still."""
+    with patch.object(keras_h5, "_ask", forked.ask):
+        yield
 
 
 def saved(file: Path, layers: dict[str, dict[str, Any]]) -> Path:
@@ -76,7 +89,8 @@ def test_keras_3_stores_layers_names_and_its_elder_s_are_told_by_their_order():
         assert unnamed[name].read().tobytes() == entry.read().tobytes(), name
 
 
-def test_the_values_are_those_that_h5py_reads():
+def test_the_values_are_those_that_h5py_reads(monkeypatch):
+    monkeypatch.setattr(keras_h5, "_ask", IN_A_NEW_PROCESS)
     entries = read_keras(LEGACY)
     with h5py.File(LEGACY) as root:
         layer = root["Transformer-1-MultiHeadSelfAttention"]
@@ -289,6 +303,41 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path):
         file.write_bytes(whole[:length])
         with pytest.raises(CheckpointError):
             read_keras(file)
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        ("import os; os.abort()", "ended at it, by -6"),
+        ("while True: pass", "ended at it|no end"),
+        ("import time; time.sleep(60)", "no end"),
+        ("bytearray(2 << 30)", "ended at it, by 1"),
+    ],
+)
+def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives(does, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_h5, "_ask", IN_A_NEW_PROCESS)
+    monkeypatch.setattr(keras_h5, "SECONDS", 1)
+    instead = (
+        f"import nezha_convert.readers.keras_contents as child; child.contents = lambda file: exec({does!r}); main("
+    )
+    monkeypatch.setattr(keras_h5, "_CHILD", keras_h5._CHILD.replace("main(", instead))
+    with pytest.raises(CheckpointError, match=message):
+        read_keras(saved(tmp_path / "m.h5", {"a": {"w:0": np.ones(1)}}))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(b"", b"[]", b"{}", b'{"tensors": 3}', b'{"tensors": [["a"]]}', b'{"refused": 1}', b"\xff"),
+        *(b'{"tensors": [["a", "<f4", [-1], 0]]}', b'{"tensors": [["a", "O", [1], 0]]}'),
+        *(b'{"tensors": [["a", "<f4", [1], -8]]}', b'{"tensors": [["a", "<f4", [1], 999999]]}'),
+        *(b'{"tensors": [[3, "<f4", [1], 0]]}', b'{"tensors": [["a", "<f4", [0, 4611686018427387904], 0]]}'),
+    ],
+)
+def test_nothing_is_believed_of_the_process_that_met_the_file(said, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_h5, "_ask", lambda file, seconds: (0, said))
+    with pytest.raises(CheckpointError):
+        read_keras(saved(tmp_path / "m.h5", {"a": {"w:0": np.ones(1)}}))
 
 
 @settings(max_examples=150, deadline=None)

@@ -18,7 +18,7 @@ LAYERS = [
     {"_version", "errors"},
     {"tensors", "strict_json"},
     {"readers", "mapping", "staging"},
-    {"config", "writers", "byte_bpe"},
+    {"config", "writers", "byte_bpe", "numbers"},
     {"tokenizer", "writer", "programs"},
     {"report"},
     {"card", "hub"},

@@ -25,7 +25,8 @@ from nezha_convert.errors import UsageError
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-5
 COMMON = shlex.split(
-    "--max_length 32 --max_steps 6 --logging_steps 1 --learning_rate 1e-3 --use_cpu --report_to none --dataloader_num_workers 0"
+    "--max_length 32 --max_steps 6 --logging_steps 1 --learning_rate 1e-3 --dataloader_num_workers 0 --report_to none"
+    " --use_cpu"
 )
 TRAINING = {"train.tsv": "ChnSentiCorp/train.tsv", "corpus.txt": "corpus/train.txt"}
 

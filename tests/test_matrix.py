@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 import upstream
-from goldens import GOLDENS
+from goldens import FIXTURES, GOLDENS
 
 from nezha_convert import convert
+from nezha_convert.parity import wordpiece
+from nezha_convert.tokenizer import read_vocab, tokenizer_files
 
 RELEASES = ("4.40.2", "4.52.4", "4.57.6", "5.0.0", "5.23.0")
+VOCAB = read_vocab(FIXTURES / "tokenization" / "vocab.txt")
+TEXTS = wordpiece.texts_for(VOCAB.tokens)
 ENDS = (RELEASES[0], RELEASES[1], RELEASES[-1])
 
 PROGRAM = """
@@ -44,7 +48,10 @@ for golden in GOLDENS:
             continue  # that class has no positions past it
         found = max(errors(golden, model.eval(), case, expected).values())
         worst[golden.name] = max(found, worst.get(golden.name, 0.0))
-print(json.dumps({"transformers": transformers.__version__, "worst": worst}))
+tokenizer = transformers.AutoTokenizer.from_pretrained(Path(sys.argv[1]) / "tokenizer")
+texts = json.loads((Path(sys.argv[1]) / "texts.json").read_text())
+ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+print(json.dumps({"transformers": transformers.__version__, "worst": worst, "ids": ids}))
 """
 
 
@@ -54,6 +61,10 @@ def converted(tmp_path_factory) -> Path:
     for golden in GOLDENS:
         # 4.52 loads no code from a folder with a dot in its name.
         convert(golden.folder, folder / golden.name.replace(".", "-"), head=golden.head if golden.asked else None)
+    (folder / "tokenizer").mkdir()
+    for name, data in tokenizer_files(VOCAB, True, 512).items():
+        (folder / "tokenizer" / name).write_bytes(data)
+    (folder / "texts.json").write_text(json.dumps(TEXTS))
     return folder
 
 
@@ -67,6 +78,8 @@ def test_every_converted_golden_gives_the_original_s_outputs_on(release, convert
         pytest.skip(str(reason))
     result = json.loads(printed.splitlines()[-1])
     assert result["transformers"] == release
+    known = {token: number for number, token in enumerate(VOCAB.tokens)}
+    assert result["ids"] == [[known[token] for token in wordpiece.tokenize(text, known, True)] for text in TEXTS]
     assert result["worst"].keys() == {golden.name for golden in GOLDENS}
     for golden in GOLDENS:
         assert result["worst"][golden.name] <= golden.tolerance, golden.name

@@ -677,8 +677,6 @@ def test_multiple_choice_scores_each_choice_as_a_sequence_of_its_own():
     torch.testing.assert_close(together, torch.cat(apart, dim=1))
 
 
-
-
 # Training.
 
 

@@ -17,6 +17,7 @@ from nezha_convert.mapping.tables import (
     BERT4KERAS_MODERN,
     BERT4TORCH,
     BERT4TORCH_SAVED,
+    FAMILIES,
     HEADS,
     HUAWEI_TF,
     HUAWEI_TORCH,
@@ -209,6 +210,26 @@ def test_a_root_classifier_of_tensorflow_is_two_heads_whatever_the_config_names(
     assert inference.heads == TWO
     assert "output_weights" in inference.reason
     assert "run_classifier_ner.py" in inference.reason
+
+
+def test_a_classifier_of_bert4keras_is_clear_where_it_has_a_pooler() -> None:
+    shapes = {"Embedding-Token/0/embeddings": (9, 4), "dense/0/kernel": (4, 5), "dense/1/bias": (5,)}
+    found = {name: TensorEntry(name, "float32", shape, 0, lambda limit: iter(())) for name, shape in shapes.items()}
+    inference = infer_head(BERT4KERAS, found)
+    assert inference.heads == ("token-classification", "encoder")
+    assert inference.reason.startswith("'dense/0/kernel' may classify each token")
+    pooler = TensorEntry("Pooler-Dense/0/kernel", "float32", (4, 4), 0, lambda limit: iter(()))
+    assert infer_head(BERT4KERAS, found | {pooler.name: pooler}).heads == ("sequence-classification",)
+
+
+def test_what_is_nothing_known_is_told_the_tensor_that_tells_each_family() -> None:
+    with pytest.raises(MappingError, match="not a NEZHA checkpoint") as refusal:
+        family_of(entries("h.0.attn.weight"))
+    message = refusal.value.message
+    for table in FAMILIES:  # so whoever renames tensors knows which one to look at
+        named = table.known_by or table.rules["encoder"][0].source
+        assert message.count(f" {named},") + message.count(f" {named};") == 1, table.title
+    assert "h.0.attn.weight" in message
 
 
 def test_slots_of_a_classifier_are_no_classifier() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -11,11 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_byte_bpe import CLONE, strings
+from test_originals import need
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from nezha_convert.config import Decision
 from nezha_convert.errors import MappingError
+from nezha_convert.parity import wordpiece
+from nezha_convert.parity.originals import tokenize_original
 from nezha_convert.tokenizer import (
     MAX_CHARS_PER_WORD,
     SPECIAL_TOKENS,
@@ -69,6 +74,37 @@ def test_every_text_has_the_ids_of_huaweis_tokenizer_in_both_libraries(
     assert (encoded.tokens, encoded.ids) == (tokens, ids)
     assert transformers.tokenize(text) == tokens
     assert transformers(text, add_special_tokens=False).input_ids == ids
+
+
+def everything(folder: Path) -> Vocabulary:
+    """A vocabulary of each character of the random strings, in any case and without its accents."""
+    found = {v for text in strings(10_000) for c in text for v in (c, c.lower(), c.upper())}
+    letters = sorted({c for v in found for c in unicodedata.normalize("NFD", v) + v if not c.isspace()})
+    return read_vocab(written(folder, "\n".join([*SPECIALS, *letters, *(f"##{c}" for c in letters)])))
+
+
+def tokens_of(vocab: Vocabulary, lower_case: bool, texts: list[str]) -> list[list[str]]:
+    library = Tokenizer.from_str(tokenizer_files(vocab, lower_case, 512)["tokenizer.json"].decode())
+    return [encoded.tokens for encoded in library.encode_batch(texts, add_special_tokens=False)]
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_random_strings_in_11_languages_have_the_reference_s_tokens(lower_case: bool, tmp_path: Path) -> None:
+    vocab, texts = everything(tmp_path), [*strings(10_000)[:2000], *wordpiece.TEXTS]
+    known = set(vocab.tokens)
+    expected = [wordpiece.tokenize(text, known, lower_case) for text in texts]
+    assert tokens_of(vocab, lower_case, texts) == expected
+    assert any("##ς" in tokens for tokens in expected) and any("\ue000" in tokens for tokens in expected)
+
+
+@pytest.mark.skipif(not CLONE, reason="NEZHA_ORIGINAL_CLONE names no clone of Huawei's repository")
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_10_000_random_strings_in_11_languages_have_the_tokens_of_huawei_s_code(
+    lower_case: bool, tmp_path: Path
+) -> None:
+    need("tensorflow")
+    vocab, texts = everything(tmp_path), strings(10_000)
+    assert tokens_of(vocab, lower_case, texts) == tokenize_original(CLONE, vocab.path, texts, lower_case=lower_case)
 
 
 def test_all_but_the_texts_with_special_tokens_are_compared() -> None:

@@ -205,6 +205,7 @@ OTHERS = {
     "a tensor": (torch.ones(2), "holds a Tensor"),
     "a nested dictionary": ({"model": {"w": torch.ones(2)}}, "'model' is a dict"),
     "numbers among the tensors": ({"w": torch.ones(2), "epoch": 3}, "'epoch' is a int"),
+    "tuples for names": ({((1,) * 9, "x" * 99): torch.ones(2)}, r"\(\(1, 1, 1, 1, 1, 1, \.\.\.\), 'x+\.\.\.x+'\) is a"),
     "numbers for names": ({3: torch.ones(2)}, "3 is a Tensor"),
     "a sparse tensor": ({"w": torch.eye(3).to_sparse()}, "'w' is no plain dense tensor"),
     "an eight-bit float": ({"w": torch.ones(2).to(torch.float8_e4m3fn)}, "'w' is of type torch.float8_e4m3fn"),

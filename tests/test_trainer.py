@@ -9,7 +9,7 @@ import pytest
 import torch
 from first_losses import HEADS, NO_DROPOUT
 from pairs import PairTrainer
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 import nezha
 

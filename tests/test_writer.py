@@ -55,7 +55,7 @@ def steps_of(tensors: dict[str, np.ndarray]) -> list[Step]:
 
 def write(folder: Path, steps: list[Step], dtype: str | None = None, limit: int = LARGE) -> dict[Path, str]:
     """Lay out and write."""
-    return write_weights(folder, lay_out(steps, dtype, limit), (), lambda nbytes: None)
+    return write_weights(folder, lay_out(steps, dtype, limit), (), lambda nbytes: None)[0]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -121,7 +121,7 @@ def test_shards_hold_every_tensor_once_and_no_more_than_the_limit(tensors: dict[
     with TemporaryDirectory() as name:
         folder = Path(name)
         layout = lay_out(steps_of(tensors), None, limit)
-        hashes = write_weights(folder, layout, (), lambda nbytes: None)
+        hashes, _ = write_weights(folder, layout, (), lambda nbytes: None)
         files = sorted(folder.iterdir())
         assert [file.name for file in files] == sorted(file for file, _, _ in layout.files)
         assert layout.nbytes == sum(file.stat().st_size for file in files)
@@ -337,7 +337,7 @@ def test_sources_are_hashed_whole(tmp_path: Path) -> None:
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     sources = [tmp_path / name for name in contents]
-    hashes = write_weights(out, layout_of(TWO), sources, lambda nbytes: None)
+    hashes, _ = write_weights(out, layout_of(TWO), sources, lambda nbytes: None)
     wanted = {tmp_path / name: data for name, data in contents.items()}
     wanted[out / "model.safetensors"] = (out / "model.safetensors").read_bytes()
     assert hashes == {path: hashlib.sha256(data).hexdigest() for path, data in wanted.items()}

@@ -10,13 +10,11 @@ from ..errors import MappingError, UsageError
 from ..tensors import TensorEntry
 from .rules import Drop, Op, Table
 from .tables import (
-    BERT4KERAS,
     CLASSIFIER,
     ENCODER,
     FAMILIES,
     FOREIGN,
     HEADS,
-    HUAWEI_TF,
     MLM,
     NSP,
     POOLER,
@@ -44,7 +42,7 @@ def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
 
 
 def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> Table:
-    """The family whose names `entries` have: the one that knows the word embedding's.
+    """The family whose names `entries` have: the one whose landmark is among them, which mostly is the word embedding.
 
     Args:
         entries: the source's tensors.
@@ -73,9 +71,9 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         if found:
             return table.within(found[0])
     listing = ", ".join(sorted(entries)[:5]) or "no tensor at all"
-    expected = ", ".join(table.rules[ENCODER][0].source for table in FAMILIES)
+    expected = ", ".join(dict.fromkeys(map(_landmark, FAMILIES)))
     raise MappingError(
-        f"not a NEZHA checkpoint that is known here: expected a word embedding by one of the names {expected}; "
+        f"not a NEZHA checkpoint that is known here: expected a tensor by one of the names {expected}; "
         f"found {listing}{', ...' if len(entries) > 5 else ''}",
         hint="nezha-convert inspect SOURCE --tensors lists the tensors; nezha-convert repair SOURCE mends a copy that "
         "lost its word embeddings.",
@@ -127,11 +125,9 @@ def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: s
     told = table.habits.classifiers.get(table.unwrapped(weight.name))
     if told:
         return Inference((told.head,), told.reason)
-    if table.name == HUAWEI_TF.name:
-        return Inference(
-            ("sequence-classification", "token-classification"),
-            f"{weight.name!r} is what run_classifier.py (sentences) and run_classifier_ner.py (tokens) both call it",
-        )
+    unclear = table.habits.unclear
+    if unclear and not (pooled and unclear.pooler_tells):
+        return Inference(unclear.heads, f"{weight.name!r} {unclear.reason}")
     possible = table.parts_of(weight.name)
     named = [
         head.name
@@ -145,9 +141,6 @@ def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: s
     if QA in possible and rows > 1:
         heads = ("sequence-classification", "token-classification", *(("question-answering",) if rows == 2 else ()))
         return Inference(heads, f"{table.title} has a pooler in all of them, and calls the last layer {weight.name!r}")
-    if not pooled and table.name == BERT4KERAS.name:
-        reason = f"{weight.name!r} may classify each token, or [CLS] without a pooler, which is the first token's class"
-        return Inference(("token-classification", "encoder"), reason)
     if not pooled:
         return Inference(("token-classification",), "it has a classifier and no pooler")
     if rows == 1:

@@ -85,6 +85,15 @@ class NamedHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Unclear:
+    """A classifier that may be of several `heads`, for `reason`; `pooler_tells`: not where there is a pooler."""
+
+    heads: tuple[str, ...]
+    reason: str
+    pooler_tells: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Habits:
     """How a family's program computes what its tensors do not say.
 
@@ -99,6 +108,7 @@ class Habits:
         tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
         notes: what a report says of every model of the family.
         classifiers: the heads that a classifier's name tells, by its weight's name.
+        unclear: the heads that a classifier of another name may be of; None lets its shape and the pooler tell.
     """
 
     activations: Mapping[str, str]
@@ -111,6 +121,7 @@ class Habits:
     tied: bool = True
     notes: tuple[Decision, ...] = ()
     classifiers: Mapping[str, NamedHead] = field(default_factory=dict)
+    unclear: Unclear | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,13 @@ def verify(
             f"{shortened(one.text)!r} from token {one.at}: found {' '.join(one.found[:3])!r}, "
             f"expected {' '.join(one.expected[:3])!r}"
         )
+    weights = model.statistics()
+    failures += [
+        f"weights of {part.part}: {part.nonfinite:,} of {part.values:,} are NaN or infinite; nothing that they reach "
+        "can be compared"
+        for part in weights
+        if part.nonfinite
+    ]
     report = ParityReport(
         versions=_versions(),
         source=str(folder.record["source"]),
@@ -149,7 +156,7 @@ def verify(
         changed=changed,
         failures=tuple(failures),
         warnings=tuple(warnings),
-        weights=model.statistics(),
+        weights=weights,
         decisions=tuple(folder.record["decisions"]),
         dropped=tuple(folder.record["dropped"]),
         verified=tuple(file for file, _ in files if file.name.endswith(".safetensors")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -19,6 +20,7 @@ Fields = Mapping[str, type | UnionType]
 
 FILE: Fields = {"name": str, "sha256": str}
 DECISION: Fields = {"field": str, "value": object, "reason": str}
+_COUNTED: Fields = {"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}
 _COMMON: Fields = {"head": str, "architecture": str, "output_files": list}
 _SIZES = dict.fromkeys(
     ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"), int
@@ -34,7 +36,7 @@ _WRITTEN_BY = {
 """By record: what writes it, how, and in words."""
 
 
-class RecordedFolder:
+class RecordedFolder(ABC):
     """`path` with its record: which files are meant for others, and why one of them may not be what it should be.
 
     Raises:
@@ -51,7 +53,7 @@ class RecordedFolder:
     """What is not so where there are doubts."""
 
     remedy: ClassVar[str]
-    """What to do about doubts, about {folder}."""
+    """What to do about doubts; {folder} stands for the path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,9 +75,9 @@ class RecordedFolder:
         return any(file["name"] == "tokenizer.json" for file in self.record["output_files"])
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """The model in a line."""
-        raise NotImplementedError
 
     def files(self) -> list[tuple[FileRecord, str]]:
         """Each file as it is now, and the hash that it had when it was recorded.
@@ -112,14 +114,15 @@ class RecordedFolder:
             if file.sha256 != written
         )
 
+    @abstractmethod
     def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
         """The model card; see ``card.render``."""
-        raise NotImplementedError
 
     def _absent(self) -> Exception:
         return MappingError(
             f"{self.path}: no {self.mark} in it; expected a folder that nezha-convert wrote",
-            hint="The order is: nezha-convert verify SOURCE OUTPUT",
+            hint="The order is: nezha-convert verify SOURCE OUTPUT. A model that was trained is recorded first: "
+            "nezha_convert.record_training",
         )
 
     def _check_record(self, mark: Path) -> None:
@@ -232,6 +235,9 @@ class ConvertedFolder(RecordedFolder):
         check_all(mark, "source_files", self.record["source_files"], FILE)
         check_all(mark, "decisions", self.record["decisions"], DECISION)
         check_all(mark, "dropped", self.record["dropped"], {"name": str, "nbytes": int, "reason": str})
+        if (numbers := self.record.get("numbers")) is not None:  # the first conversions counted none
+            check(mark, "numbers", numbers, {"tensors": list})
+            check_all(mark, "numbers.tensors", numbers["tensors"], _COUNTED)
 
 
 def read_object(path: Path, needed: Fields) -> dict[str, Any]:

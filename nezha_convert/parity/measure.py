@@ -53,8 +53,10 @@ class Measurement:
         if self._scales:
             return
         for name in references[0]:
-            low = min(float(outputs[name].min()) for outputs in references)
-            high = max(float(outputs[name].max()) for outputs in references)
+            finite = [outputs[name][np.isfinite(outputs[name])] for outputs in references]
+            low = min(float(values.min(initial=np.inf)) for values in finite)
+            high = max(float(values.max(initial=-np.inf)) for values in finite)
+            low, high = (low, high) if low <= high else (0.0, 0.0)
             # A tensor that is one number over and over has no range: its size is what an error is relative to.
             self._scales[name] = high - low or abs(high) or 1.0
 
@@ -102,7 +104,7 @@ class _Tensor:
             with np.errstate(invalid="ignore", over="ignore"):
                 error = np.abs(y - x)
                 self.products += x @ x, y @ y, x @ y
-            bad = ~np.isfinite(y)
+            bad = ~(np.isfinite(x) & np.isfinite(y))  # NaN on both sides is no agreement: nothing can be told of it
             error[bad] = np.inf
             self.nonfinite += int(bad.sum())
             at = int(error.argmax())

@@ -40,7 +40,7 @@ class TensorParity:
         relative_error: the same, divided by `scale`; what the tolerance is for.
         cosine_distance: 1 - cosine of both tensors, all cases taken for one vector.
         argmax_agreement: the part of the rows (last axis) whose largest element is the same one.
-        nonfinite: how many of the converted model's values are NaN or infinite; one is a failure.
+        nonfinite: how many values are NaN or infinite, in the converted model or the reference; one is a failure.
         values: how many there are.
         peak: where the largest error is.
         passed: whether it is within the comparison's tolerance.

@@ -35,6 +35,7 @@ TEXTS = (
     "e-mail: user@example.com, https://example.org/?q=1&x=2#top $3.14 50% 10^2 `code` ~|{}",
     "😀👍🏽👨‍👩‍👧 ① Ⅳ ½ ² ℃ № ™ ﬁ",
     "ALLCAPS MixedCase lower12345 1234567890",
+    "ΟΔΟΣ Σ ΣΑΣ'Α ΑΣ. ΌΣΟΣ 中ΑΣ \ue000 a\ue000b",
 )
 """Texts that every tokenizer is compared on; `texts_for` adds long words of its vocabulary's own."""
 

@@ -64,8 +64,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     )
 
 
-def _by_name(path: Path) -> _Candidate | None:
-    """What `path` names, if it names a checkpoint or a file of one."""
+def _by_name(path: Path, *, alone: bool = False) -> _Candidate | None:
+    """What `path` names, if it names a checkpoint or a file of one; `alone`: it is known to be no shard of an index."""
     if path.name.endswith(".index.json"):
         read = _SHARDED.get(Path(path.name.removesuffix(".index.json")).suffix, _safetensors)
         return _Candidate(path, read) if path.is_file() else None
@@ -79,7 +79,7 @@ def _by_name(path: Path) -> _Candidate | None:
     if path.suffix in _SINGLE:
         if not path.is_file():
             return None
-        for index in path.parent.glob(f"*{path.suffix}.index.json"):
+        for index in () if alone else path.parent.glob(f"*{path.suffix}.index.json"):
             if path.name in _weight_map(index).values():
                 return _by_name(index)
         return _Candidate(path, _SINGLE[path.suffix])
@@ -103,9 +103,15 @@ def _in_archive(path: Path) -> Checkpoint:
 
 
 def _candidates(folder: Path) -> dict[Path, _Candidate]:
+    """What `folder` holds. Indexes of shards are read once each: there may be thousands of both."""
     found: dict[Path, _Candidate] = {}
-    for path in sorted(folder.iterdir()):
-        candidate = None if _NO_WEIGHTS.fullmatch(path.name) or path.is_dir() else _by_name(path)
+    paths = sorted(path for path in folder.iterdir() if not _NO_WEIGHTS.fullmatch(path.name) and not path.is_dir())
+    indexes = [path for path in paths if path.name.endswith(".index.json")]
+    shards = {
+        (Path(i.name.removesuffix(".index.json")).suffix, name) for i in indexes for name in _weight_map(i).values()
+    }
+    for path in paths:
+        candidate = None if (path.suffix, path.name) in shards else _by_name(path, alone=True)
         if candidate:
             found[candidate.path] = candidate
     return found
@@ -163,7 +169,8 @@ def _torch(path: Path) -> Checkpoint:
 
 def _paddle(path: Path) -> Checkpoint:
     files, every = _files(path)
-    return Checkpoint(paddle.FORMAT, path, every, paddle.read_paddle(files))
+    entries, decisions = paddle.read_paddle(files)
+    return Checkpoint(paddle.FORMAT, path, every, entries, decisions=decisions)
 
 
 def _keras(path: Path) -> Checkpoint:

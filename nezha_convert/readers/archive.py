@@ -7,13 +7,14 @@ import gzip
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from io import FileIO
+from io import BufferedReader, FileIO, RawIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -29,16 +30,14 @@ MAX_RATIO = 100
 ALWAYS_ALLOWED = 64 << 20
 """Bytes that are unpacked whatever the ratio: small models of zeros are no attack."""
 
+MAX_XZ_MEMORY = 66 << 20
+"""What ``xz -9`` needs to be unpacked; an .xz file may ask for four gigabytes in sixty bytes."""
+
 _CHUNK = 1 << 20
 _T = TypeVar("_T")
-_TAR_STREAMS: dict[str, Callable[[Path], Any]] = {
-    ".tar": FileIO,
-    **dict.fromkeys((".gz", ".tgz"), gzip.open),
-    **dict.fromkeys((".bz2", ".tbz2"), bz2.open),
-    **dict.fromkeys((".xz", ".txz"), lzma.open),
-}
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _DAMAGED = (
-    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error),
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error, LookupError),
     *(OSError, EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError),
 )
 """What the libraries answer damaged bytes with."""
@@ -103,9 +102,10 @@ def _unpack(path: Path, folder: Path) -> None:
                 )
             _write(member, _place(path, folder, member.name), path)
     except _DAMAGED as error:
+        hint = "The archive is damaged or cut short: copy it again from where it came from."
         raise CheckpointError(
             f"{path}: cannot be unpacked ({type(error).__name__}: {error})",
-            hint="The archive is damaged or cut short: copy it again from where it came from.",
+            hint=_BY_HAND if "Memory usage limit" in str(error) else hint,
         ) from error
 
 
@@ -144,11 +144,17 @@ def _zip(path: Path) -> Iterator[_Member]:
             )
         for member in _few(path, members):
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was made without it
-            if member.is_dir() or _is_litter(member.filename):
+            if member.filename.endswith("/") or _is_litter(member.filename):  # is_dir fails without a name
                 continue
             if kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
                 what = "encrypted" if member.flag_bits & 1 else "no plain file"
                 raise CheckpointError(f"{path}: refused: {member.filename!r} is {what}", hint=_PLAIN)
+            if member.compress_type not in _ZIP_METHODS:  # LZMA takes the memory that the file asks for
+                raise CheckpointError(
+                    f"{path}: refused: {member.filename!r} is compressed by method {member.compress_type}; "
+                    "expected stored, deflate or bzip2",
+                    hint=_BY_HAND,
+                )
             yield _Member(member.filename, member.file_size, lambda member=member: archive.open(member))  # type: ignore[misc]
 
 
@@ -171,6 +177,72 @@ def _few(path: Path, members: Iterable[_T]) -> Iterator[_T]:
         if count == MAX_MEMBERS:
             raise CheckpointError(f"{path}: refused: it holds more than {MAX_MEMBERS:,} files", hint=_BY_HAND)
         yield member
+
+
+class _Xz(RawIOBase):
+    """The bytes in an .xz file, like `lzma.open` gives them, which knows no limit of memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = FileIO(path)
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._file.seek(0)
+        self._packed, self._position, self._unpacker = b"", 0, _xz_unpacker()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        got = b""
+        while not got:
+            if self._unpacker.eof:  # another stream may follow, behind zeros
+                rest = self._unpacker.unused_data.lstrip(b"\0")
+                while not rest and (more := self._file.read(_CHUNK)):
+                    rest = more.lstrip(b"\0")
+                if not rest:
+                    return 0
+                self._packed, self._unpacker = rest, _xz_unpacker()
+            elif self._unpacker.needs_input and not self._packed:
+                self._packed = self._file.read(_CHUNK)
+                if not self._packed:
+                    raise EOFError("it ends in the middle")
+            got, self._packed = self._unpacker.decompress(self._packed, len(buffer)), b""
+        buffer[: len(got)] = got
+        self._position += len(got)
+        return len(got)
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        """Forward, by unpacking what is between; back, by beginning again."""
+        if whence:
+            raise ValueError("an .xz stream is sought from its beginning alone")
+        if position < self._position:
+            self._rewind()
+        while self._position < position and self.read(min(_CHUNK, position - self._position)):
+            pass
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _xz_unpacker() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)
+
+
+_TAR_STREAMS: dict[str, Callable[[Path], Any]] = {
+    ".tar": FileIO,
+    **dict.fromkeys((".gz", ".tgz"), gzip.open),
+    **dict.fromkeys((".bz2", ".tbz2"), bz2.open),
+    **dict.fromkeys((".xz", ".txz"), lambda path: BufferedReader(_Xz(path), _CHUNK)),
+}
 
 
 class _Guarded:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks, rows_within
+from ..tensors import Decision, TensorEntry, file_blocks, rows_within
 from .pickle_arrays import Array, Span
 from .pickle_machine import DAMAGED, read_pickle
 
@@ -46,32 +46,44 @@ _MAX_BYTES = 1 << 62
 """What NumPy can hold. An axis of size 0 makes no data, but the others still count."""
 
 
-def read_paddle(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
-    """The tensors of `files` by name.
+def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
+    """The tensors of `files` by name, and what of the files is understood or left out by a rule.
 
     Raises:
         CheckpointError: a file is damaged, asks for code to be run, or is not a flat dictionary of arrays.
     """
     entries: dict[str, TensorEntry] = {}
+    named = 0
     for number, file in enumerate(files):
-        for name, array in _state_dict(file).items():
+        state = _state_dict(file)
+        named += _NAMES in state
+        state.pop(_NAMES, None)
+        for name, value in state.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} stands in another shard too")
-            entries[name] = _entry(file, number, name, array)
-    return entries
+            entries[name] = _entry(file, number, name, _array(file, name, value))
+    decisions = []
+    if named:
+        decisions.append(Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs"))
+    if half := sum(entry.dtype == "bfloat16" for entry in entries.values()):
+        reason = (
+            f"{half} tensors are stored as NumPy's uint16, which is how Paddle writes and reads the bits of bfloat16"
+        )
+        decisions.append(Decision("uint16", "bfloat16", reason))
+    return entries, tuple(decisions)
 
 
-def _state_dict(file: Path) -> dict[str, Array]:
+def _state_dict(file: Path) -> dict[str, Any]:
+    """What the file holds by name."""
     loaded = read_pickle(file)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of arrays")
-    loaded.pop(_NAMES, None)
     if _SLICES in loaded:
         raise CheckpointError(
             f"{file}: some of its tensors are cut into slices of 1 GiB, as pickle protocols 2 and 3 need",
             hint="Write it again from Paddle: paddle.save(paddle.load(FILE), FILE, protocol=4)",
         )
-    return {name: _array(file, name, value) for name, value in loaded.items()}
+    return loaded
 
 
 def _array(file: Path, name: str, value: Any) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make, and a hostile file has a million
 class Span:
     """Where bytes lie in the file. `text`: as UTF-8, in which each character is one byte of Latin-1."""
 
@@ -23,8 +23,13 @@ class Span:
 class Text(str):
     """Text short enough to be a name, and where it lies."""
 
-    __slots__ = ("span",)
-    span: Span
+    __slots__ = ("offset",)
+    offset: int
+
+    @property
+    def span(self) -> Span:
+        """Its bytes in the file."""
+        return Span(self.offset, len(self.encode()), text=True)
 
 
 @dataclass(slots=True)
@@ -117,15 +122,18 @@ class Function:
 
 
 FUNCTIONS = {
-    **dict.fromkeys(("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _blank_array),
-    **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _array_of_buffer),
-    **dict.fromkeys(("builtins bytes", "__builtin__ bytes"), _no_bytes),
-    **dict.fromkeys(("builtins tuple", "__builtin__ tuple"), _inner_tuple),
-    **dict.fromkeys(("builtins eval", "__builtin__ eval"), _named_data),
-    "numpy ndarray": _not_called,
-    "numpy dtype": _array_type,
-    "_codecs encode": _encoded_text,
-    "collections OrderedDict": _empty_dictionary,
+    name: Function(means)
+    for name, means in {
+        **dict.fromkeys(("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _blank_array),
+        **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _array_of_buffer),
+        **dict.fromkeys(("builtins bytes", "__builtin__ bytes"), _no_bytes),
+        **dict.fromkeys(("builtins tuple", "__builtin__ tuple"), _inner_tuple),
+        **dict.fromkeys(("builtins eval", "__builtin__ eval"), _named_data),
+        "numpy ndarray": _not_called,
+        "numpy dtype": _array_type,
+        "_codecs encode": _encoded_text,
+        "collections OrderedDict": _empty_dictionary,
+    }.items()
 }
 """What is understood, by "module name"."""
 

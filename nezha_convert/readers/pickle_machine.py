@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
+from itertools import repeat
 from pathlib import Path
+from struct import Struct
 from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
@@ -18,6 +21,11 @@ from .pickle_arrays import FUNCTIONS, Function, Span, Text, UnexpectedError, set
 MAX_STEPS = 1 << 22
 """Steps of one pickle, at most; 100,000 arrays take 3 million. A step makes at most one object of some hundred bytes,
 so this bounds the memory, whatever the pickle declares."""
+
+FREE_STEPS, STEP_BYTES = 1 << 15, 16
+"""Steps that any pickle may have, and the bytes that the file must have for each one past them: so time and memory are
+bounded by its size. An array takes 20 to 45 steps: 700 arrays (40 layers) may be of any size, and more of them need
+720 bytes each on average, of which 150 are names and types. NEZHA's have thousands."""
 
 MAX_TEXT = 4096
 """Bytes of a name, at most; longer text can only be an array's data, and is not read."""
@@ -60,45 +68,47 @@ class _Machine:
     def run(self) -> Any:
         if self._data.read(1) != b"\x80" or self._data.read(1) not in (b"\x02", b"\x03", b"\x04", b"\x05"):
             raise UnexpectedError("no header of protocol 2 to 5")
-        for _ in range(MAX_STEPS):
-            step = self._data.read(1)
+        read, limit = self._data.read, min(MAX_STEPS, FREE_STEPS + self._size // STEP_BYTES)
+        for _ in repeat(None, limit):  # a range would allocate a number for each step
+            step = read(1)
             if step == b".":
                 return self._stack.pop()
-            if step in _PLAIN:
-                self._stack.append(_PLAIN[step]())
-            elif step in _NUMBERS:
-                self._stack.append(self._number(_NUMBERS[step]))
-            elif step in _SPANS:
-                form, text = _SPANS[step]
-                self._stack.append(self._span(self._number(form), text))
-            elif step in _OTHERS:
-                _OTHERS[step](self)
-            elif not step:
-                raise IndexError("it ends in the middle")
-            else:
-                raise UnexpectedError(f"step {step!r}, which arrays do not need")
-        raise UnexpectedError(f"more than {MAX_STEPS} steps")
+            if step not in _STEPS:
+                raise (
+                    UnexpectedError(f"step {step!r}, which arrays do not need")
+                    if step
+                    else IndexError("it ends in the middle")
+                )
+            _STEPS[step](self)
+        raise UnexpectedError(f"more than {limit} steps in {self._size} bytes")
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._data.read(struct.calcsize(form)))[0]
+    def _push(self, make: Callable[[], Any]) -> None:
+        self._stack.append(make())
 
-    def _span(self, length: int, text: bool) -> Span | Text:
-        offset = self._data.tell()
+    def _push_number(self, form: Struct) -> None:
+        self._stack.append(self._number(form))
+
+    def _push_span(self, form: Struct, text: bool) -> None:
+        """Bytes or text of a declared length: stepped over, unless it is short enough to be a name."""
+        length, offset = self._number(form), self._data.tell()
         if length > self._size - offset:
             raise IndexError(f"{length} bytes declared at offset {offset} of {self._size}")
-        span = Span(offset, length, text)
-        if not text or length > MAX_TEXT:
+        if text and length <= MAX_TEXT:
+            name = Text(self._data.read(length).decode("utf-8"))
+            name.offset = offset
+            self._stack.append(name)
+        else:
+            self._stack.append(Span(offset, length, text))
             self._data.seek(length, 1)
-            return span
-        name = Text(self._data.read(length).decode("utf-8"))
-        name.span = span
-        return name
+
+    def _number(self, form: Struct) -> Any:
+        return form.unpack(self._data.read(form.size))[0]
 
     def _frame(self) -> None:
-        self._number("<Q")  # what follows stands in the file either way
+        self._number(_EIGHT_BYTES)  # what follows stands in the file either way
 
     def _whole_number(self) -> None:
-        length = self._number("<B")
+        length = self._number(_BYTE)
         digits = self._data.read(length)
         if len(digits) < length:
             raise IndexError("it ends in the middle of a number")
@@ -150,19 +160,24 @@ class _Machine:
     def _name_function(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise UnexpectedError("a function whose name is no text")
-        if f"{module} {name}" not in FUNCTIONS:
+        function = FUNCTIONS.get(f"{module} {name}")
+        if function is None:
             raise CheckpointError(
                 f"{self._file}: refused: it asks for {f'{module}.{name}'!r} to be loaded, and only arrays are. "
                 "Nothing in it was run",
                 hint="If you trust where it came from, load it there and save its state dict alone.",
             )
-        self._stack.append(Function(FUNCTIONS[f"{module} {name}"]))
+        self._stack.append(function)
 
     def _named_in_lines(self) -> None:
-        lines = [self._data.readline(MAX_TEXT).decode("utf-8") for _ in range(2)]
-        if not all(line.endswith("\n") for line in lines):
+        module, name = self._line(), self._line()
+        self._name_function(module, name)
+
+    def _line(self) -> str:
+        line = self._data.readline(MAX_TEXT)
+        if not line.endswith(b"\n"):
             raise IndexError("it ends in the middle of a name")
-        self._name_function(*(line[:-1] for line in lines))
+        return line[:-1].decode("utf-8")
 
     def _named_on_stack(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
@@ -179,43 +194,48 @@ class _Machine:
         set_state(self._stack[-1], state)
 
 
-_PLAIN: dict[bytes, Callable[[], Any]] = {
+_BYTE, _TWO_BYTES, _FOUR_BYTES, _EIGHT_BYTES = map(Struct, ("<B", "<H", "<I", "<Q"))
+
+_VALUES: dict[bytes, Callable[[], Any]] = {
     **{b"}": dict, b"]": list, b")": tuple},
     **{b"N": lambda: None, b"\x88": lambda: True, b"\x89": lambda: False},
 }
-"""Steps that push a value."""
 
-_NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
-"""Steps that push a number, by its form in the file."""
-
-_SPANS = {
-    **{b"C": ("<B", False), b"B": ("<I", False), b"\x8e": ("<Q", False), b"\x96": ("<Q", False)},
-    **{b"\x8c": ("<B", True), b"X": ("<I", True), b"\x8d": ("<Q", True)},
-}
-"""Steps that push bytes or text, by the form of their length."""
-
-_OTHERS: dict[bytes, Callable[[_Machine], None]] = {
+_STEPS: dict[bytes, Callable[[_Machine], None]] = {
+    **{step: partial(_Machine._push, make=make) for step, make in _VALUES.items()},
+    **{
+        step: partial(_Machine._push_number, form=form)
+        for step, form in {b"K": _BYTE, b"M": _TWO_BYTES, b"J": Struct("<i"), b"G": Struct(">d")}.items()
+    },
+    **{
+        step: partial(_Machine._push_span, form=form, text=text)
+        for text, forms in {
+            False: {b"C": _BYTE, b"B": _FOUR_BYTES, b"\x8e": _EIGHT_BYTES, b"\x96": _EIGHT_BYTES},
+            True: {b"\x8c": _BYTE, b"X": _FOUR_BYTES, b"\x8d": _EIGHT_BYTES},
+        }.items()
+        for step, form in forms.items()
+    },
     b"\x95": _Machine._frame,
     b"\x8a": _Machine._whole_number,
     b"(": _Machine._mark,
     b"t": _Machine._tuple_since_mark,
-    b"\x85": lambda machine: machine._tuple(1),
-    b"\x86": lambda machine: machine._tuple(2),
-    b"\x87": lambda machine: machine._tuple(3),
+    b"\x85": partial(_Machine._tuple, count=1),
+    b"\x86": partial(_Machine._tuple, count=2),
+    b"\x87": partial(_Machine._tuple, count=3),
     b"a": lambda machine: machine._append([machine._stack.pop()]),
     b"e": lambda machine: machine._append(machine._since_mark()),
     b"s": _Machine._set_one,
     b"u": lambda machine: machine._set(machine._since_mark()),
-    b"q": lambda machine: machine._remember(machine._number("<B")),
-    b"r": lambda machine: machine._remember(machine._number("<I")),
+    b"q": lambda machine: machine._remember(machine._number(_BYTE)),
+    b"r": lambda machine: machine._remember(machine._number(_FOUR_BYTES)),
     b"\x94": lambda machine: machine._remember(len(machine._memory)),
-    b"h": lambda machine: machine._recall(machine._number("<B")),
-    b"j": lambda machine: machine._recall(machine._number("<I")),
+    b"h": lambda machine: machine._recall(machine._number(_BYTE)),
+    b"j": lambda machine: machine._recall(machine._number(_FOUR_BYTES)),
     b"c": _Machine._named_in_lines,
     b"\x93": _Machine._named_on_stack,
     b"R": _Machine._reduce,
     b"b": _Machine._build,
 }
 
-STEPS = (*_PLAIN, *_NUMBERS, *_SPANS, *_OTHERS, b".")
+STEPS = (*_STEPS, b".")
 """Every step that is known."""

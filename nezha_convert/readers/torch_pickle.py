@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -93,12 +94,12 @@ def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decis
             f"torch.save(torch.load({file.name!r}){first}, 'pytorch_model.bin')",
         )
     for key, tensors in found.items():
-        others = ", ".join(str(name) for name in loaded if str(name) != key.split(".")[0])
+        others = ", ".join(_shown(name) for name in loaded if name != key.split(".")[0])
         reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
         return tensors, Decision("tensors read from", key, reason)
     raise CheckpointError(
-        f"{file}: {strange!r} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by name, alone "
-        "or under one key",
+        f"{file}: {_shown(strange)} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by name, "
+        "alone or under one key",
         hint="Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin').",
     )
 
@@ -119,6 +120,11 @@ def _is_tensor(name: Any, value: Any) -> bool:
     import torch
 
     return isinstance(name, str) and isinstance(value, torch.Tensor)
+
+
+def _shown(key: Any) -> str:
+    """`key` for a message: sixty bytes of pickle make a key of tuples whose whole text has megabytes."""
+    return repr(key) if isinstance(key, str) else reprlib.repr(key)
 
 
 def _first_line(error: Exception) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +16,7 @@ from nezha_convert.errors import NezhaConvertError
 from .targets import SEPARATOR, Target
 
 MEMORY = 24
-"""Bytes that Python and NumPy may hold for each byte of input, past MEMORY_FREE."""
-
-MEMORY_FREE = 4 << 20
+"""Bytes that Python and NumPy may hold for each byte of input, past the target's own allowance."""
 
 ADDRESS_SPACE = 512 << 20
 """What a run may map past what it had; an allocation of what a header claims does not fit into it."""
@@ -48,7 +46,7 @@ def check(target: Target, data: bytes) -> str:
         for file, part in zip(target.files, data.split(SEPARATOR), strict=False):
             if part or file == target.files[0]:
                 (folder / file).write_bytes(part)
-        with _bounded(len(data)):
+        with _bounded(len(data), target.memory):
             try:
                 json.dumps(target.read(folder), ensure_ascii=False).encode()
                 outcome = "read"
@@ -59,22 +57,27 @@ def check(target: Target, data: bytes) -> str:
 
 
 @contextmanager
-def _bounded(size: int) -> Iterator[None]:
+def _bounded(size: int, free: int) -> Iterator[None]:
     traced = tracemalloc.is_tracing()
     if not traced:
         tracemalloc.start()
     tracemalloc.reset_peak()
-    before, begun = tracemalloc.get_traced_memory()[0], time.process_time()
+    before, begun = tracemalloc.get_traced_memory()[0], _cpu_seconds()
     try:
         yield
     finally:
-        seconds, peak = time.process_time() - begun, tracemalloc.get_traced_memory()[1] - before
+        seconds, peak = _cpu_seconds() - begun, tracemalloc.get_traced_memory()[1] - before
         if not traced:
             tracemalloc.stop()
-    if peak > MEMORY_FREE + MEMORY * size:
+    if peak > free + MEMORY * size:
         raise FaultError(f"{peak:,} bytes of memory for {size:,} of input")
     if seconds > SECONDS * (1 + size / 1e6):
         raise FaultError(f"{seconds:.1f} s for {size:,} bytes")
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def _check_message(error: NezhaConvertError) -> None:

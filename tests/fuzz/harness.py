@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 from random import Random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +31,7 @@ def main() -> None:
     for seed in target.seeds():
         if check(target, seed) not in ("read",):
             raise SystemExit(f"{sys.argv[1]}: a seed is refused: {check(target, seed)}")
+    tracemalloc.start()  # once: each start and stop leaks kilobytes, which add up to the limit in ten minutes
     limit_memory()
     atheris.Setup([sys.argv[0], *sys.argv[2:]], lambda data: check(target, data) and None, custom_mutator=mutate)
     atheris.Fuzz()

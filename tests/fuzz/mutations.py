@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 import warnings
 import zipfile
@@ -14,6 +13,7 @@ from random import Random
 from typing import Any
 
 from .broken_bundles import NUMBERS, flipped
+from .broken_pickles import pickle_mutated
 
 DEEP = 'deep "JSON" of {} levels'
 HOSTILE = (
@@ -81,7 +81,7 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     except Exception:  # a broken zip file fails in many ways
-        return _pickle_mutated(random, data)
+        return pickle_mutated(random, data)
     if not members or random.random() < 0.1:
         return flipped(random, data)
     number, kind = random.randrange(len(members)), random.randrange(6)
@@ -95,7 +95,7 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
         del members[number]
     else:
         name, content = members[pickled]
-        members[pickled] = name, _pickle_mutated(random, content)
+        members[pickled] = name, pickle_mutated(random, content)
     out = BytesIO()
     compression = zipfile.ZIP_DEFLATED if random.random() < 0.1 else zipfile.ZIP_STORED
     with zipfile.ZipFile(out, "w", compression) as archive, warnings.catch_warnings():
@@ -103,39 +103,6 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, compression)
     return out.getvalue()
-
-
-def _pickle_mutated(random: Random, data: bytes) -> bytes:
-    """A number replaced where an opcode of a number stands; or a piece put in that no state dict has; or bytes."""
-    kind = random.randrange(4)
-    if kind == 0:
-        places = [at for at in range(len(data)) if data[at : at + 1] in (b"K", b"M", b"J", b"\x8a")]
-        if places:
-            at = random.choice(places)
-            width = {75: 1, 77: 2, 74: 4}.get(data[at], 1 + data[min(at + 1, len(data) - 1)])
-            number = pickle.dumps(random.choice((-1, *NUMBERS)), 2)[2:-1]
-            return data[:at] + number + data[at + 1 + width :]
-    if kind == 1:
-        at = random.randrange(len(data) + 1)
-        return data[:at] + random.choice(PICKLED) + data[at:]
-    return flipped(random, data)
-
-
-PICKLED = (
-    b"cos\nsystem\n(X\x04\0\0\0truetR",
-    b"cbuiltins\neval\n",
-    b"ctorch._utils\n_rebuild_tensor_v2\n",
-    b"ccollections\nOrderedDict\n)R",
-    b"(" + b"(" * 3000 + b"t" * 3000,
-    b")" + b"0" * 10,
-    b")" + b"q\x00h\x00h\x00\x86" * 60,
-    b"X\xff\xff\xff\x7f",
-    b"\x8a\xff" + b"\x7f" * 255,
-    b"\x8b\xff\xff\xff\x7f",
-    b"N}N",
-    b"r\xff\xff\xff\xff",
-    b"j\xff\xff\xff\x7f",
-)
 
 
 def lines_mutated(random: Random, data: bytes) -> bytes:
@@ -153,6 +120,23 @@ def lines_mutated(random: Random, data: bytes) -> bytes:
     elif kind == 3:
         return flipped(random, data)
     return random.choice((b"\n", b"\n", b"\n", b"\r\n", b"\r")).join(lines)
+
+
+def byte_bpe_mutated(random: Random, data: bytes) -> bytes:
+    """A token of bytes changed, or another: half a byte, no digits, punctuation, a cut character, a space."""
+    if random.random() < 0.2:
+        return lines_mutated(random, data)
+    lines = data.split(b"\n")
+    at = random.randrange(len(lines))
+    digits = lines[at].removeprefix(b"##")
+    lines[at] = random.choice((b"", b"##", b"####")) + random.choice(
+        (
+            *(digits[:-1], digits + b"0", digits.lower(), digits + b"41", b"2323", b"23", b"2F41", b"20", b"00", b"FF"),
+            *(b"E4B", b"E4", b"B8AD", b"C2A0", b"F", b"", b" 41 ", b"E4B8AD" * 300, b"4" * 5001),
+            b"%X" % random.getrandbits(random.choice((4, 8, 16, 24, 32))),
+        )
+    )
+    return b"\n".join(lines)
 
 
 def one_of(*mutations: Callable[[Random, bytes], bytes]) -> Callable[[Random, bytes], bytes]:

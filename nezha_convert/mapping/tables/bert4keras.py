@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..rules import Drop, Habit, Habits, Op, Rule, Table
+from ..rules import Drop, Habit, Habits, Op, Rule, Table, Unclear
 from .targets import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER
 
 _DENSE = (("kernel", "weight", Op.TRANSPOSE), ("bias", "bias", Op.COPY))
@@ -103,6 +103,11 @@ _HABITS = Habits(
         "classifier_dropout": Habit(0.1, "bert4keras has no classifier; this is usual before one put on it"),
     },
     positions="Embedding-Relative-Position/",
+    unclear=Unclear(
+        ("token-classification", "encoder"),
+        "may classify each token, or [CLS] without a pooler, which is the first token's class",
+        pooler_tells=True,
+    ),
 )
 
 _DROPS = (

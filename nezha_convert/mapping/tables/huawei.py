@@ -8,7 +8,7 @@ huawei-noah/Pretrained-Language-Model at commit 0598f02; JABER-PyTorch's copy of
 from __future__ import annotations
 
 from ...tensors import Decision
-from ..rules import Drop, Habit, Habits, NamedHead, Op, Rule, Table
+from ..rules import Drop, Habit, Habits, NamedHead, Op, Rule, Table, Unclear
 from .targets import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA, TARGETS
 from .torch_names import BUFFERS, torch_rules
 
@@ -79,6 +79,10 @@ HUAWEI_TF = Table(
         lower_case=True,
         switch=True,
         padding_label=True,
+        unclear=Unclear(
+            ("sequence-classification", "token-classification"),
+            "is what run_classifier.py (sentences) and run_classifier_ner.py (tokens) both call it",
+        ),
     ),
     drops=(
         Drop("*/adam_m", "Adam's first moment", optimizer=True),

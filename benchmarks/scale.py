@@ -1,0 +1,211 @@
+"""What a checkpoint of many tensors, many layers or many gigabytes takes.
+
+    python benchmarks/scale.py [--folder DIR]
+
+Each figure is of a process of its own: CPU seconds of the work alone, and the peak memory of the whole process. The
+files past 4 GiB are sparse where they are read, and real where they are written: 5 GB of room. Replaces its section
+of ``benchmarks/RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from results import machine, write_section
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+COUNTS = (10_000, 100_000)
+LAYERS = (200, 500, 2_000)
+FORMATS = (
+    "TensorFlow",
+    "safetensors",
+    "safetensors, 20 a shard",
+    "PyTorch",
+    "PyTorch, legacy",
+    "PaddlePaddle",
+    "Keras",
+)
+LARGE = ("TensorFlow", "safetensors", "PyTorch", "PaddlePaddle")
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the files are made; a temporary folder")
+    parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        name, *arguments = options.work
+        json.dump(WORK[name](*arguments), sys.stdout)
+        return
+    with tempfile.TemporaryDirectory(prefix="nezha-scale-", dir=options.folder) as folder:
+        lines = [*_many(Path(folder)), "", *_layers(Path(folder)), "", *_large(Path(folder)), "", machine()]
+    print("\n".join(lines))
+    write_section("Scale", lines)
+
+
+def _run(name: str, *arguments: object) -> tuple[dict[str, Any], float]:
+    """What the work gave, and the peak MiB of its process and those that it started."""
+    command = [sys.executable, __file__, "--work", name, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command}: exit code {os.waitstatus_to_exitcode(status)}")
+    found: dict[str, Any] = json.loads(said)
+    print(name, *arguments, found, file=sys.stderr)
+    return found, max(usage.ru_maxrss, found.get("child_kib", 0)) / 1024
+
+
+def _many(folder: Path) -> list[str]:
+    rows = [
+        "`python benchmarks/scale.py`: the list of tensors of a checkpoint, of one number each.",
+        "",
+        *_table("format", *(f"µs a tensor, of {count:,} | peak MiB" for count in COUNTS), "slower by"),
+    ]
+    for format in FORMATS:
+        cells, times = [], []
+        for count in COUNTS:
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                _run("make", format, count, place)
+                found, memory = _run("open", format, place)
+            assert found["tensors"] == count
+            times.append(found["seconds"] / count * 1e6)
+            cells += [f"{times[-1]:.1f}", f"{memory:.0f}"]
+        rows.append(_row(format, *cells, f"{times[1] / times[0]:.2f}"))
+    return rows
+
+
+def _layers(folder: Path) -> list[str]:
+    rows = [
+        "`convert` of a TensorFlow checkpoint with layers of width 2:",
+        "",
+        *_table("layers", "tensors", "CPU seconds", "ms a tensor", "peak MiB"),
+    ]
+    for layers in LAYERS:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            _run("layers", layers, place)
+            found, memory = _run("convert", place)
+        each = 1000 * found["seconds"] / found["tensors"]
+        rows.append(
+            _row(f"{layers:,}", f"{found['tensors']:,}", f"{found['seconds']:.1f}", f"{each:.2f}", f"{memory:.0f}")
+        )
+    return rows
+
+
+def _large(folder: Path) -> list[str]:
+    rows = [
+        "A tensor of 2^31 + 4 numbers of 16 bits, and three bytes behind it, past 2^32: a sparse file, opened and read",
+        "to the end, every number compared; and a real one, written by our writer and read the same way.",
+        "",
+        *_table("format", "open, ms", "read, s", "peak MiB", "written and read, s", "peak MiB"),
+    ]
+    for format in LARGE:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            found, memory = _run("sparse", format, place)
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            written, peak = _run("written", format, place)
+        ms = f"{1000 * found['open']:.1f}"
+        cells = (ms, f"{found['seconds']:.1f}", f"{memory:.0f}", f"{written['seconds']:.1f}", f"{peak:.0f}")
+        rows.append(_row(format, *cells))
+    return rows
+
+
+def _table(*titles: str) -> tuple[str, str]:
+    head = _row(*titles)
+    return head, "|" + "---|" * (head.count("|") - 1)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# What runs in a process of its own
+
+
+def _seconds() -> float:
+    return sum(os.times()[:4])
+
+
+def _make(format: str, count: str, place: str) -> dict[str, Any]:
+    import huge
+
+    name, write, _ = huge.MANY[format]
+    write(Path(place) / name, int(count))
+    return {}
+
+
+def _open(format: str, place: str) -> dict[str, Any]:
+    import resource
+
+    import huge
+
+    if format.startswith("PyTorch"):
+        import torch  # noqa: F401  (its import is no part of the time)
+    name, _, read = huge.MANY[format]
+    begun = _seconds()
+    entries = read(Path(place) / name)
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"seconds": _seconds() - begun, "tensors": len(entries), "child_kib": child}
+
+
+def _make_layers(layers: str, place: str) -> dict[str, Any]:
+    import huge
+
+    huge.write_layers(Path(place), int(layers))
+    return {}
+
+
+def _convert(place: str) -> dict[str, Any]:
+    import nezha_convert
+
+    begun = _seconds()
+    report = nezha_convert.convert(place, Path(place) / "output")
+    return {"seconds": _seconds() - begun, "tensors": len(report.written)}
+
+
+def _sparse(format: str, place: str) -> dict[str, Any]:
+    import huge
+
+    if format == "PyTorch":
+        import torch  # noqa: F401
+    name, make, _, read = huge.LARGE[format]
+    file = make(Path(place) / name)
+    begun = _seconds()
+    entries = read(file)
+    opened = _seconds() - begun
+    huge.check_large(entries)
+    return {"open": opened, "seconds": _seconds() - begun}
+
+
+def _written(format: str, place: str) -> dict[str, Any]:
+    import huge
+
+    name, _, write, read = huge.LARGE[format]
+    begun = _seconds()
+    write(Path(place) / name, huge.both())
+    huge.check_large(read(Path(place) / name))
+    return {"seconds": _seconds() - begun}
+
+
+WORK: dict[str, Callable[..., dict[str, Any]]] = {
+    "make": _make,
+    "open": _open,
+    "layers": _make_layers,
+    "convert": _convert,
+    "sparse": _sparse,
+    "written": _written,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""HDF5's library in a fork of this process: as safe as a new one, and a hundred times as fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tracemalloc
+from pathlib import Path
+
+import h5py  # noqa: F401  (once, not in each fork)
+
+from nezha_convert.readers import keras_contents
+
+FATAL = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+
+
+def ask(file: Path, seconds: int) -> tuple[int, bytes]:
+    """In place of ``keras_h5._ask``."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if not child:
+        tracemalloc.stop()
+        for number in FATAL:
+            signal.signal(number, signal.SIG_DFL)  # a fuzzer's handlers would call it a fault
+        signal.alarm(seconds)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        with os.fdopen(writable, "w") as out:
+            out.write(keras_contents.contents(file))
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as out:
+        said = out.read()
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said

@@ -1,0 +1,205 @@
+"""Sound inputs for each target to begin with: from the fixtures, and small ones made by the formats' own writers."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import json
+import lzma
+import pickle
+import tarfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import bundles
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from nezha_convert.writers import Tensor
+from nezha_convert.writers.paddle import write_paddle
+
+from . import broken_hdf5
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+SEPARATOR = b"\n--- next file ---\n"
+"""Between the files of one input."""
+
+BUNDLE_FILES = (
+    "model.ckpt.index",
+    "model.ckpt.data-00000-of-00001",
+    "model.ckpt.data-00000-of-00002",
+    "model.ckpt.data-00001-of-00002",
+)
+
+
+def bundle() -> list[bytes]:
+    seeds = []
+    zeros = {name: np.zeros(shape, "f4") for name, shape in (("a", ()), ("a/b", (2, 3)), ("a/bias", (0, 4)), ("b", 9))}
+    kinds = {f"of/{name}": np.ones((2, 2), name) for name in bundles.DTYPES}
+    with TemporaryDirectory() as folder:
+        prefix = Path(folder) / "model.ckpt"
+        for tensors, shards in ((zeros, 1), (zeros, 2), (kinds, 1)):
+            bundles.write_bundle(prefix, tensors.items(), shards, block_bytes=100)
+            parts = [b"" for _ in BUNDLE_FILES]
+            for number, name in enumerate(BUNDLE_FILES):
+                if (Path(folder) / name).is_file():
+                    parts[number] = (Path(folder) / name).read_bytes()
+                    (Path(folder) / name).unlink()
+            seeds.append(SEPARATOR.join(parts))
+    real = FIXTURES / "huawei-tf-squad" / "model.ckpt-12345"
+    index, data = (Path(f"{real}.{end}").read_bytes() for end in ("index", "data-00000-of-00001"))
+    return [*seeds, SEPARATOR.join([index, data])]
+
+
+def safetensors() -> list[bytes]:
+    whole = load_file(FIXTURES / "transformers-4.40.2-pretraining" / "model.safetensors")
+    small = dict(sorted(whole.items(), key=lambda item: item[1].nbytes)[:3])
+    kinds = {"scalar": np.float32(1), "empty": np.zeros((0, 3), "i8"), "bools": np.ones(3, bool)}
+    return [save(small, {"format": "pt"}), save({k: np.asarray(v) for k, v in kinds.items()}), save({})]
+
+
+def torch() -> list[bytes]:
+    import torch
+
+    shared = torch.arange(6.0)
+    states = [
+        {"a": torch.ones(2, 3), "b": torch.arange(4)},
+        {
+            "a": shared[:4].view(2, 2),
+            "b": shared[2:],
+            "c": torch.ones(2, dtype=torch.bfloat16),
+            "d": torch.tensor(True),
+        },
+    ]
+    seeds = []
+    for state in states:
+        for zipped in (True, False):
+            out = BytesIO()
+            torch.save(state, out, _use_new_zipfile_serialization=zipped)
+            seeds.append(out.getvalue())
+    return seeds
+
+
+def paddle() -> list[bytes]:
+    """Every protocol and form of a tensor that PaddlePaddle has had, and the file that our writer makes."""
+    array, scalar = np.arange(6, dtype="f4").reshape(2, 3), np.array(1.5, "f2")
+    names = {"StructuredToParameterName@@": {"a": "linear_0.w_0"}}
+    states: list[dict[str, Any]] = [
+        {"a": array, "b": np.zeros((0, 3), "i8"), "c": scalar, **names},
+        {"a": _Evaluated(array), "b": _Named(scalar), "c": np.asfortranarray(array[0]), "d": array.astype("u2")},
+    ]
+    found = [pickle.dumps(state, protocol) for state in states for protocol in (2, 3, 4, 5)]
+    renamed = found[0].replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    with TemporaryDirectory() as name:
+        file = Path(name) / "model_state.pdparams"
+        write_paddle(file, [Tensor("a", "float32", (2, 3), [array]), Tensor("b", "bfloat16", (3,), [np.ones(3, "u2")])])
+        return [*found, renamed, file.read_bytes()]
+
+
+class _Evaluated:
+    """A tensor as Paddle's DenseTensor reduces itself."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __reduce__(self) -> Any:
+        return eval, ("data", {"data": self.array})
+
+
+class _Named(_Evaluated):
+    """A tensor as Paddle 2.1 and later reduce it."""
+
+    def __reduce__(self) -> Any:
+        return tuple, (("linear_0.w_0", self.array),)
+
+
+def keras() -> list[bytes]:
+    return [broken_hdf5.sound(layout) for layout in broken_hdf5.LAYOUTS]
+
+
+def archive() -> list[bytes]:
+    """A folder of two small files, in each kind of archive."""
+    members = {"model/model.safetensors": save({"a": np.ones((2, 3), "f4")}), "model/vocab.txt": b"[PAD]\n[UNK]\n"}
+    zips = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
+        out = BytesIO()
+        with zipfile.ZipFile(out, "w", method) as packed:
+            for name, data in members.items():
+                packed.writestr(zipfile.ZipInfo(name), data, method)
+        zips.append(out.getvalue())
+    tars = []
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=format) as tar:
+            long = {} if format == tarfile.USTAR_FORMAT else {"long/" * 40 + "x": b"x"}
+            for name, data in {**long, **members}.items():
+                info = tarfile.TarInfo(name)
+                info.size, info.pax_headers = len(data), {"comment": "x"}
+                tar.addfile(info, BytesIO(data))
+        tars.append(out.getvalue().rstrip(b"\0") + bytes(1024))
+    compressed = [gzip.compress(tars[0], mtime=0), bz2.compress(tars[0]), lzma.compress(tars[0], preset=0)]
+    return [*zips, *tars, *compressed]
+
+
+def folder() -> list[bytes]:
+    index = json.dumps({"metadata": {"total_size": 8}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
+    shards = [save({name: np.ones(1, "f4")}) for name in "ab"]
+    pointer = b'model_checkpoint_path: "model.safetensors"\n'
+    return [
+        SEPARATOR.join([index.encode(), *shards, config, pointer]) for config in (b"{}", b'{"model_type": "nezha"}')
+    ]
+
+
+def config() -> list[bytes]:
+    full = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "problem_type": "regression", "hidden_act": "gelu"}
+    full |= {
+        "num_attention_heads": 2,
+        "id2label": {"0": "a", "1": "b"},
+        "classifier_dropout": None,
+        "layer_norm_eps": 1,
+    }
+    found = {path.read_bytes() for path in sorted(FIXTURES.glob("*/*config.json"))}
+    return [*sorted(found), b"{}", json.dumps(full).encode()]
+
+
+def vocab() -> list[bytes]:
+    vocab = (FIXTURES / "tokenization" / "vocab.txt").read_bytes()
+    count = len(vocab.rstrip(b"\n").split(b"\n"))
+    listed = [{"id": count, "content": "<e1>", "special": True}, {"id": 0, "content": "[PAD]", "special": True}]
+    full = json.dumps({"added_tokens": listed}), json.dumps({"<e2>": count + 1}), json.dumps({"do_lower_case": False})
+    return [vocab, b"\n".join(vocab.split(b"\n")[:200]), SEPARATOR.join([vocab, *(text.encode() for text in full)])]
+
+
+def byte_bpe() -> list[bytes]:
+    """The fixture; a few of its lines, with tokens of odd length; and Arabic ones with rules and added tokens."""
+    whole = (FIXTURES / "byte-bpe" / "vocab.txt").read_bytes()
+    special = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"
+    short = special + b"".join(b"%02X\n##%02X\n" % (byte, byte) for byte in range(0x41, 0x5B)) + b"E4B8\nE4B8AD\n##E5\n"
+    arabic = special + b"".join(b"%s\n##%s\n" % (two, two) for two in (b"D8A7", b"D8A8", b"D98A", b"D8A7D984"))
+    added = json.dumps({"added_tokens": [{"id": arabic.count(b"\n"), "content": "<e1>", "special": True}]}).encode()
+    rules = json.dumps({"do_lower_case": True, "byte_bpe_rules": "bbpe"}).encode()
+    return [whole, short, arabic, SEPARATOR.join([arabic, added, b"", rules])]
+
+
+def labels() -> list[bytes]:
+    texts = (b"O\nB-PER\nI-PER\n", b'["O", "B"]'), (b"\xef\xbb\xbfa\r\nb", b'{"0": "O", "1": "B"}'), (b"a", b'{"O": 0}')
+    return [SEPARATOR.join(text) for text in texts]
+
+
+def conversion() -> list[bytes]:
+    config = json.dumps(json.loads((FIXTURES / "huawei-tf-squad" / "bert_config.json").read_bytes()))
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    record = {
+        **{"source": "model.ckpt", "family": "huawei-tf", "head": "encoder", "architecture": "NezhaModel"},
+        "source_files": [{"name": "config.json", "sha256": digest, "nbytes": 9}],
+        "output_files": [{"name": "config.json", "sha256": digest}],
+        "decisions": [{"field": "do_lower_case", "value": True, "reason": "asked for on the command line"}],
+        "dropped": [{"name": "global_step", "nbytes": 8, "reason": "optimizer"}],
+        "numbers": {"tensors": [{"name": "nezha.pooler.dense.weight", "nan": 1, "infinite": 0, "overflow": 2}]},
+    }
+    return [SEPARATOR.join((json.dumps(record).encode(), config.encode()))]
