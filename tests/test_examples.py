@@ -230,12 +230,12 @@ def test_a_dataset_of_the_library_is_read_by_its_columns_and_class_names(base, h
     table = datasets.Dataset.from_dict({"title": ["房间很好", "房间很差"] * 4, "mood": [1, 0] * 4}, features)
     (home / "reviews").mkdir()
     table.to_parquet(home / "reviews" / "train.parquet")
-    command = f"--model {base} --dataset {home / 'reviews'} --output {home / 'out'} --max_steps 1 {ALL}"
-    run("classify", f"{command} --train train --text title --label mood")
-    assert transformers.AutoConfig.from_pretrained(home / "out").id2label == {0: "bad", 1: "good"}
-    message = fails("classify", f"{command} --train training --text title --label mood")
+    command = f"--model {base} --dataset {home / 'reviews'} --max_steps 1 {ALL}"
+    run("classify", f"{command} --train train --text title --label mood --output out")
+    assert transformers.AutoConfig.from_pretrained("out").id2label == {0: "bad", 1: "good"}
+    message = fails("classify", f"{command} --train training --text title --label mood --output no")
     assert "split training" in message and "reviews" in message
-    assert "no such column" in fails("classify", f"{command} --train train --text title --label rating")
+    assert "no such column" in fails("classify", f"{command} --train train --text title --label rating --output no")
 
 
 def test_a_model_keeps_its_labels_and_refuses_others_without_a_new_head(trained, tmp_path):
@@ -463,8 +463,9 @@ def test_the_best_span_of_clear_scores_is_the_answer(data):
     assert answer.span_of(offsets, start, end) == (first, last)
     logits = np.zeros((2, len(offsets) + 3))  # and padding
     logits[0, [0, first]], logits[1, [0, last]] = (9, 5), (9, 5)  # [CLS] scores higher and is no answer
-    score, span = answer.best_span(np.array(offsets), *logits, longest=last - first + 1)
-    assert (score, span) == (10, (start, end))
+    logits[1, 2:first] = 9  # so do ends before the start
+    for longest in (last - first + 1, len(offsets)):
+        assert answer.best_span(np.array(offsets), *logits, longest=longest) == (10, (start, end))
     if last > first:
         assert answer.best_span(np.array(offsets), *logits, longest=last - first)[0] < 10
     cut = [(0, 0), (0, 0), *offsets[first + 1 : -1], (0, 0)]
