@@ -130,13 +130,15 @@ class Task:
 
 
 def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    # Imported here: it is slow, and most runs do without. In the paper's LAMB (arXiv 1904.00962) weight decay is a part
-    # of the update that the trust ratio scales, so it is not decoupled. The Trainer clips the gradients already.
-    from pytorch_optimizer import Lamb
+    from lamb import Lamb  # here, as it is slow to import and most runs do without
 
-    betas = (settings.adam_beta1, settings.adam_beta2)
-    options = {"betas": betas, "eps": 1e-6, "weight_decouple": False, "max_grad_norm": 0.0}
-    return Lamb, {"lr": settings.learning_rate, **options}
+    if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise UsageError(
+            "--optimizer lamb: expected whole tensors, whose norms LAMB needs, found FSDP, which shards them",
+            hint="Start the script by torchrun, which is DDP, or take --optimizer adamw.",
+        )
+    # Huawei's epsilon: the Trainer's own default is AdamW's.
+    return Lamb, {"lr": settings.learning_rate, "betas": (settings.adam_beta1, settings.adam_beta2), "eps": 1e-6}
 
 
 OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {"adamw": lambda _: None, "lamb": _lamb}

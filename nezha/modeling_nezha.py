@@ -9,6 +9,7 @@ Shapes below: B sequences of L tokens, hidden size D, vocabulary V.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -249,23 +250,20 @@ class NezhaPredictionTransform(nn.Module):
 class NezhaPredictions(nn.Module):
     """Hidden states to a score for every word of the vocabulary.
 
-    `bias` and `decoder.bias` are two names of one parameter: checkpoints have the first, `resize_token_embeddings`
-    works on the second.
+    The bias is here, as in every checkpoint, and not the decoder's as well: FSDP2 shares a parameter between the word
+    embeddings and the decoder, which become one group, but none between them and the rest.
     """
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
         self.transform = NezhaPredictionTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def _tie_weights(self) -> None:
-        """Called by transformers 4; transformers 5 ties by `_tied_weights_keys`. In `__init__` it would be undone."""
-        self.decoder.bias = self.bias
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, L, D] to [B, L, V]."""
-        return self.decoder(self.transform(hidden_states))
+        # In place: the scores are the largest tensor of a pass, and under autocast a sum would be in float32.
+        return self.decoder(self.transform(hidden_states)).add_(self.bias)
 
 
 class NezhaPretrainingHeads(nn.Module):
@@ -285,17 +283,18 @@ class NezhaPreTrainedModel(PreTrainedModel):
     config_class = NezhaConfig
     base_model_prefix = "nezha"
     supports_gradient_checkpointing = True
-    # Our losses are means over a batch. Trainer would take the heads' **kwargs for a sign that they are normalised over
-    # all the batches it accumulates, and leave out its own division.
+    # Whether Trainer passes `num_items_in_batch`, and leaves the division by the batches it accumulates to the loss.
+    # Not said, it would conclude so from **kwargs. True for the heads with `labels`, by which it counts.
     accepts_loss_kwargs = False
     _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]
     # "sdpa", the default, stands for the fast forms of `attention_nezha.py`, "eager" for the reference.
     _supports_sdpa = True
-    # Constants that older releases of transformers wrote into checkpoints.
+    # Constants that older releases of transformers wrote into checkpoints, and their second name of a bias.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"relative_positions_encoding\.positions_encoding$",
         r"embeddings\.token_type_ids$",
         r"embeddings\.position_ids$",
+        r"predictions\.decoder\.bias$",
     ]
 
     @classmethod
@@ -313,7 +312,7 @@ class NezhaPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.weight[module.padding_idx])
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
-        if isinstance(module, (nn.Linear, nn.LayerNorm, NezhaPredictions)):
+        if isinstance(module, (nn.Linear, nn.LayerNorm, NezhaPredictions)) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
@@ -402,14 +401,8 @@ class _NezhaWithPredictions(NezhaPreTrainedModel):
     """A model whose `cls.predictions` scores the vocabulary."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "nezha.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
+        "cls.predictions.decoder.weight": "nezha.embeddings.word_embeddings.weight"
     }
-
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """What transformers 5 ties. It ties nothing for untied embeddings, but the bias is one parameter even then."""
-        bias = "cls.predictions.decoder.bias"
-        return {**super().get_expanded_tied_weights_keys(all_submodels), bias: self._tied_weights_keys[bias]}
 
     def tie_weights(self, *args: Any, missing_keys: set[str] | None = None, **kwargs: Any) -> None:
         """Tie, also where a checkpoint holds both names of one tensor, as 4.40.2's `.bin` files do.
@@ -429,9 +422,17 @@ class _NezhaWithPredictions(NezhaPreTrainedModel):
         return self.cls.predictions.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the layer over the vocabulary, and the bias with its bias."""
+        """Replace the layer over the vocabulary; if it has a bias, that becomes the bias of `cls.predictions`."""
         self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
+        if new_embeddings.bias is not None:
+            self.cls.predictions.bias, new_embeddings.bias = new_embeddings.bias, None
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in every transformers model; the bias of a new word is 0."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        bias = self.cls.predictions.bias
+        bias.data = functional.pad(bias.data, (0, embeddings.num_embeddings - len(bias)))
+        return embeddings
 
 
 @dataclass
@@ -455,6 +456,8 @@ class NezhaForPreTrainingOutput(ModelOutput):
 class NezhaForPreTraining(_NezhaWithPredictions):
     """Both heads of pretraining: masked words, and whether the second segment follows the first."""
 
+    accepts_loss_kwargs = True
+
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
         self.nezha = NezhaModel(config)
@@ -470,6 +473,8 @@ class NezhaForPreTraining(_NezhaWithPredictions):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_pairs_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> NezhaForPreTrainingOutput:
         """Score words and sentence order.
@@ -477,15 +482,20 @@ class NezhaForPreTraining(_NezhaWithPredictions):
         Args:
             labels: the word at each position [B, L]; -100 where the loss ignores it.
             next_sentence_label: [B]; 0 if the second segment follows the first, 1 if not. A loss takes both labels.
+            num_items_in_batch: words with a label in all batches of an optimizer step, if the loss is to be a share of
+                their mean.
+            num_pairs_in_batch: the same for `next_sentence_label`. Trainer does not count these; without it, sentence
+                order has in each batch the weight that the words have.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         prediction_logits = self.cls.predictions(outputs.last_hidden_state)
         seq_relationship_logits = self.cls.seq_relationship(outputs.pooler_output)
         loss = None
         if labels is not None and next_sentence_label is not None:
-            loss = _cross_entropy(prediction_logits, labels) + _cross_entropy(
-                seq_relationship_logits, next_sentence_label
-            )
+            order = _cross_entropy(seq_relationship_logits, next_sentence_label, num_pairs_in_batch)
+            if num_items_in_batch is not None and num_pairs_in_batch is None:
+                order = order * ((labels != -100).sum() / num_items_in_batch).to(order.device)
+            loss = _cross_entropy(prediction_logits, labels, num_items_in_batch) + order
         return NezhaForPreTrainingOutput(
             loss=loss,
             prediction_logits=prediction_logits,
@@ -497,6 +507,8 @@ class NezhaForPreTraining(_NezhaWithPredictions):
 
 class NezhaForMaskedLM(_NezhaWithPredictions):
     """The head for masked words."""
+
+    accepts_loss_kwargs = True
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
@@ -512,17 +524,19 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> MaskedLMOutput:
         """Score words [B, L, V].
 
         Args:
             labels: the word at each position [B, L]; -100 where the loss ignores it.
+            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.cls.predictions(outputs.last_hidden_state)
         return MaskedLMOutput(
-            loss=None if labels is None else _cross_entropy(logits, labels),
+            loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -531,6 +545,8 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
 
 class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
     """The head that says whether the second segment follows the first."""
+
+    accepts_loss_kwargs = True
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
@@ -546,17 +562,19 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> NextSentencePredictorOutput:
         """Score both answers [B, 2].
 
         Args:
             labels: [B]; 0 if the second segment follows the first, 1 if not.
+            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.cls.seq_relationship(outputs.pooler_output)
         return NextSentencePredictorOutput(
-            loss=None if labels is None else _cross_entropy(logits, labels),
+            loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -565,6 +583,8 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
 
 class NezhaForSequenceClassification(NezhaPreTrainedModel):
     """A label, several labels or a number for each sequence."""
+
+    accepts_loss_kwargs = True
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
@@ -582,6 +602,7 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Score labels [B, num_labels].
@@ -590,17 +611,18 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
             labels: [B] class ids; or numbers, [B, num_labels] or with one label [B]; or [B, num_labels] of 0.0 and
                 1.0 for several labels at once. Which of them, `config.problem_type` says; if it does not, the labels
                 decide as in every transformers model, and their decision is kept in the config.
+            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))
         return SequenceClassifierOutput(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else self._loss(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         if self.config.problem_type is None:
             if self.num_labels == 1:
                 self.config.problem_type = "regression"
@@ -609,14 +631,16 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
             else:
                 self.config.problem_type = "multi_label_classification"
         if self.config.problem_type == "regression":
-            return functional.mse_loss(logits, labels.view_as(logits).to(logits.dtype))
+            return _loss(functional.mse_loss, logits, labels.view_as(logits), num_items_in_batch)
         if self.config.problem_type == "single_label_classification":
-            return _cross_entropy(logits, labels)
-        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+            return _cross_entropy(logits, labels, num_items_in_batch)
+        return _loss(functional.binary_cross_entropy_with_logits, logits, labels, num_items_in_batch)
 
 
 class NezhaForMultipleChoice(NezhaPreTrainedModel):
     """One of C choices, each of them encoded as a sequence of its own."""
+
+    accepts_loss_kwargs = True
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
@@ -633,12 +657,14 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> MultipleChoiceModelOutput:
         """Score choices [B, C]. Every input has a dimension C after its first: `input_ids` is [B, C, L].
 
         Args:
             labels: the right choice [B].
+            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
         """
         choices = next((given.shape[1] for given in (input_ids, inputs_embeds) if given is not None), 1)
         flat = (
@@ -648,7 +674,7 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
         outputs = self.nezha(*flat, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
         return MultipleChoiceModelOutput(
-            loss=None if labels is None else _cross_entropy(logits, labels),
+            loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -657,6 +683,8 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
 
 class NezhaForTokenClassification(NezhaPreTrainedModel):
     """A label for each token, as in named entity recognition."""
+
+    accepts_loss_kwargs = True
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
@@ -674,17 +702,19 @@ class NezhaForTokenClassification(NezhaPreTrainedModel):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> TokenClassifierOutput:
         """Score labels [B, L, num_labels].
 
         Args:
             labels: each token's label [B, L]; -100 where the loss ignores it.
+            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         return TokenClassifierOutput(
-            loss=None if labels is None else _cross_entropy(logits, labels),
+            loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -736,9 +766,21 @@ def _classifier_dropout(config: NezhaConfig) -> nn.Dropout:
     return nn.Dropout(config.hidden_dropout_prob if given is None else given)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over all labels but -100, on whatever device the logits ended up."""
-    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten().to(logits.device))
+def _cross_entropy(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """Over all labels but -100."""
+    return _loss(functional.cross_entropy, logits.flatten(0, -2), labels.flatten(), num_items)
+
+
+def _loss(function: Callable[..., Tensor], logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """The mean over this batch's labels; or, of the mean over `num_items` labels of several batches, its share.
+
+    At least in float32, since a sum soon leaves the range of float16; on whatever device the logits ended up.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels = labels.to(logits.device) if function is functional.cross_entropy else labels.to(logits)
+    if num_items is None:
+        return function(logits, labels)
+    return function(logits, labels, reduction="sum") / torch.as_tensor(num_items, device=logits.device)
 
 
 def _span_loss(logits: Tensor, positions: Tensor) -> Tensor:

@@ -273,7 +273,8 @@ def _understand(
     if untied and "tie_word_embeddings" not in raw:
         reason = f"the decoder differs from the word embeddings; {table.title} has a tensor for each"
         config.decisions.append(Decision("tie_word_embeddings", False, reason))
-    over = () if untied or MLM not in head.parts else _loaded_over(checkpoint, table)
+    over = _loaded_over(checkpoint, table) if MLM in head.parts else []
+    over = [one for one in over if not untied or one[0].target != DECODER]  # the bias is one tensor even then
     for tie, name, other in over:
         reason = f"{name} differs from {other}; the original has one tensor for both and loads {name} last"
         config.decisions.append(Decision(tie.of, f"the values of {name}", reason))

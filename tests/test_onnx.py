@@ -226,7 +226,7 @@ MUTATIONS = {
     "a layer norm with another weight": lambda graph: initializer(graph, "LayerNorm.weight", lambda w: w * 1.001),
     "a length of its own": lambda graph: constant(graph, "Range", 2, lambda value: value * 2),
     "ids taken from the segments": swap_inputs,
-    "weights that are not finite": lambda graph: initializer(graph, "decoder.bias", lambda bias: bias * np.nan),
+    "weights that are not finite": lambda graph: initializer(graph, "predictions.bias", lambda bias: bias * np.nan),
 }
 
 

@@ -1,0 +1,223 @@
+"""Pre-train NEZHA further on plain text, or from scratch: masked words, and optionally the order of segments."""
+
+from __future__ import annotations
+
+import glob
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datafiles
+import datasets
+import numpy as np
+import packing
+import torch
+import training
+from pairs import PairTrainer
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from whole_word_masking import IGNORED, WholeWordMasking
+
+from nezha_convert.errors import UsageError
+
+DESCRIPTION = """Pre-train NEZHA on plain text by whole-word masking, with LAMB.
+
+example:
+  python examples/pretrain.py --model nezha-base --train corpus.txt --dev held-out.txt --bf16 --output my-nezha
+
+Data: text with one sentence a line and an empty line between documents; JSON Lines with the column text, a document
+each; patterns of such files in quotes; or --dataset NAME. Metrics: perplexity and accuracy of the masked tokens, with
+--next_sentence also the accuracy of "does B follow A".
+"""
+
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1.8e-4,
+    "optimizer": "lamb",
+    "warmup_steps": 0.01,
+    "num_train_epochs": 1.0,
+    "dataloader_num_workers": 1,
+    "remove_unused_columns": False,
+}
+"""The paper's rate of NEZHA-base with LAMB (arXiv 1909.00204); batch 32 and length 128 are run_pretraining.py's."""
+
+
+@dataclass
+class Arguments(training.Arguments):
+    """The arguments of this script."""
+
+    next_sentence: bool = field(
+        default=False, metadata={"help": "also learn whether the second segment follows the first, as BERT does"}
+    )
+    from_scratch: bool = field(
+        default=False, metadata={"help": "take the config and tokenizer of --model, and draw new weights"}
+    )
+    text: str = field(default="text", metadata={"help": "the column of the text in JSON Lines or --dataset"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read --train as it goes, nothing on disk or in memory; needs --max_steps"}
+    )
+    preprocessing_workers: int | None = field(
+        default=None, metadata={"help": "processes that cut the text into words and sequences, without --streaming"}
+    )
+    mask_probability: float = field(default=0.15, metadata={"help": "share of the tokens that are predicted"})
+
+
+def train(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the script with a command line; returns the content of metrics.json."""
+    arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS)
+    check(arguments, settings)
+    tokenizer = training.load_tokenizer(arguments)
+    streamed = arguments.streaming
+    masking = WholeWordMasking(
+        tokenizer,
+        arguments.mask_probability,
+        settings.seed,
+        # Several processes that share one stream need rows of one width.
+        pad_to_multiple_of=arguments.max_length if streamed else 8,
+    )
+    with settings.main_process_first(desc="cutting the text into sequences"):
+        data = {
+            split: sequences(split, arguments, settings, tokenizer)
+            for split in training.SPLITS
+            if getattr(arguments, split) is not None
+        }
+    task = training.Task(
+        name="fill-mask",
+        data=data,
+        collator=masking,
+        metrics=metrics,
+        shrink=shrink,
+        trainer=partial(PairTrainer, callbacks=[masking]),
+    )
+    return training.run(task, load_model(arguments, settings), tokenizer, arguments, settings)
+
+
+def check(arguments: Arguments, settings: training.Settings) -> None:
+    """Refuse what cannot go together."""
+    if arguments.streaming and settings.max_steps <= 0:
+        raise UsageError("--streaming: the length of a stream is not known", hint="Say how long to train: --max_steps.")
+    if not 0 < arguments.mask_probability < 1:
+        raise UsageError(f"--mask_probability: expected a share under 1, found {arguments.mask_probability}")
+    if arguments.max_length < 8:
+        raise UsageError(f"--max_length: expected at least 8 tokens, found {arguments.max_length}")
+
+
+def load_model(arguments: Arguments, settings: training.Settings) -> PreTrainedModel:
+    """The model with the heads that are trained, from its weights or from its config alone."""
+    auto = AutoModelForPreTraining if arguments.next_sentence else AutoModelForMaskedLM
+    if not arguments.from_scratch:
+        return training.load_model(auto, arguments, settings)
+    config = AutoConfig.from_pretrained(arguments.model.removeprefix("hf://"))
+    set_seed(settings.seed)
+    return auto.from_config(config, dtype=torch.float32)
+
+
+def sequences(
+    split: str, arguments: Arguments, settings: training.Settings, tokenizer: PreTrainedTokenizerBase
+) -> datasets.Dataset | datasets.IterableDataset:
+    """The examples of a split, as :class:`WholeWordMasking` takes them.
+
+    Raises:
+        UsageError: there is no such file or data set, or no example comes of it.
+    """
+    streamed = arguments.streaming and split == "train"
+    documents = of_datasets(split, arguments, streamed) if arguments.dataset else of_files(split, arguments, streamed)
+    pack = partial(
+        packing.pack,
+        tokenizer=tokenizer,
+        max_length=arguments.max_length,
+        next_sentence=arguments.next_sentence,
+        seed=settings.seed,
+    )
+    options = {} if streamed else {"num_proc": arguments.preprocessing_workers}
+    packed = documents.map(pack, batched=True, with_indices=True, remove_columns=["text"], **options)
+    if streamed:
+        return packed.shuffle(seed=settings.data_seed or settings.seed, buffer_size=10_000)
+    if not len(packed):
+        expected = "at least two documents with sentences" if arguments.next_sentence else "text"
+        raise datafiles.wrong(f"--{split} {getattr(arguments, split)}", expected, "none", "See docs/training.md.")
+    return packed
+
+
+def of_files(split: str, arguments: Arguments, streamed: bool) -> datasets.Dataset | datasets.IterableDataset:
+    """The documents of the files that a path or a pattern names."""
+    pattern = getattr(arguments, split)
+    files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+    if not files:
+        hint = "A pattern of several files goes in quotes: --train 'corpus/*.txt'."
+        raise datafiles.wrong(f"--{split} {pattern}", "a file", "none", hint)
+    # Size and time of change are in the key under which datasets keeps what it read.
+    keys = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    kind = datasets.IterableDataset if streamed else datasets.Dataset
+    features = datasets.Features({"text": datasets.List(datasets.Value("string"))})
+    return kind.from_generator(documents_of, features=features, gen_kwargs={"files": keys, "column": arguments.text})
+
+
+def documents_of(files: Sequence[tuple[str, int, int]], column: str) -> Iterator[dict[str, list[str]]]:
+    """The sentences of each document of some files."""
+    for name, _, _ in files:
+        path = Path(name)
+        if path.suffix in (".json", ".jsonl"):
+            for row in datafiles.json_rows(path):
+                yield {"text": packing.sentences(datafiles.value(row, column))}
+            continue
+        document: list[str] = []
+        for _, line in datafiles.lines(path):
+            if line.strip():
+                document.append(line.strip())
+            elif document:
+                yield {"text": document}
+                document = []
+        if document:
+            yield {"text": document}
+
+
+def of_datasets(split: str, arguments: Arguments, streamed: bool) -> datasets.Dataset | datasets.IterableDataset:
+    """The documents of a split of a data set that `datasets` loads."""
+    name = getattr(arguments, split)
+    where = f"--dataset {arguments.dataset}, split {name}"
+    try:
+        table = datasets.load_dataset(arguments.dataset, arguments.dataset_config, split=name, streaming=streamed)
+    except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for names, configurations and splits
+        raise UsageError(f"{where}: {str(error).strip().splitlines()[0]}") from error
+    columns = table.column_names or list(next(iter(table)))
+    if arguments.text not in columns:
+        hint = "Name the column of the text by --text."
+        raise datafiles.wrong(where, f"the column {arguments.text}", ", ".join(columns), hint)
+    text = arguments.text
+    features = datasets.Features({"text": datasets.List(datasets.Value("string"))})
+    return table.map(lambda row: {"text": packing.sentences(row[text])}, remove_columns=columns, features=features)
+
+
+def shrink(logits: Any, labels: Any) -> torch.Tensor:
+    """Of each row [rows, 4]: masked tokens, their losses' sum, right ones; 1 for the right order, NaN for none."""
+    words, order = logits if isinstance(logits, tuple) else (logits, None)
+    masked, follows = labels if isinstance(labels, tuple) else (labels, None)
+    losses = torch.nn.functional.cross_entropy(
+        words.float().transpose(1, 2), masked, ignore_index=IGNORED, reduction="none"
+    )
+    counts = [(masked != IGNORED).sum(1), losses.sum(1), (words.argmax(-1) == masked).sum(1)]
+    right = torch.full_like(counts[1], math.nan) if order is None else order.argmax(-1) == follows
+    return torch.stack([*(count.float() for count in counts), right.float()], 1)
+
+
+def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
+    """Perplexity and accuracy over all masked tokens, and over the pairs where there are any."""
+    table = np.asarray(predicted.predictions, np.float64)
+    tokens, loss, right, order = table.sum(0)
+    found = {"perplexity": math.exp(loss / tokens), "masked_accuracy": right / tokens, "masked_tokens": tokens}
+    return found if math.isnan(order) else {**found, "next_sentence_accuracy": order / len(table)}
+
+
+if __name__ == "__main__":
+    sys.exit(training.main(train))
