@@ -144,8 +144,8 @@ def sequences(
     if streamed:
         return packed.shuffle(seed=settings.data_seed or settings.seed, buffer_size=10_000)
     if not len(packed):
-        expected = "at least two documents with sentences" if arguments.next_sentence else "text"
-        raise datafiles.wrong(f"--{split} {getattr(arguments, split)}", expected, "none", "See docs/training.md.")
+        where = f"--{split} {getattr(arguments, split)}"
+        raise datafiles.wrong(where, "at least two documents with sentences", "none", "See docs/training.md.")
     return packed
 
 
@@ -158,6 +158,8 @@ def of_files(split: str, arguments: Arguments, streamed: bool) -> datasets.Datas
         raise datafiles.wrong(f"--{split} {pattern}", "a file", "none", hint)
     # Size and time of change are in the key under which datasets keeps what it read.
     keys = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    if next(documents_of(keys, arguments.text), None) is None:
+        raise datafiles.wrong(f"--{split} {pattern}", "text", "none", "See the formats in docs/training.md.")
     kind = datasets.IterableDataset if streamed else datasets.Dataset
     features = datasets.Features({"text": datasets.List(datasets.Value("string"))})
     return kind.from_generator(documents_of, features=features, gen_kwargs={"files": keys, "column": arguments.text})

@@ -8,7 +8,7 @@ import jieba
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer, TrainerState
 from whole_word_masking import IGNORED, WholeWordMasking, choose_words, encode, replace
@@ -99,7 +99,7 @@ def test_any_text_has_a_start_for_each_token_and_no_word_is_cut(text):
 
 
 def test_the_shares_are_15_and_80_10_10():
-    ids, starts = rows_of_words(np.random.default_rng(0))
+    ids, starts = rows_of_words(np.random.default_rng(0), rows=4000)
     maskable, rng = ids >= 5, np.random.default_rng(1)
     chosen = choose_words(starts, maskable, 0.15, rng)
     assert within(chosen.sum(), maskable.sum(), 0.15)
@@ -135,7 +135,7 @@ def test_each_token_is_decided_by_itself():
     assert within((seen[:, 1:] & seen[:, :-1]).sum(), 100 * 999, 0.8 * 0.8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None, phases=[Phase.generate])  # a mutation's failure need not be shrunk
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 30), st.floats(0.01, 0.99))
 def test_no_word_is_split_nothing_special_is_chosen(seed, rows, width, probability):
     rng = np.random.default_rng(seed)
@@ -147,7 +147,7 @@ def test_no_word_is_split_nothing_special_is_chosen(seed, rows, width, probabili
     assert (chosen[:, 1:] == chosen[:, :-1])[goes_on].all()
     lone = np.ones((1, 9), bool)  # words of one token, but for the last two, which a special token divides
     lone[0, 7] = False
-    found = [choose_words(np.array([[1] * 8 + [0]]), lone, 0.5, np.random.default_rng([seed, i])) for i in range(40)]
+    found = [choose_words(np.array([[1] * 8 + [0]]), lone, 0.5, np.random.default_rng([seed, i])) for i in range(12)]
     assert any(one[0, 6] != one[0, 8] for one in found) and any(one[0, 0] != one[0, 1] for one in found)
 
 
@@ -242,7 +242,7 @@ def test_two_batches_and_two_orders_of_one_get_their_own_masks(small):
 MUTATIONS = {
     "a share too large": (
         "probability * maskable",
-        "1.01 * probability * maskable",
+        "1.02 * probability * maskable",
         test_the_shares_are_15_and_80_10_10,
     ),
     "the last word always": ("before + rng.random((rows, 1)) * shuffled <", "before <", test_words_are_equally_likely),
