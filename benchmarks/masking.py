@@ -68,7 +68,7 @@ def main() -> None:
         f"`python benchmarks/masking.py`: sequences of {LENGTH} tokens, one process, CPU time; {options.pairs} "
         f"interleaved rounds of {SEQUENCES * LENGTH:,} tokens. transformers {transformers.__version__}. {machine()}",
         "",
-        "| batch | collator | million tokens/s, median (quartiles) | time, ours / this | masked | tokens a masked run |",
+        "| batch | collator | million tokens/s (quartiles) | time, ours / this | masked | tokens a masked run |",
         "|---|---|---|---|---|---|",
         *rows,
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -97,6 +96,8 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         collator=masking,
         metrics=metrics,
         shrink=shrink,
+        rows={split: len(rows) for split, rows in data.items() if isinstance(rows, datasets.Dataset)},
+        derived=not arguments.from_scratch,
         trainer=partial(PairTrainer, callbacks=[masking]),
     )
     return training.run(task, load_model(arguments, settings), tokenizer, arguments, settings)
@@ -152,7 +153,7 @@ def sequences(
 def of_files(split: str, arguments: Arguments, streamed: bool) -> datasets.Dataset | datasets.IterableDataset:
     """The documents of the files that a path or a pattern names."""
     pattern = getattr(arguments, split)
-    files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+    files = training.matching_files(pattern)
     if not files:
         hint = "A pattern of several files goes in quotes: --train 'corpus/*.txt'."
         raise datafiles.wrong(f"--{split} {pattern}", "a file", "none", hint)

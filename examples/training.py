@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ class Task:
         rows: examples of each split, for the card; one may be several rows of `data`.
         loss: outputs, labels and the number of labels in an optimizer step to the loss, if it is not the model's own.
         trainer: the Trainer to use.
+        derived: whether the weights come from those of ``--model``; only then is it recorded as trained from it.
     """
 
     name: str
@@ -126,7 +128,8 @@ class Task:
     shrink: Callable[[Any, torch.Tensor], Any] | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
     loss: Callable[..., torch.Tensor] | None = None
-    trainer: type[Trainer] = Trainer
+    trainer: Callable[..., Trainer] = Trainer
+    derived: bool = True
 
 
 def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
@@ -373,7 +376,8 @@ def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settin
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
     if "train" in task.data:
         draw_losses(trainer.state.log_history, output / "loss.png")
-        _record(task, arguments, settings, metrics)
+        if task.derived:
+            _record(task, arguments, settings, metrics)
     for name, value in metrics.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
 
@@ -409,14 +413,21 @@ def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mappi
 
 
 def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:
-    """What a split was read from: a file, the files of a folder, or a data set of the Hub."""
+    """What a split was read from: a file, the files of a folder or a pattern, or a data set of the Hub."""
     source = Path(arguments.dataset or getattr(arguments, split))
     if source.is_file():
         return TrainingData(name, arguments.data_name or source.name, (source,), rows)
     if source.is_dir():
         files = tuple(sorted(path for path in source.iterdir() if path.is_file()))
         return TrainingData(name, arguments.data_name or source.resolve().name, files, rows)
+    if not arguments.dataset:
+        return TrainingData(name, arguments.data_name or source.name, matching_files(str(source)), rows)
     return TrainingData(name, str(arguments.dataset), rows=rows)
+
+
+def matching_files(pattern: str) -> tuple[Path, ...]:
+    """The files that a path or a pattern (``corpus/*.txt``, ``corpus/**/*.txt``) names, in the order of their names."""
+    return tuple(Path(name) for name in sorted(glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
 
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:

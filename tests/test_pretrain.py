@@ -109,6 +109,29 @@ def test_next_sentence_prediction_trains_both_heads_from_a_stream(folder, tmp_pa
     }
 
 
+def test_a_resumed_run_goes_on_with_the_same_masks_and_losses(folder, tmp_path):
+    """Four steps are an epoch: it is resumed in the middle of one and goes on into the next."""
+    steps = "--max_length 32 --batch-size 16 --max_steps 7 --logging_steps 1 --save_strategy steps --save_steps 3"
+    losses = []
+    for options in ("--save_total_limit 5", f"--resume_from_checkpoint {tmp_path / '0' / 'checkpoint-3'}"):
+        output = tmp_path / str(len(losses))
+        run(folder, output, *steps.split(), *options.split())
+        history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in history if "loss" in entry])
+    assert len(losses[0]) == len(set(losses[0])) == 7
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_the_readmes_command_runs(folder, tmp_path):
+    row = next(line for line in (FIXTURES.parent / "README.md").read_text("utf-8").split("\n") if "pretrain.py" in line)
+    command = re.search("`python examples/pretrain.py (.*?)`", row)[1].replace("corpus/", f"{CORPUS}/").split()
+    command[command.index("--model") + 1], command[command.index("--output") + 1] = str(folder), str(tmp_path / "out")
+    quick = "--max_steps 1 --report_to none --dataloader_num_workers 0 --disable_tqdm true --save_strategy no"
+    metrics = pretrain.train([*command, *quick.split()])
+    assert {"dev_perplexity", "dev_masked_accuracy"} <= set(metrics)
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["task"] == "fill-mask"
+
+
 def test_from_scratch_takes_the_shape_and_not_the_weights(folder, tmp_path):
     run(folder, tmp_path / "out", "--from_scratch", "--next_sentence", "--max_steps", "1", "--learning_rate", "0")
     original = AutoModelForPreTraining.from_pretrained(folder)
@@ -118,6 +141,7 @@ def test_from_scratch_takes_the_shape_and_not_the_weights(folder, tmp_path):
     weight = fresh.state_dict()[name]
     assert not torch.equal(weight, original.state_dict()[name]) and 0.01 < weight.std() < 0.03
     AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out" / "training.json").exists(), "it does not come from the original's weights"
 
 
 def test_the_evaluation_is_the_same_each_time_and_whatever_the_metric_counts(folder, tmp_path):
