@@ -11,7 +11,6 @@ import numpy as np
 import pretrain
 import pytest
 import torch
-import training
 from transformers import AutoModelForPreTraining, AutoTokenizer, pipeline
 
 import nezha_convert
@@ -79,7 +78,7 @@ def test_lamb_leaves_biases_and_layer_norms_without_weight_decay(folder, monkeyp
     class StopError(Exception):
         pass
 
-    class Watched(training.Trainer):
+    class Watched(pretrain.PairTrainer):
         def train(self, *arguments, **options):
             names = {parameter: name for name, parameter in self.model.named_parameters()}
             self.create_optimizer()
@@ -88,7 +87,7 @@ def test_lamb_leaves_biases_and_layer_norms_without_weight_decay(folder, monkeyp
                 seen.update({names[parameter]: group["weight_decay"] for parameter in group["params"]})
             raise StopError
 
-    monkeypatch.setattr(training, "Trainer", Watched)
+    monkeypatch.setattr(pretrain, "PairTrainer", Watched)
     with pytest.raises(StopError):
         run(folder, tmp_path / "out", "--max_steps", "1")
     assert seen.pop("class") == "Lamb"
