@@ -39,7 +39,9 @@ def test_the_readme_has_one_command_that_converts_and_one_that_tests():
 def test_every_command_of_the_documents_parses():
     found = 0
     for block in blocks("sh"):
-        for words in (shlex.split(part) for line in block.splitlines() for part in line.split("&&")):
+        for words in (
+            shlex.split(part) for line in block.replace("\\\n", " ").splitlines() for part in line.split("&&")
+        ):
             if words and words[0].endswith("nezha-convert"):
                 found += 1
                 command = cli.commands[words[1]]
