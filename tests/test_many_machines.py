@@ -129,6 +129,13 @@ def test_two_processes_of_fsdp2_train_as_one_that_accumulates_their_batches(mode
     assert read.cls.predictions.decoder.weight is read.get_input_embeddings().weight
 
 
+def test_accumulated_batches_in_bfloat16_with_checkpointed_layers(model, tmp_path):
+    command = here(documented("--gradient_accumulation_steps 4 --bf16"), model, tmp_path / "output")
+    classify.train([*arguments_of(command), "--max_steps", "2"])
+    assert len(losses(tmp_path / "output")) == 2
+    assert all(0 < loss < 2 for loss in losses(tmp_path / "output"))
+
+
 def test_lamb_is_refused_where_fsdp_shards_the_tensors(model, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UsageError, match="LAMB needs"):
