@@ -100,7 +100,10 @@ class Settings(TrainingArguments):
             raise UsageError(f"--optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}")
         if self.output_dir is None:
             raise UsageError("--output is missing", hint="Name a new folder for the model, --output my-model.")
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:  # options that exclude each other, or that this machine does not have
+            raise UsageError(f"the Trainer's options: {error}", hint="--help says what each of them is.") from error
 
 
 @dataclass(frozen=True)

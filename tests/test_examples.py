@@ -350,6 +350,7 @@ def test_a_label_that_only_the_dev_file_has_is_named_with_its_line(base, tmp_pat
         ("--model {huawei} --train a", ("huawei-tf-pretraining", "no config.json", "nezha-convert convert")),
         ("--model {base} --train nowhere.tsv", ("--train nowhere.tsv", "expected a file, found none", "--dataset")),
         ("--model {base}", ("no data", "--train, --dev and --test", "--help")),
+        ("--model {base} --train {train} --bf16 --fp16", ("Trainer's options", "16")),
         ("--model {base} --train {train} --optimizer sgd", ("--optimizer", "adamw, lamb", "'sgd'")),
         ("--model {base} --train {train} --resume_from_checkpoint last", ("expected a checkpoint", "found none")),
         ("--model {base} --test {train}", ("does not name its labels", "--labels")),
