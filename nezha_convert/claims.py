@@ -65,7 +65,7 @@ class TemporaryFolder:
     """
 
     def __init__(self) -> None:
-        _remove_abandoned()
+        remove_abandoned()
         while True:
             holder = Path(tempfile.mkdtemp(prefix=_PREFIX))
             try:
@@ -104,7 +104,7 @@ def leave(folder: Path, lock: int | None) -> None:
         folder.rmdir()
 
 
-def _remove_abandoned() -> None:
+def remove_abandoned() -> None:
     """Remove the temporary folders of processes that were killed."""
     for holder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):  # another user's; or it went meanwhile; or a drive without locks: there it stays

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO, TextIOWrapper
-from threading import Timer, main_thread
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from .errors import CancelledError
@@ -109,10 +109,19 @@ class Stop:
     def _swallowed(self, unraisable: Any) -> None:
         """Python's hook for errors that nobody can catch, as in a finalizer: what was to stop us comes again."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            self._at = -ONE_REQUEST
-            Timer(0.01, signal.pthread_kill, (main_thread().ident, self.number)).start()
+            signal.signal(signal.SIGALRM, self._again)
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.05)
         else:
             sys.__unraisablehook__(unraisable)
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        outer = frame
+        while outer:
+            if outer.f_code is Stop._swallowed.__code__:  # still there, where it would be lost again: the next time
+                return
+            outer = outer.f_back
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
 
 
 def silence_broken() -> list[TextIO]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .claims import LOCK, NoLocksError, claim, holds_only, leave
+from .claims import LOCK, NoLocksError, claim, holds_only, leave, remove_abandoned
 from .errors import OutputError
 
 MARK = "conversion.json"
@@ -81,6 +81,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def check_output(output: Path, force: bool, mark: str = MARK) -> None:
     """Raises OutputError unless `output` may be written. What a killed process left beside it is removed anyway."""
+    remove_abandoned()
     with _as_output_error(output):
         place = output.resolve()
         if os.path.lexists(_hidden(place)):
