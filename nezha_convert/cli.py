@@ -21,7 +21,7 @@ from .errors import CancelledError, NezhaConvertError, OutputError, UsageError
 from .mapping.tables import ACTIVATIONS, HEADS
 from .parity import compare, html, junit
 from .parity.report import check_folder
-from .process import Stop, silence_broken
+from .process import Stop, end_with, silence_broken
 from .programs import PROGRAMS
 from .readers import open_checkpoint
 
@@ -356,13 +356,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str], console: Console) -> int:
     """The exit code of a command, whatever happens to it."""
-    stop = Stop()
+    stop, Console.began = Stop(), False
     try:
         with stop.minded():
             return _command(arguments, console)
     except (KeyboardInterrupt, click.Abort):  # a signal; or Ctrl-C or Ctrl-D at a question
         cancelled = CancelledError(stop.number)
-        return _told(console, cancelled, None if console.as_json else partial(console.say, cancelled.message))
+        in_words = Console.began or not console.as_json
+        say = partial(console.say, cancelled.message) if in_words else None
+        return end_with(_told(console, cancelled, say))
 
 
 def _command(arguments: list[str], console: Console) -> int:

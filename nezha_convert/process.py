@@ -5,13 +5,14 @@ Imported before anything else of a command, so it imports nothing that takes tim
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedWriter, FileIO, TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -38,12 +39,17 @@ class _Output(FileIO):
             raise
 
 
+_ending: list[int] = []
+"""The exit code of a process that was stopped."""
+
+
 def prepare() -> None:
     """For the time of the imports: a signal ends the process at once, since nothing has been written yet.
 
     Standard streams that are closed become /dev/null. Otherwise the next file to be opened would get their number, and
     what a library prints would go into it.
     """
+    atexit.register(_end)  # the first to be registered is the last to run
     for number in range(3):
         try:
             os.fstat(number)
@@ -55,6 +61,24 @@ def prepare() -> None:
     for stop in STOPS:
         if signal.getsignal(stop) != signal.SIG_IGN:  # as nohup has it
             signal.signal(stop, _quit)
+
+
+def end_with(code: int) -> int:
+    """`code`, with which a process that was `prepare`d ends, come what may.
+
+    Python would end by SIGINT, whatever code it is given, once a KeyboardInterrupt has passed through code that a
+    library written in C runs.
+    """
+    _ending.append(code)
+    return code
+
+
+def _end() -> None:
+    if _ending:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody listens, and the code says the rest
+                stream.flush()
+        os._exit(_ending[-1])
 
 
 def _opened(number: int, as_python_has_it: TextIO | None) -> TextIO:
@@ -81,6 +105,7 @@ class Stop:
     def __init__(self) -> None:
         self.number: int = signal.SIGINT
         self._at = -ONE_REQUEST
+        self._lost = False
 
     @contextmanager
     def minded(self) -> Iterator[None]:
@@ -99,6 +124,9 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_IGN if handler is _quit else handler)
             sys.unraisablehook = hook
+            if self._lost:  # and did not come again in time: the command has ended
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _stop(self, number: int, frame: Any) -> None:
         now = time.monotonic()
@@ -109,6 +137,7 @@ class Stop:
     def _swallowed(self, unraisable: Any) -> None:
         """Python's hook for errors that nobody can catch, as in a finalizer: what was to stop us comes again."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._lost = True
             signal.signal(signal.SIGALRM, self._again)
             signal.setitimer(signal.ITIMER_REAL, 0.01, 0.05)
         else:

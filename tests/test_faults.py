@@ -18,7 +18,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from goldens import FIXTURES
@@ -261,11 +261,11 @@ def test_a_stopped_command_cleans_up_and_says_one_line(name: str, converted: Pat
         wait_until_prepared(running)
         time.sleep(chance.uniform(0, took))
         running.send_signal(number)
-        out, err = running.communicate()
+        _, err = running.communicate()
         if running.returncode:
             counts += 1
-            assert (running.returncode, out) == (STOPPED[number], "")
-            assert err == "interrupted; nothing half-written was left behind\n"
+            said = "interrupted; nothing half-written was left behind\n"
+            assert (running.returncode, err) == (STOPPED[number], said)
         assert {path.name for path in tmp_path.iterdir()} <= {"out"} and tree(converted) == before
         if (tmp_path / "out").exists():
             check_hashes(tmp_path / "out", "export.json" if name == "export" else "conversion.json")
@@ -308,6 +308,35 @@ def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost() -> None:
     """Python prints and forgets what is raised there."""
     done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, cwd=ROOT, timeout=50)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
+THROUGH_C = """
+import ctypes, sys
+from nezha_convert import __main__, cli
+def stopped(*_, **__):
+    run = ctypes.pythonapi.PyRun_String
+    run.restype, run.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
+    run(b"import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)", 257, {}, {})
+cli.conversion.inspect = stopped
+sys.argv = ["nezha-convert", "inspect", "x"]
+__main__.main()
+"""
+
+
+def test_a_signal_that_comes_while_a_library_written_in_c_runs_python_keeps_its_code(tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(THROUGH_C)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-m", "stopped"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (143, "interrupted; nothing half-written was left behind\n")
+
+
+def test_a_command_that_is_stopped_while_it_prints_its_document_prints_no_second_one(run, monkeypatch) -> None:
+    def stopped(content: object, stream: TextIO, **options: Any) -> None:
+        stream.write("{")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(json, "dump", stopped)
+    assert run("inspect", TF, "--json") == (130, "{", "interrupted; nothing half-written was left behind\n")
 
 
 def test_what_was_started_to_be_ignored_is_ignored() -> None:
