@@ -22,7 +22,7 @@ except ImportError:  # Windows
 
 LOCK = "lock"
 
-_PREFIX, _FILES = "nezha-convert-", "files"
+_PREFIX, _FILES = "nezha-convert-tmp-", "files"
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 

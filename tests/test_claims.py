@@ -110,18 +110,20 @@ def test_that_of_a_killed_process_goes_with_the_next_and_that_of_a_living_one_st
 
 @pytest.mark.parametrize("name", [".git", "files.zip", "src"])
 def test_a_folder_that_is_only_called_so_is_not_touched(name: str, space: Path) -> None:
-    clone = space / "nezha-convert-main"
+    clone = space / "nezha-convert-tmp-main"
     (clone / name).mkdir(parents=True)
-    (space / "nezha-convert-notes").write_text("mine")
-    (space / "nezha-convert-link").symlink_to(clone)
+    (space / "nezha-convert-tmp-notes").write_text("mine")
+    (space / "nezha-convert-tmp-link").symlink_to(clone)
     with TemporaryFolder():
         pass
-    assert [path.name for path in clone.iterdir()] == [name] and (space / "nezha-convert-notes").read_text() == "mine"
+    assert [path.name for path in clone.iterdir()] == [name] and (
+        space / "nezha-convert-tmp-notes"
+    ).read_text() == "mine"
 
 
 def test_without_locks_nothing_is_taken_for_abandoned(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (space / "nezha-convert-other/files").mkdir(parents=True)
+    (space / "nezha-convert-tmp-other/files").mkdir(parents=True)
     monkeypatch.setattr(claims.fcntl, "flock", without_locks)
     with TemporaryFolder():
         pass
-    assert (space / "nezha-convert-other/files").is_dir()
+    assert (space / "nezha-convert-tmp-other/files").is_dir()
