@@ -1,5 +1,15 @@
-"""``python -m nezha_convert``."""
+"""``python -m nezha_convert`` and the program nezha-convert."""
 
-from .cli import main
+from .process import prepare
 
-main()
+
+def main() -> None:
+    """Run the command line; what takes time is imported once signals are minded."""
+    prepare()
+    from . import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -17,10 +17,11 @@ from . import conversion, differences, exports, hub, repairs, upload
 from ._version import __version__
 from .card import LICENSES
 from .console import Console
-from .errors import NezhaConvertError, UsageError
+from .errors import CancelledError, NezhaConvertError, OutputError, UsageError
 from .mapping.tables import ACTIVATIONS, HEADS
 from .parity import compare, html, junit
 from .parity.report import check_folder
+from .process import Stop, end_with, silence_broken
 from .programs import PROGRAMS
 from .readers import open_checkpoint
 
@@ -60,7 +61,8 @@ def cli() -> None:
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
 
     Exit codes: 0 done, 1 parity failed, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot
-    be written, 6 the Hub refused or failed, 70 a fault of nezha-convert, 130 interrupted.
+    be written, 6 the Hub refused or failed, 70 a fault of nezha-convert, 130 interrupted
+    (143 by SIGTERM), 141 nobody reads the output.
     """
 
 
@@ -346,22 +348,27 @@ def diff(a: str, b: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-class CancelledError(NezhaConvertError):
-    """Stopped by the user, or by whoever asked the process to end."""
-
-    exit_code = 128 + signal.SIGINT
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(_run(arguments, Console("--json" in arguments)))
 
 
 def _run(arguments: list[str], console: Console) -> int:
+    """The exit code of a command, whatever happens to it."""
+    stop, Console.began = Stop(), False
+    try:
+        with stop.minded():
+            return _command(arguments, console)
+    except (KeyboardInterrupt, click.Abort):  # a signal; or Ctrl-C or Ctrl-D at a question
+        cancelled = CancelledError(stop.number)
+        in_words = Console.began or not console.as_json
+        say = partial(console.say, cancelled.message) if in_words else None
+        return end_with(_told(console, cancelled, say))
+
+
+def _command(arguments: list[str], console: Console) -> int:
     """The exit code of a command, whose errors become messages."""
-    debug = bool(os.environ.get("NEZHA_DEBUG"))
     try:
         # Not cli.main(): it would turn a broken pipe into exit code 1.
         with cli.make_context("nezha-convert", list(arguments)) as context:
@@ -370,41 +377,32 @@ def _run(arguments: list[str], console: Console) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        if console.as_json:
-            console.error(UsageError(error.format_message()))
-        else:
-            error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort, SystemExit) as stop:  # Ctrl-C, it or Ctrl-D at a question, SIGTERM
-        cancelled = CancelledError("interrupted; nothing was left behind")
-        if isinstance(stop, SystemExit):
-            cancelled.exit_code = 128 + signal.SIGTERM
-        if console.as_json:
-            console.error(cancelled)
-        else:
-            console.say(cancelled.message)
-        return cancelled.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, which is its right
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _told(console, UsageError(error.format_message()), None if console.as_json else error.show)
     except NezhaConvertError as error:
-        if debug:
-            traceback.print_exc()
-        console.error(error)
-        return error.exit_code
+        return _told(console, error)
+    except click.Abort:
+        raise
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        console.error(
-            NezhaConvertError(
-                f"a fault of nezha-convert: {type(error).__name__}: {error}",
-                hint="Please report it with the output of the same command under NEZHA_DEBUG=1.",
-            )
-        )
-        return NezhaConvertError.exit_code
+        if sys.stdout in silence_broken() and isinstance(error, OSError):
+            if isinstance(error, BrokenPipeError):  # the reader of our output has gone, which is its right
+                return 128 + 13  # as of SIGPIPE, which Python ignores
+            return _told(Console(), OutputError(f"stdout: cannot be written ({error.strerror})"))
+        what = f"a fault of nezha-convert: {type(error).__name__}: {error}"
+        hint = "Please report it with the output of the same command under NEZHA_DEBUG=1."
+        return _told(console, NezhaConvertError(what, hint=hint))
     return 0
 
 
-def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds as an exit, so that nothing half-written stays."""
-    raise SystemExit(128 + signum)
+def _told(console: Console, error: NezhaConvertError, tell: Callable[[], None] | None = None) -> int:
+    """The exit code of `error`, which `tell` or the console says, if anybody still listens."""
+    for say in (tell or partial(console.error, error), partial(Console().error, error)):
+        try:
+            if os.environ.get("NEZHA_DEBUG") and not isinstance(error, CancelledError):
+                traceback.print_exc()
+            say()
+            sys.stdout.flush()
+            break
+        except OSError:
+            if sys.stdout not in silence_broken():
+                break
+    return error.exit_code

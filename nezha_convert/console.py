@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from .differences import EQUAL, Difference
 from .errors import NezhaConvertError
@@ -24,7 +24,13 @@ _SHOWN = 20
 
 
 class Console:
-    """Shows results, errors and progress to a person, or as JSON to a program."""
+    """Shows results, errors and progress to a person, or as JSON to a program.
+
+    Attributes:
+        began: whether a document has begun to be printed, of which there is one a command.
+    """
+
+    began: ClassVar[bool] = False
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -297,6 +303,7 @@ class Console:
             yield lambda done, steps, what: bar.update(task, completed=done, total=steps, description=what)
 
     def _document(self, content: dict[str, Any]) -> None:
+        Console.began = True
         json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
         print()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from .readers import open_checkpoint
 from .report import FileRecord, Inspection, Report, Written
 from .staging import MARK, TRAINED, check_output, staged
 from .strict_json import json_bytes
-from .tensors import Checkpoint, Decision, TensorEntry
+from .tensors import Checkpoint, Decision, TensorEntry, check_unchanged, state_of
 from .tokenizer import (
     check_length,
     decide_added,
@@ -178,12 +177,18 @@ def convert(
         path, named = local_source(source)
         checkpoint = open_checkpoint(path)
     keep_apart(checkpoint, output)
-    raw = read_config(Path(config) if config else checkpoint.config, checkpoint.path)
+    config_path = Path(config) if config else checkpoint.config
+    vocab_path = Path(vocab) if vocab else checkpoint.vocab
+    labels_path = Path(labels) if labels else checkpoint.labels
+    given = (*checkpoint.files, *(path for path in (config_path, vocab_path, labels_path) if path))
+    seen = {path: state_of(path.stat()) for path in given if path.is_file()}
+    raw = read_config(config_path, checkpoint.path)
     _refuse_foreign(checkpoint.entries, head, prefix)
     table = family_of(checkpoint.entries, prefix)
     inference = infer_head(table, checkpoint.entries, architecture_of(raw))
     chosen = choose_head(head, inference)
-    labels_path = Path(labels) if labels else checkpoint.labels if chosen.name in LABELLED else None
+    if not labels and chosen.name not in LABELLED:
+        labels_path = None
     options = {
         "activation": activation,
         "max_relative_position": max_relative_position,
@@ -193,7 +198,6 @@ def convert(
     survey.plan.check()
     decisions = survey.config.decisions
     decisions[:0] = (*decided, *checkpoint.decisions, *_prefixed(table, prefix))
-    vocab_path = Path(vocab) if vocab else checkpoint.vocab
     files = _tokenizer(survey, vocab_path, lower_case)
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
     if dtype:
@@ -203,8 +207,7 @@ def convert(
     if layout.index:
         files[f"{WEIGHTS}.index.json"] = layout.index
 
-    beside = (Path(config) if config else checkpoint.config, vocab_path, labels_path)
-    sources = (*checkpoint.files, *(path for path in beside if path))
+    sources = (*checkpoint.files, *(path for path in (config_path, vocab_path, labels_path) if path))
     hashes: dict[Path, str] = {}
     numbers: tuple[TensorNumbers, ...] = ()
 
@@ -248,13 +251,15 @@ def convert(
     with staged(output, force, layout.nbytes + sum(len(data) for data in files.values())) as stage:
         hashed, numbers = write_weights(stage, layout, sources, progress, allow_overflow)
         hashes.update(hashed)
+        for path in sources:  # the hashes are of the bytes that were converted
+            check_unchanged(path, seen[path])
         for name, data in files.items():
-            _write(stage / name, data)
+            (stage / name).write_bytes(data)
             hashes[stage / name] = sha256(data).hexdigest()
         card = render(report(stage).to_dict()).encode()
-        _write(stage / CARD, card)
+        (stage / CARD).write_bytes(card)
         done = report(stage, FileRecord(CARD, len(card), sha256(card).hexdigest()))
-        _write(stage / MARK, done.to_json().encode())
+        (stage / MARK).write_bytes(done.to_json().encode())
     return done
 
 
@@ -367,10 +372,3 @@ def _common_dtype(layout: Layout) -> str:
     for placed in layout.placed:
         sizes[placed.dtype] = sizes.get(placed.dtype, 0) + placed.nbytes
     return max(sizes, key=lambda name: sizes[name])
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

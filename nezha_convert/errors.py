@@ -68,6 +68,14 @@ class HubError(NezhaConvertError):
     exit_code = 6
 
 
+class CancelledError(NezhaConvertError):
+    """Stopped by the signal `number`: by the user, or by whoever asked the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; nothing half-written was left behind")
+        self.exit_code = 128 + number
+
+
 def _printable(text: str) -> str:
     """`text`, short enough and without what a terminal would obey or cannot show: names come from strangers' files."""
     escaped = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in _short(text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -149,12 +148,11 @@ def export(
         way.program.write(stage / way.program.weights, _recorded(way.tensors(progress), sent))
         for name, data in files.items():
             (stage / name).write_bytes(data)
-        _check(stage, way, sent, progress)
+        _check(stage, target, way, sent, progress)
         for file in stage.iterdir():
-            hashes[file] = _synced(file)
+            hashes[file] = folder.sha256(file)
         done = report(stage)
         (stage / MARK).write_bytes(done.to_json().encode())
-        _synced(stage / MARK)
     return done
 
 
@@ -201,7 +199,7 @@ def export_graph(
             decisions=decisions,
             written=(),
             source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
-            output_files=tuple(FileRecord(file.name, file.stat().st_size, _synced(file)) for file in files),
+            output_files=tuple(FileRecord(file.name, file.stat().st_size, folder.sha256(file)) for file in files),
             weight_nbytes=nbytes,
             measured=measured,
             output=str(target),
@@ -210,13 +208,12 @@ def export_graph(
         )
 
     if dry_run:
-        folder, decisions = plan_onnx(path, precision)
-        return report(folder.record["head"], decisions)
+        planned, decisions = plan_onnx(path, precision)
+        return report(planned.record["head"], decisions)
     with staged(target, force, 2 * nbytes, MARK) as stage:
         result = export_onnx(path, stage, precision=precision, progress=progress)
         done = report(result.head, result.decisions, sorted(stage.iterdir()), result.measured)
         (stage / MARK).write_bytes(done.to_json().encode())
-        _synced(stage / MARK)
     return done
 
 
@@ -234,7 +231,7 @@ def _recorded(tensors: Iterable[Tensor], sent: dict[str, bytes]) -> Iterator[Ten
         yield tensor._replace(blocks=blocks(tensor))
 
 
-def _check(stage: Path, way: WayBack, sent: Mapping[str, bytes], progress: Progress) -> None:
+def _check(stage: Path, target: Path, way: WayBack, sent: Mapping[str, bytes], progress: Progress) -> None:
     """Read the files as the program's own are read, and compare names, types, shapes and every bit with what was sent.
 
     Raises:
@@ -246,11 +243,11 @@ def _check(stage: Path, way: WayBack, sent: Mapping[str, bytes], progress: Progr
         planned = (dtype, step.shape, sent.get(step.target))
         if entry is None or planned != (entry.dtype, entry.shape, _digest(watched(entry.blocks(), progress))):
             raise OutputError(
-                f"{stage.name}: {step.target} does not read back as it was written",
+                f"{target}: {step.target} does not read back as it was written",
                 hint="The disk or memory is at fault: check them, and export again.",
             )
     if found:
-        raise OutputError(f"{stage.name}: it holds {', '.join(sorted(found)[:4])} besides what was written")
+        raise OutputError(f"{target}: it holds {', '.join(sorted(found)[:4])} besides what was written")
 
 
 def _digest(blocks: Iterable[np.ndarray]) -> bytes:
@@ -258,10 +255,3 @@ def _digest(blocks: Iterable[np.ndarray]) -> bytes:
     for block in blocks:
         digest.update(raw(block))
     return digest.digest()
-
-
-def _synced(path: Path) -> str:
-    """Put a file on the disk, so that a rename never reveals less after a power cut; its SHA-256."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    return folder.sha256(path)

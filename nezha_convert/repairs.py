@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from .byte_bpe import PREFIX, spelled_out
+from .claims import TemporaryFolder
 from .config import AUTO_MAP, architecture_of, read_config
 from .conversion import convert
 from .errors import CheckpointError, MappingError, UsageError
@@ -101,8 +100,7 @@ def repair(
             hint="Name it: nezha-convert repair hf://owner/name --create-pr",
         )
     checkpoint, faults = diagnose(open_checkpoint(path))
-    with ExitStack() as stack:
-        temporary = Path(stack.enter_context(TemporaryDirectory(prefix="nezha-repair-")))
+    with TemporaryFolder() as temporary:
         options: dict[str, Any] = {
             "source_name": name,
             "decided": [Decision(f"repaired: {fault.kind}", fault.found, fault.repair) for fault in faults],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -121,9 +121,36 @@ def is_shape(sizes: Sequence[int]) -> bool:
     return len(sizes) <= MAX_RANK and prod(max(1, size) for size in sizes) <= MAX_ELEMENTS
 
 
-def state_of(file: os.stat_result) -> tuple[int, int, int]:
-    """What differs once a file was written to or replaced: its size, time of change and number."""
+State = tuple[int, int, int]
+"""What differs once a file was written to or replaced: its size, time of change and number."""
+
+
+def state_of(file: os.stat_result) -> State:
+    """A file's `State`."""
     return file.st_size, file.st_mtime_ns, file.st_ino
+
+
+def check_unchanged(file: Path, seen: State, opened: int | None = None) -> None:
+    """Raises CheckpointError unless `file`, or the descriptor by which it was opened, still is as it was `seen`."""
+    try:
+        same = state_of(file.stat() if opened is None else os.fstat(opened)) == seen
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise _changed(file)
+
+
+def unchanged(blocks: Iterable[np.ndarray], file: Path, seen: State) -> Iterator[np.ndarray]:
+    """`blocks`, as long as `file` is as it was `seen`: for data that a library has mapped or read.
+
+    Raises:
+        CheckpointError: it is not. Asked before each block, since what is mapped and cut off ends the process, and
+            after the last.
+    """
+    for block in blocks:
+        check_unchanged(file, seen)
+        yield block
+    check_unchanged(file, seen)
 
 
 def leads_outside(file: Path) -> bool:
@@ -139,14 +166,14 @@ def file_blocks(
     dtype: np.dtype,
     shape: tuple[int, ...],
     limit: int,
-    seen: tuple[int, int, int] | None = None,
+    seen: State,
 ) -> Iterator[np.ndarray]:
     """The tensor at `offset` of `file` as the blocks of ``TensorEntry.stream``, through one buffer.
 
     Read, not mapped: pages of a mapping count as the process's memory until it is closed.
 
     Args:
-        seen: the file's `state_of` when the tensor's place in it was learnt; None takes it as the file is opened.
+        seen: the file's state when the tensor's place in it was learnt.
 
     Raises:
         CheckpointError: the file cannot be read, is shorter than the tensor, or is not as it was.
@@ -157,8 +184,7 @@ def file_blocks(
     buffer = np.empty(size, np.uint8)
     try:
         with open(file, "rb", buffering=0) as data:
-            seen = seen or state_of(os.fstat(data.fileno()))
-            _check_unchanged(file, data.fileno(), seen)
+            check_unchanged(file, seen, data.fileno())
             data.seek(offset)
             for start in range(0, nbytes, max(1, size)):
                 block = buffer[: min(size, nbytes - start)]
@@ -169,15 +195,10 @@ def file_blocks(
                         raise _changed(file)
                     got += count
                 if start + len(block) == nbytes:  # before the last one: who reads no further has it checked too
-                    _check_unchanged(file, data.fileno(), seen)
+                    check_unchanged(file, seen, data.fileno())
                 yield block.view(dtype).reshape(-1, *shape[1:]) if shape else block.view(dtype)[0]
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
-
-
-def _check_unchanged(file: Path, opened: int, seen: tuple[int, int, int]) -> None:
-    if state_of(os.fstat(opened)) != seen:
-        raise _changed(file)
 
 
 def _changed(file: Path) -> CheckpointError:

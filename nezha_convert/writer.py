@@ -284,7 +284,11 @@ def _sha256(
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(1 << 20))
     position = 0
-    with open(path, "rb", buffering=0) as file:
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: it went while it was to be hashed") from error
+    with file:
         for end, future in [(path.stat().st_size, None)] if written is None else written:
             if future:
                 future.result()

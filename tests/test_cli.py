@@ -485,7 +485,7 @@ def large(tmp_path) -> Path:
 def test_a_stopped_conversion_leaves_no_output(large, number, code):
     """Stopped while it writes; cleaned up too, where the process is asked and not killed."""
     running = process("convert", large, large.parent / "out")
-    while not list(large.parent.glob(".out.*.part/model.safetensors")):
+    while not list(large.parent.glob(".out.part/new/model.safetensors")):
         assert running.poll() is None, running.communicate()
         time.sleep(0.001)
     running.send_signal(number)
@@ -500,7 +500,7 @@ def test_a_stopped_conversion_leaves_no_output(large, number, code):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
 def test_a_stopped_command_gives_one_json_document(large, number, code):
     running = process("convert", large, large.parent / "out", "--json")
-    while not list(large.parent.glob(".out.*.part/model.safetensors")):
+    while not list(large.parent.glob(".out.part/new/model.safetensors")):
         assert running.poll() is None, running.communicate()
         time.sleep(0.001)
     running.send_signal(number)

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "nezha_convert"
 
 LAYERS = [
     {"_version", "errors"},
-    {"tensors", "strict_json"},
+    {"process"},
+    {"tensors", "strict_json", "claims"},
     {"readers", "mapping", "staging"},
     {"config", "writers", "byte_bpe", "numbers"},
     {"tokenizer", "writer", "programs"},

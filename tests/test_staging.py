@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from nezha_convert import staging
+from nezha_convert.claims import LOCK
 from nezha_convert.errors import CheckpointError, OutputError
-from nezha_convert.staging import MARK, check_output, staged
+from nezha_convert.staging import MARK, check_output, replace_file, staged
 
 ROOT = Path(__file__).parent.parent
 INTERRUPTIONS = pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), RuntimeError("x")], ids=repr)
@@ -50,8 +53,7 @@ def test_the_output_appears_at_the_end_and_not_before(tmp_path: Path) -> None:
     with staged(output, False, 10) as stage:
         fill(stage)
         assert not os.path.lexists(output)
-        assert stage.parent == tmp_path
-        assert stage.name.startswith(".out.")
+        assert stage.parent == tmp_path / ".out.part"
     assert content(output) == NEW
     assert list(tmp_path.iterdir()) == [output]
 
@@ -177,13 +179,13 @@ def test_with_force_a_failure_leaves_the_old_output_as_it_was(error: BaseExcepti
 def test_the_old_output_is_never_lost_while_the_new_one_takes_its_place(
     which: str, error: BaseException, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C or a failing disk, just before and just after each of the two renames."""
+    """Ctrl-C or a failing disk, just before and just after each of the two renames of a drive that cannot exchange."""
     output = converted(tmp_path / "out")
     rename = Path.rename
     left = [1]
 
     def interrupted(path: Path, target: Path) -> Path:
-        now = left and (path.suffix == ".part") == (which == "placing")
+        now = left and (path.name == "new") == (which == "placing")
         if now:
             left.pop()
         if now and moment == "before":
@@ -193,11 +195,60 @@ def test_the_old_output_is_never_lost_while_the_new_one_takes_its_place(
             raise error
         return result
 
+    monkeypatch.setattr(staging, "_renamed", lambda source, target, flag: False)
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises((OutputError, KeyboardInterrupt)), staged(output, True, 10) as stage:
         fill(stage)
+    assert not left
     assert content(output) == (NEW if (which, moment) == ("placing", "after") else OLD)
     assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=repr)
+def test_the_old_output_and_the_new_one_change_places_in_one_step(
+    error: BaseException, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = converted(tmp_path / "out")
+    exchange = staging._renamed
+
+    def interrupted(source: Path, target: Path, flag: int) -> bool:
+        done = moment == "after" and exchange(source, target, flag)
+        if done:
+            assert (content(target), content(source)) == (NEW, OLD)
+        raise error
+
+    monkeypatch.setattr(staging, "_renamed", interrupted)
+    with pytest.raises((OutputError, KeyboardInterrupt)), staged(output, True, 10) as stage:
+        fill(stage)
+    assert content(output) == (NEW if moment == "after" else OLD)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("kind", ["empty", "other", "file", "symlink", "dangling"])
+def test_what_appears_at_the_very_last_moment_is_not_replaced(
+    kind: str, exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last look. Where a rename cannot refuse, an empty folder is replaced, as any rename does."""
+    rename = staging._renamed
+
+    def late(source: Path, target: Path, flag: int) -> bool:
+        existing(tmp_path, kind)
+        return exchanges and rename(source, target, flag)
+
+    monkeypatch.setattr(staging, "_renamed", late)
+    if kind == "empty" and not exchanges:
+        with staged(tmp_path / "out", False, 10) as stage:
+            fill(stage)
+        return
+    with pytest.raises(OutputError, match="out: cannot be written"), staged(tmp_path / "out", False, 10) as stage:
+        fill(stage)
+    kept = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    existing(tmp_path, kind)
+    assert kept == {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
 
 
 def test_force_may_replace_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +322,109 @@ def test_errors_of_the_source_stay_what_they_are(tmp_path: Path) -> None:
     assert caught.value is error
 
 
+# What a killed process left
+
+
+def abandoned(tmp_path: Path, *names: str) -> Path:
+    """The hidden folder of a dead run."""
+    folder = tmp_path / ".out.part"
+    (folder / "new").mkdir(parents=True)
+    fill(folder / "new", "half")
+    (folder / LOCK).touch()
+    for name in names:
+        converted(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_it_is_removed_by_the_next_run(force: bool, tmp_path: Path) -> None:
+    abandoned(tmp_path)
+    with staged(tmp_path / "out", force, 10) as stage:
+        assert not list(stage.iterdir())
+        fill(stage)
+    assert content(tmp_path / "out") == NEW
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_it_is_removed_by_a_run_that_is_refused_too(tmp_path: Path) -> None:
+    abandoned(tmp_path, "old")
+    converted(tmp_path / "out")
+    with pytest.raises(OutputError, match="exists already"):
+        check_output(tmp_path / "out", False)
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_an_old_output_that_it_had_moved_aside_goes_back(tmp_path: Path) -> None:
+    abandoned(tmp_path, "old")
+    with pytest.raises(OutputError, match="exists already"):
+        check_output(tmp_path / "out", False)
+    assert content(tmp_path / "out") == OLD
+    abandoned(tmp_path, "old")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(KeyError), staged(tmp_path / "out", True, 10):
+        raise KeyError
+    assert content(tmp_path / "out") == OLD
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "out", "older"])
+def test_a_folder_of_that_name_that_is_somebody_else_s_is_not_touched(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / ".out.part"
+    (folder / "new").mkdir(parents=True)
+    (folder / name).touch()
+    with pytest.raises(OutputError, match=r"\.out\.part: exists"), staged(tmp_path / "out", True, 10):
+        raise AssertionError("the block never runs")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["new", name])
+
+
+def test_a_link_of_that_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine/new").mkdir(parents=True)
+    (tmp_path / ".out.part").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match="exists"), staged(tmp_path / "out", False, 10):
+        raise AssertionError("the block never runs")
+    assert (tmp_path / "mine/new").is_dir()
+
+
+def test_without_locks_a_folder_that_is_there_is_another_s_and_the_hint_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+    with staged(tmp_path / "out", False, 10) as stage:
+        with pytest.raises(OutputError, match="the drive has no locks") as caught, staged(tmp_path / "out", True, 10):
+            raise AssertionError("the block never runs")
+        fill(stage)
+    assert content(tmp_path / "out") == NEW
+    assert "rm -r" in caught.value.hint and str(tmp_path / ".out.part") in caught.value.hint
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+# One file
+
+
+def test_a_file_is_replaced_once_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / MARK
+    file.write_text("old")
+    rename = Path.replace
+
+    def late(new: Path, target: Path) -> Path:
+        assert (file.read_text(), new.read_text()) == ("old", "new")
+        with pytest.raises(OutputError, match="another process is writing it"):
+            replace_file(file, b"other")
+        return rename(new, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    replace_file(file, b"new")
+    assert content(tmp_path) == {MARK: "new"}
+
+
+def test_a_file_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / MARK).write_text("old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"):
+        replace_file(tmp_path / MARK, b"half")
+    assert content(tmp_path) == {MARK: "old"}
+
+
 # Killed
 
 SCRIPT = """
@@ -297,7 +451,8 @@ def test_a_killed_program_leaves_no_output_and_an_old_one_as_it_was(force: bool,
         assert content(output) == OLD
     else:
         assert not os.path.lexists(output)
-    assert all(path == output or path.name.startswith(".out.") for path in tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.part"}
     with staged(output, force, 10) as stage:  # what it left is in nobody's way
         fill(stage)
     assert content(output) == NEW
+    assert list(tmp_path.iterdir()) == [output]

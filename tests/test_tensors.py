@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from nezha_convert.errors import CheckpointError
-from nezha_convert.tensors import BLOCK_BYTES, TensorEntry, file_blocks, row_blocks, rows_within
+from nezha_convert.tensors import BLOCK_BYTES, TensorEntry, file_blocks, row_blocks, rows_within, state_of
 
 SHAPES = st.just(()) | array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)
 DTYPES = st.sampled_from(["float32", "float16", "bfloat16", "float64", "int64", "uint8", "bool"])
@@ -68,7 +68,9 @@ def test_a_tensor_in_a_file_comes_in_the_same_blocks_as_one_in_memory(
     with NamedTemporaryFile() as file:
         file.write(b"x" * offset + array.tobytes() + b"x")
         file.flush()
-        read = [np.array(block) for block in file_blocks(Path(file.name), offset, array.dtype, shape, limit)]
+        path = Path(file.name)
+        blocks = file_blocks(path, offset, array.dtype, shape, limit, state_of(path.stat()))
+        read = [np.array(block) for block in blocks]
     held = [block for block in row_blocks(array, limit) if block.size]
     assert [(block.dtype, block.shape, block.tobytes()) for block in read] == [
         (block.dtype, block.shape, block.tobytes()) for block in held
@@ -77,10 +79,11 @@ def test_a_tensor_in_a_file_comes_in_the_same_blocks_as_one_in_memory(
 
 def test_a_file_shorter_than_its_tensor_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(7))
+    seen = state_of((tmp_path / "x").stat())
     with pytest.raises(CheckpointError, match="it was changed meanwhile"):
-        list(file_blocks(tmp_path / "x", 4, np.dtype("f4"), (1,), 100))
+        list(file_blocks(tmp_path / "x", 4, np.dtype("f4"), (1,), 100, seen))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        list(file_blocks(tmp_path / "y", 4, np.dtype("f4"), (1,), 100))
+        list(file_blocks(tmp_path / "y", 4, np.dtype("f4"), (1,), 100, seen))
 
 
 def test_the_usual_limit_holds_unless_another_is_given() -> None:

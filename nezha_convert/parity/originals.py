@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..claims import TemporaryFolder
 from ..errors import UsageError
 from ..tensors import Checkpoint
 from .dialects import dialect_of
@@ -107,11 +108,11 @@ def run_original_all(
         complete = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         complete |= {name: np.asarray(array) for name, array in case.items() if array is not None}
         inputs |= {f"{i}/{name}": array for name, array in complete.items()}
-    with tempfile.TemporaryDirectory(prefix="nezha-original-") as folder:
-        np.savez(Path(folder) / "inputs.npz", **inputs)  # type: ignore[arg-type]
-        _run_process(Path(folder), request)
+    with TemporaryFolder() as folder:
+        np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
+        _run_process(folder, request)
         results: list[dict[str, Array]] = [{} for _ in cases]
-        with np.load(Path(folder) / "outputs.npz") as stored:
+        with np.load(folder / "outputs.npz") as stored:
             for key in stored:
                 index, name = key.split("/")
                 results[int(index)][name] = stored[key]
@@ -136,9 +137,9 @@ def tokenize_original(
         request |= {"program": "byte BPE", "code": str(code), "options": options}
     else:
         request["code"] = str(_clone(original, "tensorflow"))
-    with tempfile.TemporaryDirectory(prefix="nezha-original-") as folder:
-        _run_process(Path(folder), request | {"texts": list(texts), "lower_case": lower_case})
-        tokens: list[list[str]] = json.loads((Path(folder) / "outputs.json").read_text("utf-8"))
+    with TemporaryFolder() as folder:
+        _run_process(folder, request | {"texts": list(texts), "lower_case": lower_case})
+        tokens: list[list[str]] = json.loads((folder / "outputs.json").read_text("utf-8"))
     return tokens
 
 

@@ -89,7 +89,7 @@ def _by_name(path: Path, *, alone: bool = False) -> _Candidate | None:
 def _in_archive(path: Path) -> Checkpoint:
     """The checkpoint in the only folder of an archive that holds one."""
     unpacked = archive.unpack(path)
-    root = unpacked.folder
+    root = unpacked.path
     folders = [folder for folder in (root, *sorted(root.rglob("*"))) if folder.is_dir() and _candidates(folder)]
     names = [str(folder.relative_to(root)) for folder in folders]
     if len(folders) != 1:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import shutil
 import stat
 import struct
 import tarfile
-import tempfile
-import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from io import BufferedReader, FileIO, RawIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple, TypeVar
 
+from ..claims import TemporaryFolder
 from ..errors import CheckpointError, OutputError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -42,16 +42,9 @@ _DAMAGED = (
 )
 """What the libraries answer damaged bytes with."""
 
+_ELSEWHERE = "Unpack it where there is room and name the folder, or set TMPDIR."
 _BY_HAND = "If it is what you expect, unpack it yourself and name the folder."
 _PLAIN = "Pack the files themselves, without links and passwords: tar --dereference -cf FILE.tar FOLDER"
-
-
-class Unpacked:
-    """The temporary folder of an archive; removed when this object is, at the latest when Python ends."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="nezha-convert-"))
-        self.remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 class _Member(NamedTuple):
@@ -67,7 +60,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
-def unpack(path: Path) -> Unpacked:
+def unpack(path: Path) -> TemporaryFolder:
     """The plain files of the archive `path`, in a temporary folder of their own.
 
     Raises:
@@ -75,9 +68,9 @@ def unpack(path: Path) -> Unpacked:
             more than its size lets expect; or it is a PyTorch file.
         OutputError: there is no room to unpack it.
     """
-    unpacked = Unpacked()
+    unpacked = TemporaryFolder()
     try:
-        _unpack(path, unpacked.folder)
+        _unpack(path, unpacked.path)
     except BaseException:
         unpacked.remove()
         raise
@@ -98,11 +91,13 @@ def _unpack(path: Path, folder: Path) -> None:
             if member.size > free:
                 raise OutputError(
                     f"{path}: {member.name} needs {member.size:,} bytes to be unpacked, {folder.parent} has {free:,}",
-                    hint="Unpack it where there is room and name the folder, or set TMPDIR.",
+                    hint=_ELSEWHERE,
                 )
             _write(member, _place(path, folder, member.name), path)
     except _DAMAGED as error:
         hint = "The archive is damaged or cut short: copy it again from where it came from."
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{path}: no room to unpack it ({error.strerror})", hint=_ELSEWHERE) from error
         raise CheckpointError(
             f"{path}: cannot be unpacked ({type(error).__name__}: {error})",
             hint=_BY_HAND if "Memory usage limit" in str(error) else hint,

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, UsageError
-from ..tensors import TensorEntry, file_blocks, is_shape
+from ..tensors import State, TensorEntry, check_unchanged, file_blocks, is_shape, state_of
 
 FORMAT = "keras"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -64,13 +64,13 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
             hint="pip install 'nezha-convert[keras]'",
         )
     try:
-        size = file.stat().st_size
+        seen = state_of(file.stat())
         with open(file, "rb") as head:
             if head.read(len(SIGNATURE)) != SIGNATURE:
                 raise CheckpointError(f"{file}: not an HDF5 file: it does not begin with HDF5's signature")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
-    code, said = _ask(file, SECONDS + size // 1_000_000)
+    code, said = _ask(file, SECONDS + seen[0] // 1_000_000)
     try:
         if code:
             raise ValueError(f"the process of HDF5's library ended at it, by {code}")
@@ -78,9 +78,11 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
         if "refused" in found:
             message, hint = found["refused"]
             raise CheckpointError(message, hint=hint or _DAMAGED)
-        return {item[0]: _entry(file, size, *item) for item in found["tensors"]}
+        entries = {item[0]: _entry(file, seen, *item) for item in found["tensors"]}
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{file}: cannot be read as an HDF5 file ({error})", hint=_DAMAGED) from error
+    check_unchanged(file, seen)
+    return entries
 
 
 def _ask(file: Path, seconds: int) -> tuple[int, bytes]:
@@ -100,20 +102,20 @@ def _ask(file: Path, seconds: int) -> tuple[int, bytes]:
     return done.returncode, done.stdout
 
 
-def _entry(file: Path, size: int, name: str, code: str, shape: list[int], offset: int) -> TensorEntry:
+def _entry(file: Path, seen: State, name: str, code: str, shape: list[int], offset: int) -> TensorEntry:
     """The tensor of an item of the list, of which nothing is believed: who wrote it had met the file."""
     if not isinstance(name, str) or not _TYPE.fullmatch(code) or not _are_sizes([*shape, offset]):
         raise ValueError(f"{str(name)[:200]!r} is no tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
     dtype = np.dtype(code)
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes and offset + nbytes > size:
+    if nbytes and offset + nbytes > seen[0]:
         raise CheckpointError(
             f"{file}: {name!r} of shape {tuple(shape)} needs {nbytes:,} bytes, and the file has not got them",
             hint=_DAMAGED,
         )
     if not is_shape(shape):
         raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {shape[:8]}")
-    stream = partial(_stream, file, offset, dtype, tuple(shape))
+    stream = partial(_stream, file, offset, dtype, tuple(shape), seen)
     return TensorEntry(name, dtype.name, tuple(shape), nbytes, stream, (0, offset))
 
 
@@ -121,7 +123,9 @@ def _are_sizes(values: list[Any]) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
 
-def _stream(file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
+def _stream(
+    file: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], seen: State, limit: int
+) -> Iterator[np.ndarray]:
     native = dtype.newbyteorder("=")
-    for block in file_blocks(file, offset, dtype, shape, limit):
+    for block in file_blocks(file, offset, dtype, shape, limit, seen):
         yield block.astype(native, copy=False)

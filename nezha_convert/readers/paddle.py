@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ..tensors import Decision, TensorEntry, file_blocks, rows_within
+from ..tensors import Decision, State, TensorEntry, file_blocks, rows_within
 from .pickle_arrays import Array, Span
 from .pickle_machine import DAMAGED, read_pickle
 
@@ -55,13 +55,14 @@ def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[
     entries: dict[str, TensorEntry] = {}
     named = 0
     for number, file in enumerate(files):
-        state = _state_dict(file)
+        loaded, seen = read_pickle(file)
+        state = _state_dict(file, loaded)
         named += _NAMES in state
         state.pop(_NAMES, None)
         for name, value in state.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} stands in another shard too")
-            entries[name] = _entry(file, number, name, _array(file, name, value))
+            entries[name] = _entry(file, number, name, _array(file, name, value), seen)
     decisions = []
     if named:
         decisions.append(Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs"))
@@ -73,9 +74,8 @@ def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[
     return entries, tuple(decisions)
 
 
-def _state_dict(file: Path) -> dict[str, Any]:
+def _state_dict(file: Path, loaded: Any) -> dict[str, Any]:
     """What the file holds by name."""
-    loaded = read_pickle(file)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of arrays")
     if _SLICES in loaded:
@@ -98,7 +98,7 @@ def _array(file: Path, name: str, value: Any) -> Array:
     return value
 
 
-def _entry(file: Path, number: int, name: str, array: Array) -> TensorEntry:
+def _entry(file: Path, number: int, name: str, array: Array, seen: State) -> TensorEntry:
     if array.type is None or array.data is None:
         raise CheckpointError(f"{file}: {name!r} is an array without data", hint=DAMAGED)
     code, order, data, shape = array.type.code, array.type.order, array.data, array.shape
@@ -116,17 +116,16 @@ def _entry(file: Path, number: int, name: str, array: Array) -> TensorEntry:
             f"{file}: {name!r} has shape {list(shape)} of {dtype}, {nbytes} bytes; the file has {data.length} for it",
             hint=DAMAGED,
         )
-    blocks = _text_blocks if data.text else _data_blocks
-    return TensorEntry(
-        name, dtype.name, shape, nbytes, partial(blocks, file, data, dtype, shape), (number, data.offset)
-    )
+    if data.text:
+        stream = partial(_text_blocks, file, data, dtype, shape, seen=seen)
+    else:
+        stream = partial(file_blocks, file, data.offset, dtype, shape, seen=seen)
+    return TensorEntry(name, dtype.name, shape, nbytes, stream, (number, data.offset))
 
 
-def _data_blocks(file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
-    return file_blocks(file, data.offset, dtype, shape, limit)
-
-
-def _text_blocks(file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int) -> Iterator[np.ndarray]:
+def _text_blocks(
+    file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int, seen: State
+) -> Iterator[np.ndarray]:
     """Like `tensors.file_blocks`, of data that protocol 2 has written as text.
 
     Raises:
@@ -135,22 +134,17 @@ def _text_blocks(file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...]
     left = nbytes = prod(shape) * dtype.itemsize
     size = rows_within(shape, dtype.itemsize, limit) * (nbytes // max(1, shape[0])) if shape else nbytes
     decoder = codecs.getincrementaldecoder("utf-8")()
-    unread, ready = data.length, bytearray()
+    ready = bytearray()
     try:
-        with open(file, "rb") as source:
-            source.seek(data.offset)
-            while unread:
-                part = source.read(min(unread, max(1, min(size, nbytes))))
-                if not part:
-                    raise CheckpointError(f"{file}: it ended while it was read; was it changed meanwhile?")
-                unread -= len(part)
-                ready += decoder.decode(part, final=not unread).encode("latin-1")
-                while left and len(ready) >= min(size, left):
-                    block = np.frombuffer(bytes(ready[: min(size, left)]), dtype)
-                    del ready[: block.nbytes]
-                    left -= block.nbytes
-                    yield block.reshape(-1, *shape[1:]) if shape else block[0]
-    except (OSError, UnicodeError) as error:
+        for part in file_blocks(file, data.offset, np.dtype("uint8"), (data.length,), max(1, min(size, nbytes)), seen):
+            ready += decoder.decode(part.tobytes()).encode("latin-1")
+            while left and len(ready) >= min(size, left):
+                block = np.frombuffer(bytes(ready[: min(size, left)]), dtype)
+                del ready[: block.nbytes]
+                left -= block.nbytes
+                yield block.reshape(-1, *shape[1:]) if shape else block[0]
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
         raise CheckpointError(f"{file}: cannot be read ({error})", hint=DAMAGED) from error
     if left or ready:
         raise CheckpointError(f"{file}: the text of a tensor has another length than its shape", hint=DAMAGED)

@@ -7,6 +7,7 @@ arrays is stepped over: only its place in the file is kept.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from struct import Struct
 from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
+from ..tensors import State, state_of
 from .pickle_arrays import FUNCTIONS, Function, Span, Text, UnexpectedError, set_state
 
 MAX_STEPS = 1 << 22
@@ -33,15 +35,16 @@ MAX_TEXT = 4096
 DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
 
 
-def read_pickle(file: Path) -> Any:
-    """What the pickle in `file` holds: dictionaries, tuples, lists, numbers, `Text`, `Span` and `Array`.
+def read_pickle(file: Path) -> tuple[Any, State]:
+    """What the pickle in `file` holds: dictionaries, tuples, lists, numbers, `Text`, `Span` and `Array`; and its state.
 
     Raises:
         CheckpointError: it is not a pickle of protocol 2 to 5, is damaged, or asks for anything else.
     """
     try:
         with open(file, "rb") as data:
-            return _Machine(file, data).run()
+            seen = state_of(os.fstat(data.fileno()))
+            return _Machine(file, data).run(), seen
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
     except UnexpectedError as error:

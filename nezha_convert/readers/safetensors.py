@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks, is_shape, state_of
+from ..tensors import State, TensorEntry, check_unchanged, file_blocks, is_shape, state_of
 
 FORMAT = "safetensors"
 
@@ -58,15 +58,14 @@ def read_safetensors(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
     return entries
 
 
-def _header(file: Path) -> tuple[int, dict[str, Any], tuple[int, int, int]]:
+def _header(file: Path) -> tuple[int, dict[str, Any], State]:
     """Where the data begins, each tensor's type, shape and place in it, and the file's state at that."""
     try:
         with open(file, "rb") as data:
             seen = state_of(os.fstat(data.fileno()))
             with safe_open(file, framework="np"):  # checks every length and offset of the header against the file
                 pass
-            if state_of(file.stat()) != seen:  # of the bytes that are read below, nothing would be known
-                raise CheckpointError(f"{file}: it was changed meanwhile, while it was being read")
+            check_unchanged(file, seen)  # or else, of the bytes that are read below, nothing would be known
             size = int.from_bytes(data.read(8), "little")
             header: dict[str, Any] = json.loads(data.read(size))
     except (SafetensorError, OSError) as error:

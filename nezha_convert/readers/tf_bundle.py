@@ -20,7 +20,7 @@ import google_crc32c
 import numpy as np
 
 from ..errors import CheckpointError
-from ..tensors import TensorEntry, file_blocks, is_shape, leads_outside, state_of
+from ..tensors import State, TensorEntry, file_blocks, is_shape, leads_outside, state_of
 
 FORMAT = "tensorflow-bundle"
 
@@ -106,7 +106,7 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
     }
 
 
-def _tensor(name: str, slot: _Slot, file: Path, seen: tuple[int, int, int]) -> TensorEntry:
+def _tensor(name: str, slot: _Slot, file: Path, seen: State) -> TensorEntry:
     dtype = DTYPES.get(slot.dtype, f"TensorFlow dtype {slot.dtype}")
     if slot.offset + slot.size > seen[0]:
         raise CheckpointError(
@@ -120,9 +120,7 @@ def _tensor(name: str, slot: _Slot, file: Path, seen: tuple[int, int, int]) -> T
     return TensorEntry(name, dtype, slot.shape, slot.size, stream, (slot.shard, slot.offset))
 
 
-def _stream(
-    name: str, slot: _Slot, file: Path, dtype: str, seen: tuple[int, int, int], limit: int
-) -> Iterator[np.ndarray]:
+def _stream(name: str, slot: _Slot, file: Path, dtype: str, seen: State, limit: int) -> Iterator[np.ndarray]:
     if slot.dtype not in DTYPES:
         raise CheckpointError(f"{file}: {name!r} is of {dtype}, which holds no numbers")
     crc = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import warnings
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError, UsageError
-from ..tensors import Decision, TensorEntry, row_blocks
+from ..tensors import Decision, State, TensorEntry, check_unchanged, row_blocks, state_of, unchanged
 from .torch_scan import check_torch_file
 
 if TYPE_CHECKING:
@@ -41,27 +42,33 @@ def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[D
     entries: dict[str, TensorEntry] = {}
     decisions: dict[Decision, None] = {}
     for number, file in enumerate(files):
-        tensors, decision = _state_dict(file, _load(file))
+        loaded, seen = _load(file)
+        tensors, decision = _state_dict(file, loaded)
         if decision:
             decisions[decision] = None
         for name, tensor in tensors.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} stands in another shard too")
-            entries[name] = _entry(file, number, name, tensor)
+            entries[name] = _entry(file, number, name, tensor, seen)
     return entries, tuple(decisions)
 
 
-def _load(file: Path) -> Any:
-    """What `file` holds: tensors, numbers, strings and containers of them; nothing else is ever loaded."""
+def _load(file: Path) -> tuple[Any, State]:
+    """What `file` holds: tensors, numbers, strings and containers of them, nothing else is ever loaded; its state."""
     import torch
 
     try:
         with open(file, "rb") as head:
+            seen = state_of(os.fstat(head.fileno()))
             is_zip = head.read(4) == b"PK\x03\x04"
         check_torch_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old pickle protocols say nothing to our reader
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        check_unchanged(file, seen)
+        return loaded, seen
+    except CheckpointError:
+        raise
     except UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if not wanted:
@@ -131,7 +138,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or "no more is said").splitlines()[0]
 
 
-def _entry(file: Path, number: int, name: str, tensor: torch.Tensor) -> TensorEntry:
+def _entry(file: Path, number: int, name: str, tensor: torch.Tensor, seen: State) -> TensorEntry:
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
@@ -144,6 +151,10 @@ def _entry(file: Path, number: int, name: str, tensor: torch.Tensor) -> TensorEn
             array = tensor.numpy()
     except (TypeError, RuntimeError) as error:  # eight-bit floats, half complex, conjugates
         raise CheckpointError(f"{file}: {name!r} is of type {tensor.dtype}, which NumPy does not have") from error
-    stream = partial(row_blocks, array)
+    stream = partial(_stream, array, file, seen)
     position = (number, tensor.data_ptr())
     return TensorEntry(name, str(array.dtype), tuple(array.shape), array.nbytes, stream, position)
+
+
+def _stream(array: np.ndarray, file: Path, seen: State, limit: int) -> Iterator[np.ndarray]:
+    return unchanged(row_blocks(array, limit), file, seen)
