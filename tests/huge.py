@@ -97,7 +97,7 @@ MANY: Mapping[str, tuple[str, Callable[[Path, int], None], Callable[[Path], Mapp
     "PaddlePaddle": (
         "model.pdparams",
         lambda file, count: write_paddle(file, tensors(count, 256)),  # a pickle needs 16 bytes for each of its steps
-        lambda file: read_paddle((file,)),
+        lambda file: read_paddle((file,))[0],
     ),
     "Keras": ("model.h5", _keras, read_keras),
 }
