@@ -333,7 +333,8 @@ def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives
         *(b"", b"[]", b"{}", b'{"tensors": 3}', b'{"tensors": [["a"]]}', b'{"refused": 1}', b"\xff"),
         *(b'{"tensors": [["a", "<f4", [-1], 0]]}', b'{"tensors": [["a", "O", [1], 0]]}'),
         *(b'{"tensors": [["a", "<f4", [1], -8]]}', b'{"tensors": [["a", "<f4", [1], 999999]]}'),
-        *(b'{"tensors": [[3, "<f4", [1], 0]]}', b'{"tensors": [["a", "<f4", [0, 4611686018427387904], 0]]}'),
+        *(b'{"tensors": [["\\ud800", "<f4", [1], 0]]}', b'{"tensors": [[3, "<f4", [1], 0]]}'),
+        *(b'{"tensors": [["a", "<f4", [0, 4611686018427387904], 0]]}'),
     ],
 )
 def test_nothing_is_believed_of_the_process_that_met_the_file(said, tmp_path, monkeypatch):

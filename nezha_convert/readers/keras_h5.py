@@ -104,6 +104,7 @@ def _entry(file: Path, size: int, name: str, code: str, shape: list[int], offset
     """The tensor of an item of the list, of which nothing is believed: who wrote it had met the file."""
     if not isinstance(name, str) or not _TYPE.fullmatch(code) or not _are_sizes([*shape, offset]):
         raise ValueError(f"{str(name)[:200]!r} is no tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
+    name.encode()  # UnicodeEncodeError, a ValueError: h5py reads bytes that are no text as halves of surrogate pairs
     dtype = np.dtype(code)
     nbytes = prod(shape) * dtype.itemsize
     if nbytes and offset + nbytes > size:
