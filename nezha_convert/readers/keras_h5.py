@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,14 +37,18 @@ FORMAT = "keras"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """What every HDF5 file begins with."""
 
-SECONDS = 20
-"""Of CPU time, and one more for each megabyte, that HDF5's library may take to find the tensors."""
+SECONDS = 0.8
+"""Of CPU time, and one more for each megabyte, that HDF5's library may take to list the tensors: each takes 0.0002."""
 
+PATIENCE = 60
+"""Seconds on the clock, for a machine that is busy, or a process that sleeps."""
+
+_TIME_IS_UP = getattr(signal, "SIGPROF", 0)
 _TYPE = re.compile("[<>|]?[fiu][1248]|bfloat16")
 _DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
 _CHILD = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from nezha_convert.readers.keras_contents import main; "
-    "main(sys.argv[2], int(sys.argv[3]))"
+    "main(sys.argv[2], float(sys.argv[3]))"
 )
 
 
@@ -70,8 +75,10 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
                 raise CheckpointError(f"{file}: not an HDF5 file: it does not begin with HDF5's signature")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
-    code, said = _ask(file, SECONDS + size // 1_000_000)
+    code, said = _ask(file, SECONDS + size / 1e6)
     try:
+        if code == -_TIME_IS_UP:
+            raise ValueError("HDF5's library found no end in it")
         if code:
             raise ValueError(f"the process of HDF5's library ended at it, by {code}")
         found = json.loads(said)
@@ -83,7 +90,7 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
         raise CheckpointError(f"{file}: cannot be read as an HDF5 file ({error})", hint=_DAMAGED) from error
 
 
-def _ask(file: Path, seconds: int) -> tuple[int, bytes]:
+def _ask(file: Path, seconds: float) -> tuple[int, bytes]:
     """The exit code of the process that looks into `file`, and what it printed."""
     command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(file), str(seconds)]
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each takes memory of its own
@@ -92,11 +99,13 @@ def _ask(file: Path, seconds: int) -> tuple[int, bytes]:
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=3 * seconds,
+            timeout=PATIENCE + 2 * seconds,
             env={**os.environ, **one_thread},
         )
     except subprocess.TimeoutExpired as error:
-        raise CheckpointError(f"{file}: HDF5's library found no end in it in {3 * seconds} s", hint=_DAMAGED) from error
+        raise CheckpointError(
+            f"{file}: HDF5's library found no end in it in {error.timeout:.0f} s", hint=_DAMAGED
+        ) from error
     return done.returncode, done.stdout
 
 
