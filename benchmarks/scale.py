@@ -50,11 +50,11 @@ def main() -> None:
         json.dump(WORK[name](*arguments), sys.stdout)
         return
     with tempfile.TemporaryDirectory(prefix="nezha-scale-", dir=options.folder) as folder:
-        for title in options.only:
-            lines = [f"`python benchmarks/scale.py`: {SECTIONS[title][0]}", "", *SECTIONS[title][1](Path(folder))]
-            lines += ["", machine()]
-            print("\n".join(lines), flush=True)
-            write_section(f"Scale: {title}", lines)
+        tables = {title: SECTIONS[title][1](Path(folder)) for title in options.only}
+    for title, table in tables.items():  # only now: the description loads torch, and processes begin with our memory
+        lines = [f"`python benchmarks/scale.py`: {SECTIONS[title][0]}", "", *table, "", machine()]
+        print("\n".join(lines))
+        write_section(f"Scale: {title}", lines)
 
 
 def _run(name: str, *arguments: object) -> tuple[dict[str, Any], float]:
