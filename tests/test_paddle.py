@@ -386,3 +386,28 @@ def test_the_older_config_is_read_as_the_program_flattens_it():
     assert raw["architectures"] == ["NeZhaForQuestionAnswering"]
     assert raw["num_attention_heads"] == 2
     assert "init_class" not in raw and "init_args" not in raw
+
+
+def test_a_name_in_two_shards_is_refused(tmp_path):
+    one = pickled(tmp_path, {"w": np.ones(2)})
+    other = one.rename(tmp_path / "other.pdparams")
+    with pytest.raises(CheckpointError, match="'w' stands in another shard too"):
+        read_paddle((pickled(tmp_path, {"w": np.ones(2)}), other))
+
+
+def test_an_array_without_data_is_refused(tmp_path):
+    blank = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85C\x01b\x87R"
+    with pytest.raises(CheckpointError, match="'w' is an array without data"):
+        read_paddle((assembled(tmp_path, b"}X\1\0\0\0w" + blank + b"s."),))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_file_that_ends_or_goes_while_it_is_read_is_noticed(protocol, tmp_path):
+    file = pickled(tmp_path, {"w": np.full(3000, 200, np.uint8)}, protocol)
+    entry = read_paddle((file,))[0]["w"]
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="changed meanwhile"):
+        entry.read()
+    file.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        entry.read()

@@ -65,7 +65,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("file", sorted((FOLDER / "fuzz" / "corpus" / "torch").iterdir()), ids=lambda file: file.name)
+CORPUS = sorted((FOLDER / "fuzz" / "corpus" / "torch").iterdir())
+NOT_BY_THE_SCAN = "key-of-six-megabytes-of-text"
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in CORPUS if not f.name.endswith(NOT_BY_THE_SCAN)], ids=lambda file: file.name
+)
 def test_a_file_is_refused_for(file: Path, tmp_path: Path) -> None:
     said = REFUSED[file.name.split("-", 1)[1]]
     with pytest.raises(ValueError, match=said):
@@ -73,6 +79,17 @@ def test_a_file_is_refused_for(file: Path, tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes(file.read_bytes())
     with pytest.raises(CheckpointError, match=rf"m\.bin: cannot be read as a PyTorch file .*{said}"):
         read_torch((tmp_path / "m.bin",))
+
+
+def test_a_key_whose_text_has_megabytes_is_shortened_before_it_is_a_text(tmp_path: Path) -> None:
+    (file,) = (file for file in CORPUS if file.name.endswith(NOT_BY_THE_SCAN))
+    check_torch_file(file)
+    (tmp_path / "m.bin").write_bytes(file.read_bytes())
+    with pytest.raises(
+        CheckpointError, match=r"\(\.\.\.\).* is a NoneType; expected a dictionary of tensors"
+    ) as caught:
+        read_torch((tmp_path / "m.bin",))
+    assert len(caught.value.message) < 3000
 
 
 HEAD = b"\x80\x02"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, takewhile
@@ -35,19 +36,16 @@ _MODERN = ("layers", "_layer_checkpoint_dependencies")
 _REPACK = "Store it plainly: h5repack -f NONE -l CONTI FILE NEWFILE; or save the weights once more by Keras."
 
 
-def main(file: str, seconds: int) -> None:
+def main(file: str, seconds: float) -> None:
     """Print what `contents` says of `file`, in limits of memory and of CPU time."""
     import h5py  # noqa: F401  (before the limits: what its own code takes is no file's fault)
 
     if sys.platform != "win32":
         import resource
 
-        for limit, value in (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_CPU, seconds),
-            (resource.RLIMIT_DATA, MAX_MEMORY),
-        ):
+        for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MAX_MEMORY)):
             resource.setrlimit(limit, (value, resource.getrlimit(limit)[1]))
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF ends the process once it has taken so much CPU time
     sys.stdout.write(contents(Path(file)))
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,14 +37,18 @@ FORMAT = "keras"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """What every HDF5 file begins with."""
 
-SECONDS = 20
-"""Of CPU time, and one more for each megabyte, that HDF5's library may take to find the tensors."""
+SECONDS = 0.8
+"""Of CPU time, and one more for each megabyte, that HDF5's library may take to list the tensors: each takes 0.0002."""
 
+PATIENCE = 60
+"""Seconds on the clock, for a machine that is busy, or a process that sleeps."""
+
+_TIME_IS_UP = getattr(signal, "SIGPROF", 0)
 _TYPE = re.compile("[<>|]?[fiu][1248]|bfloat16")
 _DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
 _CHILD = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from nezha_convert.readers.keras_contents import main; "
-    "main(sys.argv[2], int(sys.argv[3]))"
+    "main(sys.argv[2], float(sys.argv[3]))"
 )
 
 
@@ -70,8 +75,14 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
                 raise CheckpointError(f"{file}: not an HDF5 file: it does not begin with HDF5's signature")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
+<<<<<<< HEAD
     code, said = _ask(file, SECONDS + seen[0] // 1_000_000)
+=======
+    code, said = _ask(file, SECONDS + size / 1e6)
+>>>>>>> a8867cfa0e8e7a4d740aeb6ef07602c998ca5248
     try:
+        if code == -_TIME_IS_UP:
+            raise ValueError("HDF5's library found no end in it")
         if code:
             raise ValueError(f"the process of HDF5's library ended at it, by {code}")
         found = json.loads(said)
@@ -85,7 +96,7 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
     return entries
 
 
-def _ask(file: Path, seconds: int) -> tuple[int, bytes]:
+def _ask(file: Path, seconds: float) -> tuple[int, bytes]:
     """The exit code of the process that looks into `file`, and what it printed."""
     command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(file), str(seconds)]
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each takes memory of its own
@@ -94,11 +105,13 @@ def _ask(file: Path, seconds: int) -> tuple[int, bytes]:
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=3 * seconds,
+            timeout=PATIENCE + 2 * seconds,
             env={**os.environ, **one_thread},
         )
     except subprocess.TimeoutExpired as error:
-        raise CheckpointError(f"{file}: HDF5's library found no end in it in {3 * seconds} s", hint=_DAMAGED) from error
+        raise CheckpointError(
+            f"{file}: HDF5's library found no end in it in {error.timeout:.0f} s", hint=_DAMAGED
+        ) from error
     return done.returncode, done.stdout
 
 
@@ -106,6 +119,7 @@ def _entry(file: Path, seen: State, name: str, code: str, shape: list[int], offs
     """The tensor of an item of the list, of which nothing is believed: who wrote it had met the file."""
     if not isinstance(name, str) or not _TYPE.fullmatch(code) or not _are_sizes([*shape, offset]):
         raise ValueError(f"{str(name)[:200]!r} is no tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
+    name.encode()  # UnicodeEncodeError, a ValueError: h5py reads bytes that are no text as halves of surrogate pairs
     dtype = np.dtype(code)
     nbytes = prod(shape) * dtype.itemsize
     if nbytes and offset + nbytes > seen[0]:

@@ -14,7 +14,7 @@ from nezha_convert.readers import keras_contents
 FATAL = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
-def ask(file: Path, seconds: int) -> tuple[int, bytes]:
+def ask(file: Path, seconds: float) -> tuple[int, bytes]:
     """In place of ``keras_h5._ask``."""
     readable, writable = os.pipe()
     child = os.fork()
@@ -22,7 +22,7 @@ def ask(file: Path, seconds: int) -> tuple[int, bytes]:
         tracemalloc.stop()
         for number in FATAL:
             signal.signal(number, signal.SIG_DFL)  # a fuzzer's handlers would call it a fault
-        signal.alarm(seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         with os.fdopen(writable, "w") as out:
             out.write(keras_contents.contents(file))
