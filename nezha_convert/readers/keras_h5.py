@@ -75,11 +75,7 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
                 raise CheckpointError(f"{file}: not an HDF5 file: it does not begin with HDF5's signature")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
-<<<<<<< HEAD
-    code, said = _ask(file, SECONDS + seen[0] // 1_000_000)
-=======
-    code, said = _ask(file, SECONDS + size / 1e6)
->>>>>>> a8867cfa0e8e7a4d740aeb6ef07602c998ca5248
+    code, said = _ask(file, SECONDS + seen[0] / 1e6)
     try:
         if code == -_TIME_IS_UP:
             raise ValueError("HDF5's library found no end in it")
