@@ -71,6 +71,9 @@ class HubError(NezhaConvertError):
 class CancelledError(NezhaConvertError):
     """Stopped by the signal `number`: by the user, or by whoever asked the process to end."""
 
+    exit_code = 130
+    """128 and the signal's number, as of every program that a signal ends; 130 is Ctrl-C."""
+
     def __init__(self, number: int) -> None:
         super().__init__("interrupted; nothing half-written was left behind")
         self.exit_code = 128 + number

@@ -6,6 +6,7 @@ path that it takes there, over gloo; the device stays the CPU.
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def as_gpus(state: AcceleratorState, *arguments: Any, **options: Any) -> None:
 def noted(module: Any, **options: Any) -> Any:
     """`fully_shard`, with a line that says of what."""
     modules = module if isinstance(module, list) else [module]
-    print("sharded", *(type(one).__name__ for one in modules), flush=True)
+    # At once: the processes share one output, and parts of a line would mix.
+    os.write(1, f"sharded {' '.join(type(one).__name__ for one in modules)}\n".encode())
     return fully_shard(module, **options)
 
 

@@ -139,7 +139,7 @@ def test_the_wheel_is_the_packages_and_its_metadata_alone(wheel):
     assert set(wheel) == sources | {f"{folder}/{name}" for name in metadata}
     assert all(wheel[name] == (ROOT / name).read_bytes() for name in sources)
     assert wheel[f"{folder}/entry_points.txt"].split() == [
-        *(b"[console_scripts]", b"nezha-convert", b"=", b"nezha_convert.cli:main"),
+        *(b"[console_scripts]", b"nezha-convert", b"=", b"nezha_convert.__main__:main"),
     ]
     said = wheel[f"{folder}/WHEEL"].decode().splitlines()
     assert "Root-Is-Purelib: true" in said and "Tag: py3-none-any" in said

@@ -282,7 +282,8 @@ def test_the_model_has_the_targets_as_its_parameters() -> None:
         targets = numbered([name for part in head.parts for name in TARGETS[part]], 2)
         if head.name == "encoder":
             targets = [name.removeprefix("nezha.") for name in targets]
-        assert names == set(targets)
+        # The second name of a bias is transformers 4's: written where a decoder is untied, and no parameter of ours.
+        assert names == set(targets) - {"cls.predictions.decoder.bias"}
 
 
 def test_heads_of_every_tensorflow_task_are_there() -> None:
