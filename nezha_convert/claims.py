@@ -96,12 +96,14 @@ def _remove(holder: Path, lock: int | None) -> None:
 
 def leave(folder: Path, lock: int | None) -> None:
     """Remove `folder` and its `lock`, which is all that is in it. What cannot be removed is left to the next run."""
-    with suppress(OSError):
-        (folder / LOCK).unlink()
-    if lock is not None:
-        os.close(lock)  # before the folder goes: NFS keeps an open file in it, by another name
-    with suppress(OSError):  # not empty: another process has entered it
-        folder.rmdir()
+    try:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+    finally:
+        if lock is not None:
+            os.close(lock)  # before the folder goes: NFS keeps an open file in it, by another name
+        with suppress(OSError):  # not empty: another process has entered it
+            folder.rmdir()
 
 
 def remove_abandoned() -> None:

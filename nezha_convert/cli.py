@@ -359,7 +359,7 @@ def _run(arguments: list[str], console: Console) -> int:
     stop, Console.began = Stop(), False
     try:
         with stop.minded():
-            return _command(arguments, console)
+            return _command(arguments, console, stop)
     except (KeyboardInterrupt, click.Abort):  # a signal; or Ctrl-C or Ctrl-D at a question
         cancelled = CancelledError(stop.number)
         in_words = Console.began or not console.as_json
@@ -367,7 +367,7 @@ def _run(arguments: list[str], console: Console) -> int:
         return end_with(_told(console, cancelled, say))
 
 
-def _command(arguments: list[str], console: Console) -> int:
+def _command(arguments: list[str], console: Console, stop: Stop) -> int:
     """The exit code of a command, whose errors become messages."""
     try:
         # Not cli.main(): it would turn a broken pipe into exit code 1.
@@ -378,11 +378,13 @@ def _command(arguments: list[str], console: Console) -> int:
         return done.exit_code
     except click.ClickException as error:
         return _told(console, UsageError(error.format_message()), None if console.as_json else error.show)
-    except NezhaConvertError as error:
-        return _told(console, error)
     except click.Abort:
         raise
     except Exception as error:
+        if stop.asked:  # a library has made another error of it
+            raise KeyboardInterrupt from error
+        if isinstance(error, NezhaConvertError):
+            return _told(console, error)
         if sys.stdout in silence_broken() and isinstance(error, OSError):
             if isinstance(error, BrokenPipeError):  # the reader of our output has gone, which is its right
                 return 128 + 13  # as of SIGPIPE, which Python ignores

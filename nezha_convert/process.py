@@ -19,8 +19,8 @@ from typing import Any, NoReturn, TextIO
 
 from .errors import CancelledError
 
-STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-"""Ctrl-C, whoever asks the process to end, and a terminal that is closed."""
+STOPS = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []), signal.SIGTERM)
+"""Ctrl-C, a terminal that is closed, and whoever asks the process to end."""
 
 ONE_REQUEST = 1.0
 """Seconds within which signals count as one: `timeout` and some shells send a second one to the whole group."""
@@ -103,6 +103,7 @@ class Stop:
     """The signal that has asked the process to end, if one has."""
 
     def __init__(self) -> None:
+        self.asked = False
         self.number: int = signal.SIGINT
         self._at = -ONE_REQUEST
         self._lost = False
@@ -131,7 +132,7 @@ class Stop:
     def _stop(self, number: int, frame: Any) -> None:
         now = time.monotonic()
         if now >= self._at + ONE_REQUEST:
-            self._at, self.number = now, number
+            self._at, self.number, self.asked = now, number, True
             raise KeyboardInterrupt
 
     def _swallowed(self, unraisable: Any) -> None:

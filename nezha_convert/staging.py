@@ -114,6 +114,9 @@ def _workplace(place: Path) -> Iterator[Path]:
     finally:
         try:
             _clean_up(folder, place)
+        except KeyboardInterrupt:  # it came only now, in the midst of this
+            _clean_up(folder, place)
+            raise
         finally:
             leave(folder, lock)
 

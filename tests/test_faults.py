@@ -24,7 +24,7 @@ import pytest
 from goldens import FIXTURES
 from kill import check_hashes, tree
 
-from nezha_convert import convert, staging
+from nezha_convert import conversion, convert, staging
 from nezha_convert.claims import LOCK, claim
 from nezha_convert.cli import main
 from nezha_convert.errors import OutputError
@@ -337,6 +337,19 @@ def test_a_command_that_is_stopped_while_it_prints_its_document_prints_no_second
 
     monkeypatch.setattr(json, "dump", stopped)
     assert run("inspect", TF, "--json") == (130, "{", "interrupted; nothing half-written was left behind\n")
+
+
+@pytest.mark.parametrize("error", [SystemError("error return without exception set"), OutputError("x")], ids=repr)
+def test_an_error_that_a_library_makes_of_a_signal_is_none_of_ours(error: Exception, run, monkeypatch) -> None:
+    def stopped(*arguments: object, **options: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr(conversion, "inspect", stopped)
+    assert run("inspect", TF) == (143, "", "interrupted; nothing half-written was left behind\n")
 
 
 def test_what_was_started_to_be_ignored_is_ignored() -> None:

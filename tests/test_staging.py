@@ -100,6 +100,23 @@ def test_an_output_that_another_program_wrote_meanwhile_is_not_replaced(tmp_path
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_ctrl_c_while_it_cleans_up_leaves_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rmtree, left = shutil.rmtree, [1]
+
+    def interrupted(path: Path, **options: bool) -> None:
+        if path.exists() and left:
+            left.pop()
+            raise KeyboardInterrupt
+        rmtree(path, **options)
+
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", False, 10) as stage:
+        fill(stage)
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        raise OSError(errno.EIO, "Input/output error")
+    assert not left
+    assert list(tmp_path.iterdir()) == []
+
+
 # An output that exists
 
 
