@@ -370,6 +370,9 @@ def run(
             (output / "predictions.jsonl").write_text("".join(lines), "utf-8")
     if trainer.is_world_process_zero():
         _finish(task, trainer, arguments, settings, metrics)
+    # A process that ends with its group open may abort, and then the launcher ends the first one while it still writes.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return metrics
 
 
