@@ -98,6 +98,11 @@ def expand_relative_positions(table: Tensor, length: int) -> Tensor:
     return table[(position[None, :] - position[:, None]).clamp(-clip, clip) + clip]
 
 
+def is_traced() -> bool:
+    """Whether torch writes this pass down, to run it on other inputs."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def choose_attention(
     table: Tensor,
     length: int,
@@ -120,8 +125,7 @@ def choose_attention(
         the table expanded.
     """
     # A traced program may not depend on the length, and holds no strided diagonals.
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if not reference and not traced:
+    if not reference and not is_traced():
         if table.device.type == "cpu":
             # Below this the long form's blocks would be small, and its products as many as the short form's.
             long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
@@ -186,7 +190,7 @@ def fast_relative_attention(
     dtype = torch.promote_types(query.dtype, torch.float32)
     keep = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
     if mask is not None:
-        mask = mask[(None,) * (4 - mask.dim())]
+        mask = None if mask.all() else mask[(None,) * (4 - mask.dim())]
     with torch.autocast("cpu", enabled=False):
         given = (one.to(dtype) for one in (query, key, value, relations))
         return _FastAttention.apply(*given, mask, dropout, keep).to(query.dtype), None

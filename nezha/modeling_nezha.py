@@ -32,7 +32,7 @@ from transformers.modeling_outputs import (
 from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .attention_nezha import Attention, choose_attention, fast_dropout, relative_position_table
+from .attention_nezha import Attention, choose_attention, fast_dropout, is_traced, relative_position_table
 from .configuration_nezha import NezhaConfig
 
 
@@ -136,10 +136,15 @@ class NezhaIntermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
+        self.gelu = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}.get(config.hidden_act)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[L, B, D] to [L, B, intermediate_size]."""
-        return self.activation(self.dense(hidden_states))
+        wide = self.dense(hidden_states)
+        if self.gelu is None or torch.is_grad_enabled() or is_traced():
+            return self.activation(wide)
+        # In place: a second tensor of this size, of memory that the system has to clear, is 4 % of a pass of 4 x 512.
+        return torch.ops.aten.gelu_(wide, approximate=self.gelu)
 
 
 class NezhaLayer(GradientCheckpointingLayer):

@@ -347,6 +347,12 @@ def test_nothing_left_in_memory_reaches_the_result(length, monkeypatch):
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("length", [30, 200])
+def test_a_mask_that_hides_nothing_is_no_mask(length):
+    inputs = sequence_first((2, 2, length, 16), dtype=torch.float32)
+    assert torch.equal(fast(*inputs, 64, torch.ones(2, 1, 1, length, dtype=torch.bool)), fast(*inputs, 64))
+
+
 def dropped(length, rate, batch=1, heads=1):
     """The probabilities after dropout, read off identity values in place of a table's and a value's sum."""
     zeros = torch.zeros(batch, heads, length, length)

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -335,13 +336,22 @@ def test_the_unmutated_parts_of_those_mutations_are_right(monkeypatch):
     assert error_against_numpy(eager_model().double(), **tiny_inputs(12)) < 1e-12
 
 
-def test_the_activation_is_the_one_the_config_names():
-    erf, tanh = (tiny_model(hidden_act=name) for name in ("gelu", "gelu_pytorch_tanh"))
-    wide = torch.linspace(-3, 3, 12).expand(1, 12)
-    for model, approximate in ((erf, "none"), (tanh, "tanh")):
-        dense = model.encoder.layer[0].intermediate
-        expected = torch.nn.functional.gelu(dense.dense(wide), approximate=approximate)
-        torch.testing.assert_close(dense(wide), expected)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("gelu", torch.nn.functional.gelu),
+        ("gelu_pytorch_tanh", partial(torch.nn.functional.gelu, approximate="tanh")),
+        ("relu", torch.nn.functional.relu),
+    ],
+)
+def test_the_activation_is_the_one_the_config_names(name, activation, training):
+    intermediate = tiny_model(hidden_act=name).encoder.layer[0].intermediate
+    inputs = torch.linspace(-3, 3, 12).expand(1, 12)
+    given = inputs.clone()
+    with torch.set_grad_enabled(training):
+        torch.testing.assert_close(intermediate(given), activation(intermediate.dense(inputs)), rtol=0, atol=0)
+    assert torch.equal(given, inputs)
 
 
 # Building.
