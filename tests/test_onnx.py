@@ -232,8 +232,10 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_graph_that_computes_something_else_is_refused(mutation, exported, small, tmp_path, monkeypatch):
+    sound = exported("float32")[0] / MODEL  # made now, where this is its first user, by the writer replaced below
+
     def write_mutated(model, head, precision, path):
-        graph = onnx.load(exported("float32")[0] / MODEL)
+        graph = onnx.load(sound)
         MUTATIONS[mutation](graph.graph)
         onnx.save(graph, path)
 
