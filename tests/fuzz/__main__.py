@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
@@ -28,6 +29,8 @@ def main() -> int:
         parser.error(f"no target {', '.join(sorted(unknown))}; expected {', '.join(TARGETS)}")
     if options.replay:
         return sum(_replay(name, options.work) for name in names)
+    if find_spec("atheris") is None:
+        parser.error("atheris is not installed; pip install -e '.[test,fuzz]'")
     return max([_fuzz(name, options.seconds, options.work) for name in names])
 
 
