@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -269,7 +269,8 @@ def _read_all(file: Any, array: np.ndarray) -> None:
 
 def _sync(path: Path, written: Sequence[tuple[int, Future[TensorNumbers]]]) -> None:
     """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
-    wait([future for _, future in written])
+    for _, future in written:
+        future.result()  # of one that was cancelled, `wait` would wait forever
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
