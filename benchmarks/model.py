@@ -3,9 +3,10 @@
     python benchmarks/model.py [--peer] [--pairs 9] [--threads 2] [--cases infer:8x128 train:2x512 load ...]
 
 Random weights, 12 layers. Each model lives in a process of its own, and they take turns: (A, B, C, A, B, C, ...); the
-ratios are of neighbouring runs. A training step is forward, mean of squares, backward, with dropout 0.1. Peak memory is
-the process's own, from `VmHWM`, reset before the runs; "growth" is what it adds to the memory before. `--peer` runs
-transformers 4.40.2 from the isolated environment of the tests. `load` times `from_pretrained`. Replaces its section of
+ratios are of neighbouring runs. A training step is forward, mean of squares, backward, with dropout 0.1. The limit is
+what BERT's matrix products alone take, without softmax, dropout, norms or activations. Peak memory is the process's
+own, from `VmHWM`, reset before the runs; "growth" is what it adds to the memory before. `--peer` runs transformers
+4.40.2 from the isolated environment of the tests. `load` times `from_pretrained`. Replaces its section of
 ``benchmarks/RESULTS.md`` and draws ``benchmarks/model.svg``. On a machine that others use too, ``--cpu --threads 1``
 gives figures that repeat: CPU time of one thread, in a section of its own.
 """
@@ -25,7 +26,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TITLE = "NEZHA-base beside BERT-base"
 CASES = ["infer:8x64", "infer:8x128", "infer:4x512", "infer:1x1024", "train:8x128", "train:2x512", "load"]
-NAMES = {"nezha": "this NEZHA", "bert": "BERT, SDPA", "peer": "NEZHA of transformers 4.40.2"}
+NAMES = {
+    "nezha": "this NEZHA",
+    "bert": "BERT, SDPA",
+    "peer": "NEZHA of transformers 4.40.2",
+    "limit": "BERT's matrix products alone",
+}
+COLOURS = {"nezha": "#1a7f5a", "peer": "#b0b0b0"}
 
 
 def main() -> None:
@@ -52,7 +59,7 @@ def main() -> None:
                 f"| {spread(ratios(ours, one['seconds']))} | {one['peak']:.0f} | {one['growth']:.0f} |"
             )
         bert = found["bert"]["seconds"]
-        bars.append((case, {name: ratios(one["seconds"], bert) for name, one in found.items() if name != "bert"}))
+        bars.append((case, {name: ratios(one["seconds"], bert) for name, one in found.items() if name in COLOURS}))
     lines = [
         f"`python benchmarks/model.py`: 12 layers, random weights, float32, {options.threads} threads, "
         f"{'CPU time' if options.cpu else 'time on the clock'}; {options.pairs} interleaved rounds, a process a model. "
@@ -72,7 +79,7 @@ def main() -> None:
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, dict]:
     """Seconds of every round and the memory of every model, by subject."""
-    subjects = ["nezha", "bert", *(["peer"] if options.peer else [])]
+    subjects = ["nezha", "bert", *(["peer"] if options.peer else []), *(["limit"] if case != "load" else [])]
     found: dict[str, dict] = {subject: {"seconds": []} for subject in subjects}
     processes = {subject: start(subject, case, options) for subject in subjects}
     for number in range(options.pairs + 1):
@@ -117,41 +124,15 @@ def ask(process: subprocess.Popen, command: str | None) -> dict:
 
 
 def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> None:
-    """In a process of its own: build the model, then answer "run" and "memory" until the end of the input."""
+    """In a process of its own: make ready, then answer "run" and "memory" until the end of the input."""
     import torch
-    import transformers
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     kind, _, shape = case.partition(":")
     batch, length = map(int, (shape or "1x1").split("x"))
-    sizes = {"vocab_size": 21128, "max_position_embeddings": max(512, length)}
-    if subject == "bert":
-        cls, config = transformers.BertModel, transformers.BertConfig(**sizes)
-    elif subject == "peer":
-        cls, config = transformers.NezhaModel, transformers.NezhaConfig(**sizes)
-    else:
-        import nezha
-
-        cls, config = nezha.NezhaModel, nezha.NezhaConfig(**sizes)
-    model = cls(config).train(kind == "train")
-    ids = torch.randint(1, 21128, (batch, length))
-    mask = torch.ones_like(ids)
-
-    def run() -> None:
-        if kind == "load":
-            cls.from_pretrained(folder)
-        elif kind == "train":
-            model(ids, mask)[0].square().mean().backward()
-            model.zero_grad()
-        else:
-            with torch.inference_mode():
-                model(ids, mask)
-
     with tempfile.TemporaryDirectory() as folder:
-        if kind == "load":
-            model.save_pretrained(folder)
-            del model
+        run = products(kind, batch, length) if subject == "limit" else model(subject, kind, batch, length, folder)
         answer({"ready": True})
         before = reset_peak()
         for line in sys.stdin:
@@ -162,6 +143,64 @@ def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> N
             started = clock()
             run()
             answer({"seconds": clock() - started})
+
+
+def model(subject: str, kind: str, batch: int, length: int, folder: str) -> Callable[[], object]:
+    """One pass, training step or loading of a model."""
+    import torch
+    import transformers
+
+    sizes = {"vocab_size": 21128, "max_position_embeddings": max(512, length)}
+    if subject == "bert":
+        cls, config = transformers.BertModel, transformers.BertConfig(**sizes)
+    elif subject == "peer":
+        cls, config = transformers.NezhaModel, transformers.NezhaConfig(**sizes)
+    else:
+        import nezha
+
+        cls, config = nezha.NezhaModel, nezha.NezhaConfig(**sizes)
+    if kind == "load":
+        cls(config).save_pretrained(folder)
+        return lambda: cls.from_pretrained(folder)
+    module = cls(config).train(kind == "train")
+    ids = torch.randint(1, 21128, (batch, length))
+    mask = torch.ones_like(ids)
+
+    def train() -> None:
+        module(ids, mask)[0].square().mean().backward()
+        module.zero_grad()
+
+    @torch.inference_mode()
+    def infer() -> None:
+        module(ids, mask)
+
+    return train if kind == "train" else infer
+
+
+def products(kind: str, batch: int, length: int) -> Callable[[], None]:
+    """The matrix products of 12 layers, into memory that is there: [b, m, k] by [b, k, n] for each (b, m, k, n).
+
+    Attention goes by sequences and 128 queries, whose scores stay in cache. A training step has two more products of
+    each, for the gradients of both its factors.
+    """
+    import torch
+
+    rows, blocks = batch * length, batch * -(-length // 128)
+    shapes = [*4 * [(1, rows, 768, 768)], (1, rows, 768, 3072), (1, rows, 3072, 768)]
+    shapes += blocks * [(12, min(length, 128), 64, length), (12, min(length, 128), length, 64)]
+    if kind == "train":
+        shapes += [other for b, m, k, n in shapes for other in ((b, m, n, k), (b, k, m, n))]
+    ready = {
+        (b, m, k, n): (torch.randn(b, m, k), torch.randn(b, n, k).transpose(1, 2), torch.empty(b, m, n))
+        for b, m, k, n in shapes
+    }
+
+    def multiply() -> None:
+        for shape in 12 * shapes:
+            left, right, out = ready[shape]
+            torch.bmm(left, right, out=out)
+
+    return multiply
 
 
 def answer(figures: dict) -> None:
@@ -186,7 +225,7 @@ def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
     from statistics import quantiles
 
     bars = [(case, found) for case, found in bars if case != "load"]
-    colours, left, width, height = {"nezha": "#1a7f5a", "peer": "#b0b0b0"}, 60, 110, 240
+    left, width, height = 60, 110, 240
     top = (
         max([1.2, *(quantiles(values, n=4, method="inclusive")[2] for _, found in bars for values in found.values())])
         * 1.08
@@ -209,17 +248,17 @@ def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
             x = left + number * width + 12 + place * 42
             parts.append(
                 f'<rect x="{x}" y="{y(middle):.1f}" width="38" height="{y(0) - y(middle):.1f}" '
-                f'fill="{colours[subject]}"/>'
+                f'fill="{COLOURS[subject]}"/>'
                 f'<path d="M{x + 19} {y(low):.1f}V{y(high):.1f}" stroke="black"/>'
                 f'<text x="{x + 19}" y="{y(high) - 5:.0f}" text-anchor="middle">{middle:.2f}</text>'
             )
         label = case.replace("infer:", "inference ").replace("train:", "training ")
         parts.append(f'<text x="{left + number * width + 52}" y="{y(0) + 18:.0f}" text-anchor="middle">{label}</text>')
     parts.append(f'<path d="M{left} {y(1):.1f}H{full - 20}M{left} {y(0):.1f}H{full - 20}" stroke="black"/>')
-    for place, subject in enumerate(colours):
+    for place, subject in enumerate(COLOURS):
         x = left + place * 140
         parts.append(
-            f'<rect x="{x}" y="{y(0) + 30:.0f}" width="12" height="12" fill="{colours[subject]}"/>'
+            f'<rect x="{x}" y="{y(0) + 30:.0f}" width="12" height="12" fill="{COLOURS[subject]}"/>'
             f'<text x="{x + 18}" y="{y(0) + 40:.0f}">{NAMES[subject]}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
