@@ -79,6 +79,23 @@ def replace_file(path: Path, data: bytes) -> None:
         _sync(path.parent)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file where the user wants it, as `replace_file` does; what a link names, and what no file is, stays that.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is there still.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device
+            path.write_bytes(data)
+        else:
+            replace_file(path.resolve(), data)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error})", hint="Name another file."
+        ) from error
+
+
 def check_output(output: Path, force: bool, mark: str = MARK) -> None:
     """Raises OutputError unless `output` may be written. What a killed process left beside it is removed anyway."""
     remove_abandoned()

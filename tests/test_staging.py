@@ -17,7 +17,7 @@ import pytest
 from nezha_convert import staging
 from nezha_convert.claims import LOCK
 from nezha_convert.errors import CheckpointError, OutputError
-from nezha_convert.staging import MARK, check_output, replace_file, staged
+from nezha_convert.staging import MARK, check_output, replace_file, staged, write_file
 
 ROOT = Path(__file__).parent.parent
 INTERRUPTIONS = pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), RuntimeError("x")], ids=repr)
@@ -440,6 +440,39 @@ def test_a_file_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="Input/output"):
         replace_file(tmp_path / MARK, b"half")
     assert content(tmp_path) == {MARK: "old"}
+
+
+def test_a_file_that_was_asked_for_is_written_whole_or_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "report", b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OutputError, match=r"report: cannot be written \(No space left"):
+        write_file(tmp_path / "report", b"half")
+    assert content(tmp_path) == {"report": "old"}
+
+
+def test_a_link_stays_one_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
+
+
+def test_a_pipe_takes_a_file_and_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(tmp_path / "pipe", b"report")
+    assert os.read(reader, 100) == b"report" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["folder", "nowhere/report", "x" * 300])
+def test_a_file_that_cannot_be_written_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=f"{name}: cannot be written"):
+        write_file(tmp_path / name, b"")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
 # Killed

@@ -8,7 +8,8 @@ from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import OutputError, UsageError
+from ..errors import UsageError
+from ..staging import write_file
 from .report import Comparison, ParityReport, shortened
 
 _CSS = """
@@ -71,12 +72,7 @@ def write_html(report: ParityReport, path: Path) -> None:
         OutputError: it cannot be written.
     """
     check_html()
-    try:
-        path.write_text(page(report), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error})", hint="Name another file."
-        ) from error
+    write_file(path, page(report).encode())
 
 
 def page(report: ParityReport) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from ..errors import OutputError
+from ..staging import write_file
 from .report import ParityReport
 
 
@@ -38,12 +38,7 @@ def write_junit(report: ParityReport, path: Path) -> None:
     root = Element("testsuites")
     root.append(suite)
     indent(root)
-    try:
-        ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error})", hint="Name another file."
-        ) from error
+    write_file(path, tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _case(suite: Element, place: str, name: str, said: str, failure: str) -> None:
