@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bundles import write_bundle
 
-from nezha_convert.mapping.rules import Op, numbered
-from nezha_convert.mapping.tables import HUAWEI_TF, MLM, NSP, TARGETS
+from nezha_convert.families import HUAWEI_TF, MLM, NSP, TARGETS
+from nezha_convert.families.rules import Op, numbered
 
 SIZES = {
     "base": {

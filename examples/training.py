@@ -33,7 +33,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import nezha  # noqa: F401  registers NEZHA with the Auto classes
 from nezha_convert import TrainingData, record_training
-from nezha_convert.console import Console
+from nezha_convert.cli.console import Console
 from nezha_convert.errors import NezhaConvertError, UsageError
 
 SPLITS = ("train", "dev", "test")

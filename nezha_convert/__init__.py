@@ -13,41 +13,41 @@ from ._version import __version__
 from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from .conversion import convert, inspect
-    from .differences import Difference, diff
-    from .exports import ExportReport, export, export_graph
+    from .commands.convert import convert, inspect
+    from .commands.diff import Difference, diff
+    from .commands.export import ExportReport, export, export_graph
+    from .commands.push import push
+    from .commands.record_training import TrainingData, record_training
+    from .commands.repair import Repair, repair
+    from .commands.verify import verify
+    from .folder.report import Inspection, Report
+    from .folder.trained import TrainedFolder
+    from .formats.open import open_checkpoint
     from .hub import Pulled, Pushed, pull
-    from .parity.compare import verify
     from .parity.report import ParityReport
-    from .readers import open_checkpoint
-    from .repairs import Repair, repair
-    from .report import Inspection, Report
-    from .trained import TrainedFolder
-    from .training_record import TrainingData, record_training
-    from .upload import push
 
 _LAZY = {
-    "convert": "conversion",
-    "diff": "differences",
-    "export": "exports",
-    "export_graph": "exports",
-    "inspect": "conversion",
-    "open_checkpoint": "readers",
+    "convert": "commands.convert",
+    "diff": "commands.diff",
+    "export": "commands.export",
+    "export_graph": "commands.export",
+    "inspect": "commands.convert",
+    "open_checkpoint": "formats.open",
     "pull": "hub",
-    "push": "upload",
-    "record_training": "training_record",
-    "repair": "repairs",
-    "verify": "parity.compare",
-    "Difference": "differences",
-    "ExportReport": "exports",
-    "Inspection": "report",
+    "push": "commands.push",
+    "record_training": "commands.record_training",
+    "repair": "commands.repair",
+    "verify": "commands.verify",
+    "Difference": "commands.diff",
+    "ExportReport": "commands.export",
+    "Inspection": "folder.report",
     "ParityReport": "parity.report",
     "Pulled": "hub",
     "Pushed": "hub",
-    "Repair": "repairs",
-    "Report": "report",
-    "TrainedFolder": "trained",
-    "TrainingData": "training_record",
+    "Repair": "commands.repair",
+    "Report": "folder.report",
+    "TrainedFolder": "folder.trained",
+    "TrainingData": "commands.record_training",
 }
 
 __all__ = [

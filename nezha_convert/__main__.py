@@ -1,12 +1,12 @@
 """``python -m nezha_convert`` and the program nezha-convert."""
 
-from .process import prepare
+from .cli.process import prepare
 
 
 def main() -> None:
     """Run the command line; what takes time is imported once signals are minded."""
     prepare()
-    from . import cli
+    from .cli import app as cli
 
     cli.main()
 

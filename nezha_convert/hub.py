@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import HubError, NezhaConvertError, UsageError
-from .staging import staged
+from .files.staging import staged
 
 SCHEME = "hf://"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

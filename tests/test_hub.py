@@ -22,8 +22,8 @@ from hub_server import Hub, hub
 import nezha
 from nezha_convert import HubError, UsageError, convert, pull, push, verify
 from nezha_convert import hub as hub_module
-from nezha_convert.cli import main
-from nezha_convert.console import Console
+from nezha_convert.cli.app import main
+from nezha_convert.cli.console import Console
 
 CANARY = "hf_" + "CanaryCanaryCanaryCanary"
 TF = FIXTURES / "huawei-tf-pretraining"

@@ -84,7 +84,7 @@ def test_only_the_command_line_knows_click_and_only_the_console_prints():
 
 def converting(fixture: str) -> str:
     return (
-        "from nezha_convert.cli import main\n"
+        "from nezha_convert.cli.app import main\n"
         f"try: main(['convert', {str(FIXTURES / fixture)!r}, 'out', '--json'])\n"
         "except SystemExit as exit: assert not exit.code"
     )
@@ -94,7 +94,7 @@ def converting(fixture: str) -> str:
     "code",
     [
         "import nezha_convert",
-        "import nezha_convert.cli",
+        "import nezha_convert.cli.app",
         converting("huawei-tf-pretraining"),
         converting("transformers-4.40.2-pretraining"),
     ],

@@ -178,7 +178,7 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("place", ["nezha_convert/planted.py", "nezha_convert/readers/planted.py", "nezha/planted.py"])
+@pytest.mark.parametrize("place", ["nezha_convert/planted.py", "nezha_convert/formats/planted.py", "nezha/planted.py"])
 def test_planted_weaknesses_are_found_by_the_project_s_own_settings(place):
     if find_spec("ruff") is None:
         pytest.skip("ruff is not installed: pip install -e '.[dev]'")

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..checkpoint import TensorEntry
 from ..errors import MappingError
-from ..tensors import TensorEntry
-from .rules import MAX_LAYERS, Drop, Op, Table, Tie, layer_of, numbered, pattern_of
-from .tables import ENCODER, POOLER, TARGETS, TIES, Head
+from ..families import ENCODER, POOLER, TARGETS, TIES, Head
+from ..families.rules import MAX_LAYERS, Drop, Op, Table, Tie, layer_of, numbered, pattern_of
 
 
 @dataclass(frozen=True, slots=True)

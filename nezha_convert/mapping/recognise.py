@@ -6,22 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ..checkpoint import TensorEntry
 from ..errors import MappingError, UsageError
-from ..tensors import TensorEntry
-from .rules import Drop, Op, Table
-from .tables import (
-    CLASSIFIER,
-    ENCODER,
-    FAMILIES,
-    FOREIGN,
-    HEADS,
-    MLM,
-    NSP,
-    POOLER,
-    QA,
-    Foreign,
-    Head,
-)
+from ..families import CLASSIFIER, ENCODER, FAMILIES, FOREIGN, HEADS, MLM, NSP, POOLER, QA, Foreign, Head
+from ..families.rules import Drop, Op, Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MappingError
-from .formulas import Array
-from .oracle import HEADS
+from .oracle.formulas import Array
+from .oracle.model import HEADS
 from .report import WeightStatistics
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from .formulas import Array
+from .oracle.formulas import Array
 
 Inputs = dict[str, Array]
 

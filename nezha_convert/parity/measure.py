@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import MappingError
-from .formulas import Array
+from .oracle.formulas import Array
 from .report import EXPONENTS, Comparison, Peak, TensorParity
 
 TOLERANCES: dict[str, tuple[float, str]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..report import FileRecord
+from ..folder.report import FileRecord
 
 EXPONENTS = range(-60, 11)
 """The histogram's bins: bin e counts the errors in [2^(e-1), 2^e) of their tensor's range; the ends hold the rest."""

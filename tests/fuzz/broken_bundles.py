@@ -14,7 +14,7 @@ import bundles
 import google_crc32c
 from bundles import masked, varint
 
-from nezha_convert.readers import tf_bundle
+from nezha_convert.formats.tf_bundle import read as tf_bundle
 
 POWERS = (7, 8, 16, 31, 32, 33, 40, 56, 61, 62, 63, 64)
 NUMBERS = sorted({0, 1, 2, 3, 5, 64, *(2**power - 1 for power in POWERS), *(2**power for power in POWERS[:-1])})

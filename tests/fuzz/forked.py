@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py  # noqa: F401  (once, not in each fork)
 
-from nezha_convert.readers import keras_contents
+from nezha_convert.formats.keras import contents as keras_contents
 
 FATAL = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 

@@ -19,8 +19,8 @@ import bundles
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from nezha_convert.writers import Tensor
-from nezha_convert.writers.paddle import write_paddle
+from nezha_convert.formats.paddle.write import write_paddle
+from nezha_convert.formats.tensor import Tensor
 
 from . import broken_hdf5
 

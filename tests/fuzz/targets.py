@@ -14,21 +14,21 @@ from unittest.mock import patch
 
 import bundles
 
-from nezha_convert.byte_bpe import spelled_out
-from nezha_convert.config import ConfigBuilder, architecture_of, read_config, read_labels
+from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from nezha_convert.families import HEADS
+from nezha_convert.folder.record import ConvertedFolder
+from nezha_convert.formats.archive import MAX_XZ_MEMORY
+from nezha_convert.formats.keras.read import read_keras
+from nezha_convert.formats.open import open_checkpoint
+from nezha_convert.formats.paddle.read import read_paddle
+from nezha_convert.formats.safetensors.read import read_safetensors
+from nezha_convert.formats.tf_bundle.read import read_bundle
+from nezha_convert.formats.torch.read import read_torch
+from nezha_convert.mapping.config import ConfigBuilder, architecture_of, read_config, read_labels
 from nezha_convert.mapping.recognise import family_of
-from nezha_convert.mapping.tables import HEADS
-from nezha_convert.parity.folder import ConvertedFolder
-from nezha_convert.readers import open_checkpoint
-from nezha_convert.readers.archive import MAX_XZ_MEMORY
-from nezha_convert.readers.keras_h5 import read_keras
-from nezha_convert.readers.paddle import read_paddle
-from nezha_convert.readers.safetensors import read_safetensors
-from nezha_convert.readers.tf_bundle import read_bundle
-from nezha_convert.readers.torch_pickle import read_torch
-from nezha_convert.tensors import TensorEntry
-from nezha_convert.tokenizer import (
+from nezha_convert.tokenizer.byte_bpe import spelled_out
+from nezha_convert.tokenizer.wordpiece import (
     check_length,
     decide_added,
     decide_casing,
@@ -121,7 +121,7 @@ def _paddle(folder: Path) -> Any:
 
 
 def _keras(folder: Path) -> Any:
-    with patch("nezha_convert.readers.keras_h5._ask", forked.ask):
+    with patch("nezha_convert.formats.keras.read._ask", forked.ask):
         return _described(read_keras(folder / "model.h5"))
 
 

@@ -1,0 +1,118 @@
+"""A converted or trained folder to the Hub: what goes, whether it is proved, in one commit or a pull request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import HubError, MappingError, UsageError
+from ..folder.card import CARD, LICENSES, warning
+from ..folder.record import RecordedFolder, sha256
+from ..folder.trained import recorded_folder
+from ..hub import Hub, Pushed, PushedFile, check_repo_id, nbytes_of
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    license: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    message: str | None = None,
+    card: bool = True,
+    force: bool = False,
+    dry_run: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+    bars: bool = False,
+) -> Pushed:
+    """Push the converted or trained `folder` to the model repository `repo_id`, which is created if it is not there.
+
+    Args:
+        license: what holds for the weights, one of ``card.LICENSES``; never assumed. Without a card none is needed.
+        private: create the repository as a private one; one that exists must be private.
+        revision: a branch instead of main.
+        create_pr: open a pull request instead of changing the branch.
+        message: the commit's first line.
+        card: write the repository's README.md; False leaves it as it is.
+        force: push a folder that is not proved; its card says so.
+        dry_run: say what would be pushed, offline.
+        token: instead of the one of `hf auth login` or HF_TOKEN.
+        endpoint: another server than HF_ENDPOINT or the public Hub.
+        bars: show the client's progress bars, one a file.
+
+    Raises:
+        MappingError: `folder` has no record, or a file of it is missing, lies elsewhere or is a link.
+        UsageError: the license is missing or unknown, the card's metadata is no YAML, or `repo_id` is no name.
+        HubError: the folder is not proved, or the Hub refused, failed or was changed meanwhile.
+    """
+    check_repo_id(repo_id)
+    recorded = recorded_folder(Path(folder))
+    names = recorded.names()
+    doubts = recorded.doubts()
+    if doubts and not force:
+        raise HubError(
+            f"{folder}: not pushed, since {recorded.claim}",
+            problems=doubts,
+            hint=f"{recorded.remedy.format(folder=folder)}; --force pushes it as it is, and its card says so.",
+        )
+    files: dict[str, Path | bytes] = {name: recorded.path / name for name in names}
+    text = _card(recorded, license, repo_id, doubts) if card else None
+    if text is not None:
+        files[CARD] = text.encode()
+    left_out = tuple(sorted({path.name for path in recorded.path.iterdir()} - {*names, CARD}))
+    if dry_run:
+        planned = tuple(PushedFile(name, nbytes_of(data), "planned") for name, data in files.items())
+        return Pushed(repo_id, "", planned, dry_run=True, doubts=doubts, left_out=left_out, card=text)
+    pushed = Hub(endpoint, token, bars).commit(
+        repo_id, files, message=message or recorded.title, private=private, revision=revision, create_pr=create_pr
+    )
+    return replace(pushed, doubts=doubts, left_out=left_out, card=text)
+
+
+def _card(recorded: RecordedFolder, license: str | None, repo_id: str, doubts: tuple[str, ...]) -> str:
+    """The card to push: rendered anew, or the user's own where the folder's README.md was edited."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    if license is not None and license not in LICENSES:
+        raise UsageError(
+            f"--license {license}: the Hub does not know it", hint="Such as apache-2.0, mit, cc-by-nc-4.0, or other."
+        )
+    own = _own_card(recorded)
+    try:
+        loaded = ModelCard(own) if own else None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"{recorded.path / CARD}: its metadata cannot be read ({' '.join(str(error).split())})",
+            hint="Correct the lines between its --- marks, or leave the repository's card as it is: --no-card",
+        ) from error
+    license = license or (loaded.data.get("license") if loaded else None) or recorded.record.get("license")
+    if license is None:
+        raise UsageError(
+            f"{repo_id}: no license is stated, and none is assumed",
+            hint="Say what holds for these weights: --license ID, such as apache-2.0; unknown if you do not know.",
+        )
+    if loaded is None:
+        return recorded.card(license, repo_id, doubts)
+    loaded.data["license"] = license
+    return str(loaded) + (f"\n{warning(doubts, recorded.claim)}\n" if doubts else "")
+
+
+def _own_card(recorded: RecordedFolder) -> str | None:
+    """The folder's README.md, if it is another than was written with its record.
+
+    Raises:
+        MappingError: it is a link: in a folder from a stranger it could lead to a secret, which would be published.
+    """
+    path, written = recorded.path / CARD, recorded.record.get("card")
+    if path.is_symlink():
+        raise MappingError(
+            f"{path}: a symbolic link, expected a file in the folder; refused",
+            hint="Replace it by a file or remove it, or leave the repository's card as it is: --no-card",
+        )
+    if not path.is_file() or (written and sha256(path) == written["sha256"]):
+        return None
+    return path.read_text("utf-8")

@@ -1,0 +1,324 @@
+"""What a training script calls once its model is saved: the folder becomes whole, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from ..errors import MappingError, OutputError, UsageError
+from ..families import HEADS
+from ..files.json import json_bytes, read_json
+from ..files.staging import MARK, TRAINED, replace_file
+from ..folder.card import CARD, LICENSES
+from ..folder.record import check, read_object
+from ..folder.record import sha256 as sha256_of
+from ..folder.report import FileRecord
+from ..folder.trained import CONVERSION, TRAINING, TrainedFolder, is_name, is_number, recorded_folder
+from ..folder.training_card import HUB_DATASET, render
+from ..formats.open import open_checkpoint
+from ..hub import SCHEME, Address, local_source
+from ..mapping.config import AUTO_MAP, architecture_of, read_config
+from .convert import MODEL_FILES, model_files
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_BESIDE = (
+    *("config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
+)
+"""What belongs to a model besides weights and code; checkpoints, optimizers and training_args.bin stay at home."""
+
+_ARGUMENTS = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
+    *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor"),
+    *("bf16", "fp16", "seed", "data_seed"),
+)
+"""The TrainingArguments that change what a training computes."""
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "pytorch-optimizer")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Data that a model was trained with or measured on.
+
+    Attributes:
+        split: what it was for, such as "train" or "validation"; metrics name it.
+        name: the data set's name; where there are no files, its name on the Hub.
+        files: files of one's own, of which names, sizes and hashes are recorded, and no folder.
+        rows: how many examples there are.
+        revision: of a data set of the Hub.
+    """
+
+    split: str
+    name: str
+    files: tuple[str | Path, ...] = ()
+    rows: int | None = None
+    revision: str | None = None
+
+
+def record_training(
+    folder: str | Path,
+    *,
+    base: str | Path,
+    task: str,
+    metrics: Mapping[str, Mapping[str, float]],
+    data: Iterable[TrainingData],
+    settings: Mapping[str, Any] | TrainingArguments,
+    revision: str | None = None,
+    language: str | None = None,
+    license: str | None = None,
+) -> TrainedFolder:
+    """Make `folder`, where a trained model and its tokenizer were saved, ready for others and for `push`.
+
+    The folder gets the model's own code, so that it loads by ``trust_remote_code=True`` where this package is not
+    installed; training.json; and a card. A README.md of one's own stays. The same folder and arguments give the same
+    files: the date is that of the weights. Call it on one process, after ``trainer.save_model(folder)``.
+
+    Args:
+        folder: what ``save_pretrained`` wrote; it must not be that of `base`.
+        base: what the model was trained from: a folder, or OWNER/NAME of the Hub, as given to ``from_pretrained``.
+        task: the Hub's name of it, such as "text-classification" (its "pipeline tag").
+        metrics: split -> name -> value, such as {"validation": {"accuracy": 0.95}}, as the Hub spells names.
+        data: what it was trained with and measured on; every split of `metrics` is among it.
+        settings: the Trainer's arguments, or what else says how it was trained, as JSON has it.
+        revision: of `base`, where it is of the Hub.
+        language: as the Hub spells it ("zh"); None takes what the conversion of `base` decided.
+        license: one of ``card.LICENSES``; None leaves it to `push`.
+
+    Returns:
+        The folder as it was recorded. Its ``doubts()`` are not empty where `base` is not proved: verify it, and record
+        again.
+
+    Raises:
+        UsageError: an argument is not as described here.
+        MappingError: there is no trained NEZHA in `folder`.
+        CheckpointError: the weights of `folder` or of `base` cannot be read.
+        HubError: `base` cannot be fetched.
+        OutputError: `folder` cannot be written.
+    """
+    folder = Path(folder)
+    data = tuple(data)
+    _check_arguments(task, metrics, data, license)
+    head, weights = _saved_model(folder)
+    record: dict[str, Any] = {
+        "version": __version__,
+        "date": _date_of(weights),
+        "head": head,
+        "architecture": HEADS[head].architecture,
+        "task": task,
+        "language": language,
+        "license": license,
+        "metrics": {split: dict(values) for split, values in metrics.items()},
+        "data": [{**asdict(part), "files": [_file(Path(path)) for path in part.files]} for part in data],
+        "settings": _settings(settings),
+        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "base": _base(base, revision, folder),
+    }
+    record["language"] = language or _language(record["base"])
+    try:
+        for name, content in _completed(folder).items():
+            replace_file(folder / name, content)
+        beside = (folder / name for name in (*_BESIDE, *MODEL_FILES))
+        record["output_files"] = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
+        card = render(record).encode()
+        own = _has_own_card(folder)
+        record["card"] = asdict(FileRecord(CARD, len(card), sha256(card).hexdigest()))
+        if not own:
+            replace_file(folder / CARD, card)
+        replace_file(folder / TRAINED, json_bytes(record))
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error})",
+            hint="Make the folder writable, then record the training again.",
+        ) from error
+    return TrainedFolder(folder)
+
+
+def _check_arguments(
+    task: str,
+    metrics: Mapping[str, Mapping[str, float]],
+    data: tuple[TrainingData, ...],
+    license: str | None,
+) -> None:
+    """Raises UsageError unless the arguments are what a record can hold."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", task):
+        raise UsageError(f"task {task!r}: not one of the Hub's names", hint='It is spelt like "text-classification".')
+    if license is not None and license not in LICENSES:
+        raise UsageError(f"license {license!r}: the Hub does not know it", hint="Such as apache-2.0, mit, or other.")
+    splits = {part.split for part in data}
+    names = (*splits, *(part.name for part in data), *(name for values in metrics.values() for name in values))
+    if unfit := [name for name in names if not is_name(name)]:
+        raise UsageError(f"{unfit[0]!r}: not the name of a split, data set or metric; expected printable characters")
+    for split, values in metrics.items():
+        if split not in splits:
+            raise UsageError(
+                f"metrics are of {split!r}, and the data has {', '.join(sorted(splits)) or 'no split'}",
+                hint=f"Add TrainingData({split!r}, NAME, files=...), or spell the split as it is there.",
+            )
+        if wrong := [f"{name} = {value!r}" for name, value in values.items() if not is_number(value)]:
+            raise UsageError(f"metrics of {split}: {', '.join(wrong)}; expected finite numbers")
+    for part in data:
+        if not part.files and not HUB_DATASET.fullmatch(part.name):
+            raise UsageError(
+                f"data {part.name!r} ({part.split}): no files, and not the name of a data set on the Hub",
+                hint="Name its files: TrainingData(split, name, files=(...,)).",
+            )
+        if absent := [str(path) for path in part.files if not Path(path).is_file()]:
+            raise UsageError(f"data {part.name!r} ({part.split}): {', '.join(absent)} not there; expected files")
+
+
+def _saved_model(folder: Path) -> tuple[str, list[Path]]:
+    """The head of the model in `folder`, and the files of its weights.
+
+    Raises:
+        MappingError: there is none, or it is a converted folder.
+    """
+    if (folder / MARK).is_file():
+        raise MappingError(
+            f"{folder}: {MARK} is in it: a conversion wrote this folder, and a training is recorded in its own",
+            hint="Save the trained model to another folder.",
+        )
+    if not (folder / "config.json").is_file():
+        raise MappingError(
+            f"{folder}: no config.json in it; expected what save_pretrained wrote",
+            hint="Save the model first: trainer.save_model(FOLDER)",
+        )
+    config = read_config(folder / "config.json", folder)
+    architecture = architecture_of(config)
+    head = next((head.name for head in HEADS.values() if head.architecture == architecture), None)
+    if head is None:
+        raise MappingError(
+            f"{folder}: its config.json names {architecture!r}; expected one of "
+            f"{', '.join(head.architecture for head in HEADS.values())}",
+            hint="Save the model itself: trainer.save_model(FOLDER)",
+        )
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() and index.is_file():  # save_pretrained leaves an older single file beside its shards
+        raise MappingError(
+            f"{folder}: {single.name} and {index.name} are both in it, and transformers loads the first",
+            hint="Remove the one that is not of this training, or save the model to an empty folder.",
+        )
+    weights = list(open_checkpoint(_weights(folder)).files)
+    if not all(path.name.endswith((".safetensors", ".safetensors.index.json")) for path in weights):
+        raise MappingError(
+            f"{folder}: its weights are {', '.join(path.name for path in weights)}; expected safetensors",
+            hint="Save them by transformers' own default: trainer.save_model(FOLDER)",
+        )
+    return head, weights
+
+
+def _weights(folder: Path) -> Path:
+    """What transformers would load of `folder`: it may hold several kinds."""
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        if (folder / name).is_file():
+            return folder / name
+    return folder
+
+
+def _completed(folder: Path) -> dict[str, bytes]:
+    """The files that ``save_pretrained`` left out or wrote for its own release alone.
+
+    Code that it did save is what the training ran, and stays.
+    """
+    config = read_object(folder / "config.json", {})
+    files = {name: data for name, data in model_files().items() if not (folder / name).is_file()}
+    files["config.json"] = json_bytes({**config, "auto_map": AUTO_MAP})
+    tokenizer, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not (tokenizer.is_file() and settings.is_file()):
+        return files
+    described = read_object(settings, {})
+    if described.get("tokenizer_class") == "TokenizersBackend":  # transformers 5's name, which 4 does not know
+        files[settings.name] = json_bytes({**described, "tokenizer_class": "PreTrainedTokenizerFast"})
+    model = read_object(tokenizer, {"model": dict})["model"]
+    if model.get("type") == "WordPiece" and not (folder / "vocab.txt").is_file():  # other programs want it; see export
+        files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(model["vocab"], key=model["vocab"].get)).encode()
+    return files
+
+
+def _base(base: str | Path, revision: str | None, folder: Path) -> dict[str, Any]:
+    """What the model was trained from: its weights, its own record, and why it is not proved, if it is not."""
+    address = str(base)
+    if not Path(base).is_dir():
+        address = address if address.startswith(SCHEME) else f"{SCHEME}{address}"
+        address = str(Address.parse(f"{address}@{revision}" if revision else address))
+    path, named = local_source(address)
+    where = path if path.is_dir() else path.parent
+    if where.resolve() == folder.resolve():
+        raise UsageError(f"{folder}: the trained model cannot be its own base", hint="Save it to another folder.")
+    files = open_checkpoint(_weights(path) if path.is_dir() else path).files
+    found: dict[str, Any] = {"source": named, "weights": [_file(file) for file in files]}
+    found |= {"doubts": ["it has no conversion.json: its parity with an original was never measured"]}
+    found |= {"conversion": None, "training": None}
+    if not any((where / mark).is_file() for mark in (MARK, TRAINED)):
+        return found
+    try:
+        recorded = recorded_folder(where)
+        doubts = recorded.doubts()
+        kind, fields = ("training", TRAINING) if recorded.mark == TRAINED else ("conversion", CONVERSION)
+        found[kind] = {name: recorded.record.get(name) for name in fields}
+        check(where / recorded.mark, "", found[kind], fields)
+    except MappingError as error:  # a broken record is no obstacle: it proves nothing, like none
+        return {**found, "doubts": [error.message], "conversion": None, "training": None}
+    return {**found, "doubts": list(doubts)}
+
+
+def _language(base: Mapping[str, Any]) -> str | None:
+    """What the conversion at the end of the chain decided."""
+    if base["training"]:
+        return _language(base["training"]["base"])
+    decisions = (base["conversion"] or {"decisions": ()})["decisions"]
+    return next((d["value"] for d in decisions if d["field"] == "language"), None)
+
+
+def _settings(settings: Mapping[str, Any] | TrainingArguments) -> dict[str, Any]:
+    if isinstance(settings, Mapping):
+        found = dict(settings)
+    else:
+        given = {name: getattr(settings, name, None) for name in _ARGUMENTS}
+        found = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"settings: JSON cannot hold them ({error})", hint="Give numbers, texts and lists.") from error
+    return found
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
+
+
+def _date_of(weights: Iterable[Path]) -> str:
+    """The day, in UTC, on which the weights were saved."""
+    saved = max(path.stat().st_mtime for path in weights)
+    return datetime.fromtimestamp(saved, timezone.utc).date().isoformat()
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return asdict(FileRecord(path.name, path.stat().st_size, sha256_of(path)))
+
+
+def _has_own_card(folder: Path) -> bool:
+    """Whether README.md is there and is not known to be written here."""
+    path = folder / CARD
+    if not path.exists():
+        return path.is_symlink()
+    try:
+        written = read_json(folder / TRAINED)["card"]["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):  # no record, or a broken one: it may be the user's
+        return True
+    return path.is_symlink() or bool(sha256_of(path) != written)

@@ -1,0 +1,322 @@
+"""What is wrong with a copy on the Hub, and its repair: the same tensors, by their right names, converted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import Checkpoint, Decision, TensorEntry
+from ..errors import CheckpointError, MappingError, UsageError
+from ..families import HEADS, HUAWEI_TF, HUAWEI_TORCH, TIES, TRANSFORMERS, TRANSFORMERS_BASE
+from ..families.rules import Drop, Rule, Table
+from ..files.locks import TemporaryFolder
+from ..files.staging import MARK
+from ..folder.report import Report
+from ..formats.open import open_checkpoint
+from ..hub import SCHEME, Address, Hub, Pushed
+from ..mapping.config import AUTO_MAP, architecture_of, read_config
+from ..parity.oracle.formulas import relative_table
+from ..tokenizer.byte_bpe import PREFIX, spelled_out
+from ..weights.write import Progress
+from .convert import convert
+
+_TABLES = (TRANSFORMERS, HUAWEI_TORCH, TRANSFORMERS_BASE)
+_WORDS, _DECODER = TIES[0].of, TIES[0].target
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with a copy: its short name, what was found, and what repairs it."""
+
+    kind: str
+    found: str
+    repair: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was found, and what was done about it.
+
+    Attributes:
+        faults: empty for a copy that is as it should be; nothing is written then.
+        report: the conversion that wrote the repaired folder.
+        pushed: the pull request.
+    """
+
+    source: str
+    faults: tuple[Fault, ...]
+    report: Report | None = None
+    pushed: Pushed | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The repair as ``--json`` prints it."""
+        return asdict(self)
+
+
+def repair(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    create_pr: bool = False,
+    force: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+    bars: bool = False,
+    progress: Progress = lambda nbytes: None,
+    started: Progress = lambda nbytes: None,
+) -> Repair:
+    """Tell what is wrong with the PyTorch or safetensors copy `source`, and repair it.
+
+    Args:
+        source: a folder, a file of a checkpoint, or an address of the Hub.
+        output: the folder to write the repaired copy to; it appears complete or not at all. None writes none.
+        create_pr: open a pull request with the repaired files at the address `source`.
+        force: replace `output` if it is a converted folder.
+        token, endpoint, bars: as in ``push``.
+        progress, started: as in ``convert``.
+
+    Raises:
+        CheckpointError: the copy cannot be read.
+        MappingError: it has a fault that cannot be repaired without guessing.
+        UsageError: it is of Huawei's TensorFlow code, or a pull request was asked for and it is not on the Hub.
+        HubError: the Hub refused or failed.
+        OutputError: `output` exists or cannot be written.
+    """
+    hub, address = None, None
+    path, name = Path(source), Path(source).resolve().name
+    if str(source).startswith(SCHEME):
+        hub, address = Hub(endpoint, token, bars), Address.parse(str(source))
+        pulled = hub.fetch(address)
+        path, name = pulled.source, str(pulled.address)
+    elif create_pr:
+        raise UsageError(
+            f"{source}: a pull request needs a repository to go to",
+            hint="Name it: nezha-convert repair hf://owner/name --create-pr",
+        )
+    checkpoint, faults = diagnose(open_checkpoint(path))
+    with TemporaryFolder() as temporary:
+        options: dict[str, Any] = {
+            "source_name": name,
+            "decided": [Decision(f"repaired: {fault.kind}", fault.found, fault.repair) for fault in faults],
+            "vocab": _vocabulary(checkpoint, temporary),
+            "lower_case": _tokenizer_config(checkpoint).get("do_lower_case"),
+        }
+        convert(checkpoint, temporary / "out", dry_run=True, **options)  # what cannot be loaded is not called good
+        if not faults or (output is None and not create_pr):
+            return Repair(str(source), faults)
+        folder = Path(output) if output is not None else temporary / "out"
+        report = convert(checkpoint, folder, force=force, progress=progress, started=started, **options)
+        pushed = None
+        if hub and address and create_pr:
+            names = (*(file.name for file in report.output_files), MARK)  # its README.md stays its owner's
+            pushed = hub.commit(
+                address.repo_id,
+                {name: folder / name for name in names},
+                message=f"Repair {', '.join(fault.kind for fault in faults)}",
+                description="\n".join(f"* **{f.kind}**: {f.found}. {f.repair}." for f in faults),
+                revision=address.revision,
+                create_pr=True,
+            )
+        return Repair(str(source), faults, report if output is not None else None, pushed)
+
+
+def diagnose(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[Fault, ...]]:
+    """`checkpoint` with its tensors under their right names, and everything that is wrong with it.
+
+    Raises:
+        CheckpointError: it has no readable config.
+        MappingError: a stored table of positions is not what the model computes, the word embeddings are lost, or a
+            tensor is there twice.
+        UsageError: it is of Huawei's TensorFlow code.
+    """
+    raw = read_config(checkpoint.config, checkpoint.path)
+    names = checkpoint.entries
+    if any(isinstance(HUAWEI_TF.find(name), tuple) for name in names if name.startswith("bert/")):
+        raise UsageError(
+            f"{checkpoint.path}: this is a checkpoint of {HUAWEI_TF.title}, not a damaged copy",
+            hint=f"nezha-convert convert {checkpoint.path} OUTPUT",
+        )
+    entries = _renamed(names)
+    named = {
+        "wrapped names": [name for name in names if name.startswith("module.")],
+        "foreign prefix": [name for name in names if HUAWEI_TORCH.unwrapped(name).startswith("bert.")],
+        "gamma and beta": [name for name in names if name.endswith((".gamma", ".beta"))],
+    }
+    repairs = {
+        "wrapped names": "the prefix module. of a training program is taken off",
+        "foreign prefix": "the prefix bert. becomes nezha., under which transformers looks for them",
+        "gamma and beta": "they become weight and bias, the names since 2019",
+    }
+    faults = [Fault(kind, _count(found), repairs[kind]) for kind, found in named.items() if found]
+    faults += _left_over_tables(names, raw)
+    if _WORDS not in entries and _DECODER in entries:
+        entries[_WORDS] = _rebuilt(checkpoint, entries[_DECODER], raw)
+        what = "the word embeddings are missing, so that an encoder or a classifier would load random ones"
+        faults.append(
+            Fault("lost word embeddings", what, f"rebuilt from {entries[_DECODER].name}, to which they are tied")
+        )
+    faults += _config_faults(raw)
+    folder = checkpoint.path.parent
+    faults += [fault for check in (_code_fault, _tokenizer_fault) if (fault := check(folder, raw))]
+    return replace(checkpoint, entries=entries), tuple(faults)
+
+
+def _renamed(names: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """The tensors by the names that transformers looks for; one that no table knows keeps its own.
+
+    Raises:
+        MappingError: two tensors claim one name, as when a copy holds both prefixes.
+    """
+    renamed: dict[str, TensorEntry] = {}
+    for name, entry in names.items():
+        rule = next((rule for table in _TABLES if (rule := _rule(table, name))), None)
+        target = rule.target if rule else name
+        if target in renamed:
+            raise MappingError(
+                f"{renamed[target].name} and {name} both are {target}; which one is the model's cannot be told",
+                hint="Take the wrong one out of the file, and repair again.",
+            )
+        renamed[target] = entry
+    return renamed
+
+
+def _rule(table: Table, name: str) -> Rule | None:
+    found = table.find(name)
+    return found[1] if isinstance(found, tuple) else None
+
+
+def _left_over_tables(names: Mapping[str, TensorEntry], raw: Mapping[str, Any]) -> Iterable[Fault]:
+    buffers = [entry for name, entry in names.items() if isinstance(TRANSFORMERS.find(name), Drop)]
+    tables = [entry for entry in buffers if "relative_positions" in entry.name]
+    for entry in tables:
+        _check_positions(entry, raw)
+    small = [entry.name for entry in buffers if entry not in tables]
+    if tables:
+        nbytes = sum(entry.nbytes for entry in tables)
+        what = f"{len(tables)} stored tables of positions, {nbytes:,} bytes"
+        yield Fault(
+            "fat position buffers", what, "left out: equal to what the model computes, to the rounding of float32"
+        )
+    if small:
+        yield Fault("left-over buffers", _count(small), "left out: the model makes them itself")
+
+
+def _check_positions(entry: TensorEntry, raw: Mapping[str, Any]) -> None:
+    """Raises MappingError unless `entry`, [L, L, d], is the expanded table of relative positions."""
+    clip = raw.get("max_relative_position", 64)
+    if type(clip) is not int or clip < 1:
+        raise MappingError(f"config: max_relative_position is {clip!r}, expected a positive whole number")
+    if len(entry.shape) != 3 or entry.shape[0] != entry.shape[1]:
+        raise MappingError(
+            f"{entry.name}: its shape is {list(entry.shape)}, expected a table of positions [L, L, head size]",
+            hint="nezha-convert inspect SOURCE --tensors shows what the copy holds.",
+        )
+    table = relative_table(clip, entry.shape[2])
+    # Angles go up to 2K, and transformers computed them in float32: off by up to 4.5e-6 with K = 64, 1.4e-5 with 127.
+    allowed = max(2 * clip * 2.0**-23, _precision(entry.dtype))
+    columns = np.arange(entry.shape[1])
+    row = 0
+    for block in entry.blocks():
+        for stored in block:
+            expected = table[np.clip(columns - row, -clip, clip) + clip]
+            error = float(np.abs(stored.astype(np.float64) - expected).max())
+            if not error <= allowed:
+                raise MappingError(
+                    f"{entry.name}: row {row} is not what the model computes (off by {error:.1e}, allowed "
+                    f"{allowed:.0e}), so its outputs would change without it",
+                    hint=f"If max_relative_position is not {clip}, correct it in the copy's config.json.",
+                )
+            row += 1
+
+
+def _precision(dtype: str) -> float:
+    """The spacing of numbers near 1, of which the sines are made."""
+    return {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(dtype, 0.0)
+
+
+def _rebuilt(checkpoint: Checkpoint, decoder: TensorEntry, raw: Mapping[str, Any]) -> TensorEntry:
+    if raw.get("tie_word_embeddings") is False:
+        raise MappingError(
+            f"{checkpoint.path}: the word embeddings are missing, and {decoder.name} is not tied to them",
+            hint="Look for an older revision or a pytorch_model.bin of the same repository.",
+        )
+    return decoder
+
+
+def _config_faults(raw: Mapping[str, Any]) -> Iterable[Fault]:
+    architecture, known = architecture_of(raw), {head.architecture for head in HEADS.values()}
+    if architecture not in known:
+        said = f"architectures names {architecture!r}" if architecture else "architectures names no class"
+        yield Fault("misspelt architecture", said, "written anew, as the tensors say")
+    if raw.get("model_type") != "nezha":
+        what = f"model_type is {raw.get('model_type')!r}, which is another model or none"
+        yield Fault("wrong model type", what, 'it becomes "nezha"')
+
+
+def _code_fault(folder: Path, raw: Mapping[str, Any]) -> Fault | None:
+    """No transformers since 5.0 knows NEZHA: a copy without its code does not load."""
+    given = raw.get("auto_map")
+    given = given if isinstance(given, dict) else {}
+    missing = [name for name in AUTO_MAP if name not in given]
+    # "owner/name--module.Class" is code of another repository, which transformers fetches from there.
+    modules = {str(target).partition(".")[0] + ".py" for target in given.values() if "--" not in str(target)}
+    absent = sorted(module for module in modules if not (folder / module).is_file())
+    if not missing and not absent:
+        return None
+    said = [f"auto_map lacks {len(missing)} of {len(AUTO_MAP)} classes"] if missing else []
+    said += [f"{', '.join(absent)} not there"] if absent else []
+    return Fault("missing model code", "; ".join(said), "the model's files and a full auto_map are added")
+
+
+def _tokenizer_fault(folder: Path, raw: Mapping[str, Any]) -> Fault | None:
+    """transformers 5 finds no tokenizer by vocab.txt alone."""
+    present = [name for name in ("vocab.txt", "tokenizer.json") if (folder / name).is_file()]
+    if not present or _json(folder / "tokenizer_config.json").get("tokenizer_class"):
+        return None
+    what = f"{' and '.join(present)} without a tokenizer_config.json that names a class"
+    return Fault("missing tokenizer config", what, "the tokenizer's files are written from its vocabulary")
+
+
+def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    return _json(checkpoint.path.parent / "tokenizer_config.json")
+
+
+def _vocabulary(checkpoint: Checkpoint, temporary: Path) -> Path | None:
+    """vocab.txt beside the weights, or one made of tokenizer.json: transformers 5 saves no other."""
+    whole = _json(checkpoint.path.parent / "tokenizer.json")
+    if checkpoint.vocab or not whole:
+        return checkpoint.vocab
+    model = whole.get("model", {})
+    ids = model.get("vocab", {})
+    lines = sorted(ids, key=ids.__getitem__)
+    if model.get("continuing_subword_prefix") == PREFIX:  # a byte BPE's tokens have other names there
+        added = {token.get("content") for token in whole.get("added_tokens", ())}
+        lines = [token if token in added else spelled_out(token) for token in lines]
+    path = temporary / "vocab.txt"
+    path.write_text("".join(f"{token}\n" for token in lines), "utf-8", newline="\n")
+    # The converter looks beside the vocabulary for added tokens and for what the tokenizer was told.
+    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json"):
+        if (checkpoint.path.parent / name).is_file():
+            shutil.copyfile(checkpoint.path.parent / name, temporary / name)
+    return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Remove it, and repair again.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names):,} tensors, such as {names[0]}" if len(names) > 1 else names[0]

@@ -1,0 +1,235 @@
+"""The vocabulary of the tables: Rule, Drop, Tie, and the Table that finds what a name means.
+
+A rule is two-sided: its inverse is derived, never typed again. ``{i}`` stands for a layer's number on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..checkpoint import Decision
+
+MAX_LAYERS = 10_000
+"""Layers of a model, at most: their numbers have four digits."""
+
+_LAYER = re.compile(r"(?:\blayer[._]|\bencoderLayer\.|\bTransformer-)(0|[1-9][0-9]{0,3})(?=[./-])")
+
+
+class Op(Enum):
+    """What happens to the values between source and target. Each is its own inverse."""
+
+    COPY = "copy"
+    TRANSPOSE = "transpose"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`source` becomes `target` by `op`; unless `written`, the name is only read: the family's own files lack it."""
+
+    source: str
+    target: str
+    op: Op = Op.COPY
+    written: bool = True
+
+    def inverse(self) -> Rule:
+        """The rule of the way back."""
+        return Rule(self.target, self.source, self.op)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Names that match the glob `pattern` are left out for `reason`; `optimizer` marks state of the training."""
+
+    pattern: str
+    reason: str
+    optimizer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """`target` shares the values of `of` and is not written."""
+
+    target: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """What a program computes with where its JSON does not say, and why.
+
+    Attributes:
+        value: of a field of NezhaConfig.
+        reason: where that stands.
+        fixed: the program does not read the field.
+        unless_said: a JSON with this `fixed` field all the same is of a program that was changed to read it.
+    """
+
+    value: Any
+    reason: str
+    fixed: bool = False
+    unless_said: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NamedHead:
+    """A head that the name of its classifier tells; `decisions` are for the report, and fields of the config."""
+
+    head: str
+    reason: str
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A classifier that may be of several `heads`, for `reason`; `pooler_tells`: not where there is a pooler."""
+
+    heads: tuple[str, ...]
+    reason: str
+    pooler_tells: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a family's program computes what its tensors do not say.
+
+    Attributes:
+        activations: its names of activations by transformers'.
+        gelu: which GELU it means by "gelu", for reports; empty where it means transformers'.
+        numbers: fields of NezhaConfig, where the program has them other than NezhaConfig, or not from its JSON.
+        lower_case: names of activations are read in any case.
+        switch: its JSON says ``use_relative_position``.
+        padding_label: its token classifier numbers labels from 1; 0 is padding.
+        positions: what the name of its own table of relative positions begins with, where every model of it has one.
+        tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
+        notes: what a report says of every model of the family.
+        classifiers: the heads that a classifier's name tells, by its weight's name.
+        unclear: the heads that a classifier of another name may be of; None lets its shape and the pooler tell.
+    """
+
+    activations: Mapping[str, str]
+    gelu: str = ""
+    numbers: Mapping[str, Habit] = field(default_factory=dict)
+    lower_case: bool = False
+    switch: bool = False
+    padding_label: bool = False
+    positions: str = ""
+    tied: bool = True
+    notes: tuple[Decision, ...] = ()
+    classifiers: Mapping[str, NamedHead] = field(default_factory=dict)
+    unclear: Unclear | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All names of one family of checkpoints, and its habits.
+
+    Attributes:
+        name: the family's short name, as reports show it.
+        title: the family in words.
+        rules: the rules of each part of the model. Where several have one target, the first is the way back; where
+            two parts call something the same, the name means the first part's, or that of the head (`under`).
+        habits: how its program computes.
+        drops: names that are no weights of any part.
+        backbone: prefixes of the names that belong to the model below the heads.
+        wrappers: prefixes that training programs put in front of every name.
+        prefix: where the model lies inside a larger one; names without it are not its own.
+        rest: what becomes of names without the prefix; None leaves them unknown.
+        known_by: the name that tells the family; empty where it is the word embedding's, the first of `rules`.
+    """
+
+    name: str
+    title: str
+    rules: Mapping[str, tuple[Rule, ...]]
+    habits: Habits
+    drops: tuple[Drop, ...] = ()
+    backbone: tuple[str, ...] = ()
+    wrappers: tuple[str, ...] = ()
+    prefix: str = ""
+    rest: Drop | None = None
+    known_by: str = ""
+    _by_source: Mapping[str, tuple[str, Rule]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index: dict[str, tuple[str, Rule]] = {}
+        for part, rules in self.rules.items():
+            for rule in rules:
+                if rule.source in index and index[rule.source][0] == part:
+                    raise ValueError(f"table {self.name}: {rule.source!r} stands in {part} twice")
+                index.setdefault(rule.source, (part, rule))
+        object.__setattr__(self, "_by_source", index)
+
+    def find(self, name: str) -> tuple[str, Rule] | Drop | None:
+        """The part and the rule of `name`, with the layer's number filled in; or its drop; or None if unknown."""
+        bare = self.unwrapped(name)
+        for drop in self.drops:
+            if fnmatchcase(bare, drop.pattern):
+                return drop
+        if not name.startswith(self.prefix):
+            return self.rest
+        pattern, layer = _split(bare)
+        found = self._by_source.get(pattern)
+        if found is None or (layer is None and "{i}" in bare):
+            return None
+        part, rule = found
+        return part, Rule(bare, _fill(rule.target, layer), rule.op)
+
+    def unwrapped(self, name: str) -> str:
+        """`name` without the prefix and what a training program put in front."""
+        for wrapper in (self.prefix, *self.wrappers):
+            name = name.removeprefix(wrapper)
+        return name
+
+    def inverse(self) -> Table:
+        """The table of the way back: from the targets to this family's own names."""
+        rules: dict[str, tuple[Rule, ...]] = {}
+        for part, forward in self.rules.items():
+            firsts: dict[str, Rule] = {}
+            for rule in forward:
+                if rule.written:
+                    firsts.setdefault(rule.target, rule.inverse())
+            rules[part] = tuple(firsts.values())
+        return Table(self.name, f"to {self.title}", rules, self.habits)
+
+    def under(self, parts: Iterable[str]) -> Table:
+        """The table as a head of `parts` reads it: a name that several parts have is theirs."""
+        own = {part: self.rules[part] for part in parts if part in self.rules}
+        return replace(self, rules={**own, **self.rules})
+
+    def parts_of(self, name: str) -> set[str]:
+        """The parts that have a rule for `name`."""
+        pattern, _ = _split(self.unwrapped(name))
+        return {part for part, rules in self.rules.items() if any(rule.source == pattern for rule in rules)}
+
+    def within(self, prefix: str, rest: Drop | None = None) -> Table:
+        """The table of the same model inside a larger one; `rest` as in the attribute."""
+        return replace(self, prefix=prefix, rest=rest)
+
+
+def numbered(patterns: Iterable[str], layers: int) -> list[str]:
+    """Every name that `patterns` stand for in a model of `layers` layers."""
+    return [_fill(pattern, str(i)) for pattern in patterns for i in (range(layers) if "{i}" in pattern else range(1))]
+
+
+def layer_of(name: str) -> int | None:
+    """The layer's number in `name`, if it has one."""
+    layer = _split(name)[1]
+    return None if layer is None else int(layer)
+
+
+def pattern_of(name: str) -> str:
+    """`name` with ``{i}`` for its layer's number."""
+    return _split(name)[0]
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    found = _LAYER.search(name)
+    return (name[: found.start(1)] + "{i}" + name[found.end(1) :], found[1]) if found else (name, None)
+
+
+def _fill(pattern: str, layer: str | None) -> str:
+    return pattern if layer is None else pattern.replace("{i}", layer)

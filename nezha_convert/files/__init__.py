@@ -1,0 +1,1 @@
+"""Files on a disk: staging, locks, JSON, hashes."""

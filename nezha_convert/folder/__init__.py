@@ -1,0 +1,1 @@
+"""The folder that a conversion writes, and what it says of itself."""

@@ -1,0 +1,271 @@
+"""The model card, README.md, of a converted folder: made from its conversion.json alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..families import HEADS
+from ..families.rules import layer_of
+
+CARD = "README.md"
+
+# fmt: off
+LICENSES = (
+    "apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m", "bigscience-bloom-rail-1.0",
+    "bigcode-openrail-m", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause",
+    "bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0",
+    "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cdla-sharing-1.0",
+    "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1",
+    "eupl-1.2", "agpl-3.0", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "h-research",
+    "intel-research", "lppl-1.3c", "ms-pl", "apple-ascl", "apple-amlr", "mpl-2.0", "odc-by", "odbl", "openmdw-1.0",
+    "openrail++", "osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl", "lgpl-lr",
+    "deepfloyd-if-license", "fair-noncommercial-research-license", "llama2", "llama3", "llama3.1", "llama3.2",
+    "llama3.3", "llama4", "grok2-community", "gemma", "unknown", "other",
+)
+# fmt: on
+"""The identifiers that the Hub knows (its documentation, "Licenses")."""
+
+_PIPELINES = {
+    "encoder": "feature-extraction",
+    "pretraining": "fill-mask",
+    "masked-lm": "fill-mask",
+    "sequence-classification": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+    "multiple-choice": "multiple-choice",
+}
+"""The Hub's names of what a head is for; it has none for next-sentence prediction."""
+
+_COLUMNS = (
+    "CMRC EM/F1 (dev)",
+    "XNLI dev/test",
+    "LCQMC dev/test",
+    "PD-NER dev/test",
+    "ChnSenti dev/test",
+)
+_AUTHORS = {
+    (768, 12): (
+        ("NEZHA-base", "67.07/86.35", "81.37/79.32", "89.98/87.41", "97.22/98.58", "94.74/95.17"),
+        ("NEZHA-base-WWM", "67.04/86.65", "81.08/80.68", "90.07/87.37", "97.34/98.58", "95.50/95.58"),
+    ),
+    (1024, 24): (
+        ("NEZHA-large", "68.10/87.20", "81.53/80.44", "90.18/87.20", "97.51/97.87", "95.92/95.83"),
+        ("NEZHA-large-WWM", "67.32/86.62", "82.21/81.17", "90.87/87.94", "97.26/97.63", "95.75/96.00"),
+    ),
+}
+"""arXiv 1909.00204v3, table 4, by hidden size and layers."""
+
+_CHINESE_VOCABULARY = 21128
+_PRETRAINED = ("encoder", "pretraining", "masked-lm")
+
+CITATION = """\
+## Citation
+
+```bibtex
+@article{wei2019nezha,
+  title   = {NEZHA: Neural Contextualized Representation for Chinese Language Understanding},
+  author  = {Junqiu Wei and Xiaozhe Ren and Xiaoguang Li and Wenyong Huang and Yi Liao and Yasheng Wang and
+             Jiashu Lin and Xin Jiang and Xiao Chen and Qun Liu},
+  journal = {arXiv preprint arXiv:1909.00204},
+  year    = {2019}
+}
+```"""
+
+
+def render(
+    conversion: Mapping[str, Any],
+    *,
+    license: str | None = None,
+    repo_id: str | None = None,
+    doubts: Sequence[str] = (),
+) -> str:
+    """The card of the folder whose conversion.json holds `conversion`.
+
+    Args:
+        license: one of `LICENSES`; None leaves it out and says why.
+        repo_id: where the folder is pushed to; None for a folder at home.
+        doubts: why the folder is not proved, where it was pushed all the same.
+    """
+    sections = (
+        _introduction(conversion, doubts),
+        loading(conversion, repo_id),
+        _not_finite(conversion),
+        _provenance(conversion),
+        _decisions(conversion),
+        _dropped(conversion),
+        _parity(conversion),
+        _authors(conversion),
+        license_section(license),
+        CITATION,
+    )
+    return "\n\n".join([_metadata(conversion, license), *(section for section in sections if section)]) + "\n"
+
+
+def warning(doubts: Sequence[str], claim: str = "it is not proved to be the original's equal") -> str:
+    """What the card of a folder says that was pushed with --force, although `claim`."""
+    listed = "\n".join(f"* {escaped(doubt)}" for doubt in doubts)
+    return f"**Pushed with `--force`, although {claim}:**\n\n{listed}"
+
+
+def _metadata(conversion: Mapping[str, Any], license: str | None) -> str:
+    base = re.fullmatch(r"hf://([^@]+)(@.*)?", conversion["source"])
+    fields = {
+        "language": _decided(conversion, "language"),
+        "license": license,
+        "library_name": "transformers",
+        "pipeline_tag": _PIPELINES.get(conversion["head"]),
+        "base_model": base[1] if base else None,
+        "tags": ["nezha", "bert", "nezha-convert", "arxiv:1909.00204"],
+    }
+    # JSON is YAML: no dumper is needed, and nothing has to be quoted by hand.
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items() if value]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _introduction(conversion: Mapping[str, Any], doubts: Sequence[str]) -> str:
+    text = (
+        f"# {conversion['architecture']}, converted from {inline(conversion['source'])}\n\n"
+        "[NEZHA](https://arxiv.org/abs/1909.00204) is Huawei's BERT with functional relative position encoding. "
+        f"This is a checkpoint of {conversion['title']}, converted by nezha-convert {conversion['version']} for "
+        "today's transformers."
+    )
+    return f"{text}\n\n{warning(doubts)}" if doubts else text
+
+
+def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
+    """The lines that load the model; the `record` of its folder says the head and whether there is a tokenizer."""
+    auto = HEADS[record["head"]].auto_class
+    where = json.dumps(repo_id or "path/to/this/folder")
+    tokenizer = any(file["name"] == "tokenizer.json" for file in record["output_files"])
+    lines = [f"from transformers import {auto}" + (", AutoTokenizer" if tokenizer else "")]
+    lines.append(f"model = {auto}.from_pretrained({where}, trust_remote_code=True)")
+    if tokenizer:  # it has no code of its own, but transformers asks about the config's all the same
+        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({where}, trust_remote_code=True)")
+    code = "\n".join(lines)
+    return (
+        f"## Use\n\n```python\n{code}\n```\n\n"
+        "The model's code lies beside its weights (`modeling_nezha.py`); nothing else has to be installed."
+    )
+
+
+def _not_finite(conversion: Mapping[str, Any]) -> str:
+    """A warning where weights are NaN or infinite."""
+    tensors = (conversion.get("numbers") or {}).get("tensors", ())
+    counts = ("nan", "infinite", "overflow")
+    rows = [(inline(t["name"]), *(f"{t[count]:,}" for count in counts)) for t in tensors if any(t[c] for c in counts)]
+    if not rows:
+        return ""
+    what = "**What these weights reach is not a number.** NaN and infinite values are the source's own, bit for bit;"
+    what += " those that became infinite were finite there, and too large for the element type that was asked for."
+    listed = table(("tensor", "NaN", "infinite", "became infinite"), rows)
+    return f"## Values that are not finite\n\n{what}\n\n{listed}"
+
+
+def _provenance(conversion: Mapping[str, Any]) -> str:
+    weights = [file for file in conversion["output_files"] if file["name"].endswith(".safetensors")]
+    rows = [
+        (role, inline(file["name"]), f"{file['nbytes']:,}", inline(file["sha256"]))
+        for role, files in (("read", conversion["source_files"]), ("written", weights))
+        for file in files
+    ]
+    head = f"As `{conversion['head']}`: {escaped(conversion['head_reason'])}."
+    return f"## What was converted from what\n\n{head}\n\n" + table(("", "file", "bytes", "SHA-256"), rows)
+
+
+def _decisions(conversion: Mapping[str, Any]) -> str:
+    rows = [
+        (inline(d["field"]), inline(json.dumps(d["value"], ensure_ascii=False)), escaped(d["reason"]))
+        for d in conversion["decisions"]
+    ]
+    what = "What the source did not say by itself, and what was taken."
+    return f"## Decisions\n\n{what}\n\n" + table(("field", "value", "why"), rows) if rows else ""
+
+
+def _dropped(conversion: Mapping[str, Any]) -> str:
+    groups: dict[str, list[int]] = {}
+    for tensor in conversion["dropped"]:
+        groups.setdefault(tensor["reason"], []).append(tensor["nbytes"])
+    rows = [(f"{len(sizes):,}", f"{sum(sizes):,}", escaped(reason)) for reason, sizes in groups.items()]
+    return "## Left out\n\n" + table(("tensors", "bytes", "why"), rows) if rows else ""
+
+
+def _parity(conversion: Mapping[str, Any]) -> str:
+    parity = conversion.get("parity")
+    title = "## Parity with the original\n\n"
+    if not parity:
+        return title + "Not measured: `nezha-convert verify SOURCE OUTPUT` was not run on this folder."
+    rows = [
+        (
+            escaped(c["reference"]),
+            c["arithmetic"],
+            f"{c['tolerance']:g}",
+            "not finite" if c["worst_error"] is None else f"{c['worst_error']:.1e}",
+            f"{inline(c['worst_tensor'])} at {escaped(c['worst_at'])}",
+        )
+        for c in parity["comparisons"]
+    ]
+    text = title + ("**Passed.**" if parity["passed"] else "**Failed.**")
+    text += " Errors are parts of the range of each tensor; the largest of all tensors is shown.\n\n"
+    text += table(("compared with", "computed in", "allowed", "largest error", "where"), rows)
+    if parity.get("tokenizer"):
+        reference, texts = parity["tokenizer"]["reference"], parity["tokenizer"]["texts"]
+        text += f"\n\nThe tokenizer was compared with {escaped(reference)} on {texts:,} texts."
+    if parity["failures"]:
+        text += "\n\n" + "\n".join(f"* {escaped(failure)}" for failure in parity["failures"])
+    versions = ", ".join(f"{name} {number}" for name, number in parity["versions"].items())
+    return f"{text}\n\nMeasured with {versions}."
+
+
+def _authors(conversion: Mapping[str, Any]) -> str:
+    """The paper's figures, for a pre-trained model of one of its sizes and its Chinese vocabulary."""
+    shapes = {tensor["target"]: tensor["shape"] for tensor in conversion["written"]}
+    embedding = next((s for name, s in shapes.items() if name.endswith("embeddings.word_embeddings.weight")), (0, 0))
+    layers = 1 + max((number for name in shapes if (number := layer_of(name)) is not None), default=-1)
+    rows = _AUTHORS.get((embedding[1], layers))
+    if rows is None or embedding[0] != _CHINESE_VOCABULARY or conversion["head"] not in _PRETRAINED:
+        return ""
+    return (
+        "## The authors' figures for their originals\n\n"
+        f"This model has the sizes of {rows[0][0]}. Its authors report the following for their own checkpoints, "
+        "fine-tuned on each task ([arXiv 1909.00204v3](https://arxiv.org/abs/1909.00204v3), table 4). **These are not "
+        "measurements of this conversion.** Whether a checkpoint was trained with whole-word masking (WWM) cannot be "
+        "told from its tensors, so both rows are given.\n\n" + table(("model", *_COLUMNS), rows)
+    )
+
+
+def license_section(license: str | None) -> str:
+    """What the card says about the license."""
+    if license:
+        text = f"`{license}`, as stated by whoever pushed this copy."
+    else:
+        text = (
+            "Not stated here. Huawei's code is under Apache-2.0; the files of a checkpoint do not say what holds for "
+            "its weights, and copies of NEZHA on the Hub disagree. `nezha-convert push --license ID` states it."
+        )
+    return f"## License\n\n{text}"
+
+
+def _decided(conversion: Mapping[str, Any], field: str) -> Any:
+    return next((d["value"] for d in conversion["decisions"] if d["field"] == field), None)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown's table of cells that are Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def escaped(text: str) -> str:
+    """Words from elsewhere as Markdown that means the words: no markup, no new cell or line."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def inline(text: str) -> str:
+    """Code in a line. A grave accent inside cannot be escaped, and a bar would begin a cell.
+
+    Backslashes before a bar are doubled, or one of them would escape the bar's own.
+    """
+    return "`" + re.sub(r"(\\*)\|", r"\1\1\|", " ".join(text.split()).replace("`", "'")) + "`"

@@ -1,0 +1,150 @@
+"""PaddlePaddle state dicts (.pdparams): pickles of NumPy arrays, of which nothing is run.
+
+Sources: paddle/framework/io.py and io_utils.py of PaddlePaddle 3.3.1, read beside what it writes in protocols 2 to 4.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...checkpoint import Decision, State, TensorEntry, file_blocks, rows_within
+from ...errors import CheckpointError
+from ..pickles.arrays import Array, Span
+from ..pickles.machine import DAMAGED, read_pickle
+
+FORMAT = "paddle"
+
+_NAMES = "StructuredToParameterName@@"
+"""The key under which `paddle.save` keeps Paddle's own names of the parameters; no tensor."""
+
+_SLICES = "UnpackBigParamInfor@@"
+"""The key that says which tensors protocols 2 and 3 have cut up, those past 1 GiB (io_utils.py, _unpack_saved_dict)."""
+
+DTYPES = {
+    "f8": "float64",
+    "f4": "float32",
+    "f2": "float16",
+    "i8": "int64",
+    "i4": "int32",
+    "i2": "int16",
+    "i1": "int8",
+    "u2": "bfloat16",
+    "u1": "uint8",
+    "b1": "bool",
+}
+"""Element types by NumPy's codes. NumPy has no bfloat16: Paddle writes its bits as "u2", and reads "u2" as bfloat16."""
+
+_MAX_AXES = 32
+_MAX_BYTES = 1 << 62
+"""What NumPy can hold. An axis of size 0 makes no data, but the others still count."""
+
+
+def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
+    """The tensors of `files` by name, and what of the files is understood or left out by a rule.
+
+    Raises:
+        CheckpointError: a file is damaged, asks for code to be run, or is not a flat dictionary of arrays.
+    """
+    entries: dict[str, TensorEntry] = {}
+    named = 0
+    for number, file in enumerate(files):
+        loaded, seen = read_pickle(file)
+        state = _state_dict(file, loaded)
+        named += _NAMES in state
+        state.pop(_NAMES, None)
+        for name, value in state.items():
+            if name in entries:
+                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+            entries[name] = _entry(file, number, name, _array(file, name, value), seen)
+    decisions = []
+    if named:
+        decisions.append(Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs"))
+    if half := sum(entry.dtype == "bfloat16" for entry in entries.values()):
+        reason = (
+            f"{half} tensors are stored as NumPy's uint16, which is how Paddle writes and reads the bits of bfloat16"
+        )
+        decisions.append(Decision("uint16", "bfloat16", reason))
+    return entries, tuple(decisions)
+
+
+def _state_dict(file: Path, loaded: Any) -> dict[str, Any]:
+    """What the file holds by name."""
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of arrays")
+    if _SLICES in loaded:
+        raise CheckpointError(
+            f"{file}: some of its tensors are cut into slices of 1 GiB, as pickle protocols 2 and 3 need",
+            hint="Write it again from Paddle: paddle.save(paddle.load(FILE), FILE, protocol=4)",
+        )
+    return loaded
+
+
+def _array(file: Path, name: str, value: Any) -> Array:
+    """The array of `value`; Paddle 2.1 and later may write a tensor as (its own name, its array)."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        value = value[1]
+    if not isinstance(value, Array):
+        raise CheckpointError(
+            f"{file}: {name!r} is a {type(value).__name__}; expected a flat dictionary of arrays by name",
+            hint="Save the model's own state dict: paddle.save(model.state_dict(), 'model_state.pdparams').",
+        )
+    return value
+
+
+def _entry(file: Path, number: int, name: str, array: Array, seen: State) -> TensorEntry:
+    if array.type is None or array.data is None:
+        raise CheckpointError(f"{file}: {name!r} is an array without data", hint=DAMAGED)
+    code, order, data, shape = array.type.code, array.type.order, array.data, array.shape
+    if code not in DTYPES or order not in ("<", "=", "|"):
+        raise CheckpointError(f"{file}: {name!r} is of type {order + code!r}; expected one of {', '.join(DTYPES)}")
+    if array.by_columns and len(shape) > 1:
+        raise CheckpointError(f"{file}: {name!r} is stored by columns, which Paddle does not do")
+    dtype = np.dtype(DTYPES[code])
+    if len(shape) > _MAX_AXES or prod(size or 1 for size in shape) * dtype.itemsize >= _MAX_BYTES:
+        raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {list(shape[:_MAX_AXES])}")
+    nbytes = prod(shape) * dtype.itemsize
+    # As text a byte takes one or two: how many they are in all is known once they are read.
+    if data.length != nbytes if not data.text else not nbytes <= data.length <= 2 * nbytes:
+        raise CheckpointError(
+            f"{file}: {name!r} has shape {list(shape)} of {dtype}, {nbytes} bytes; the file has {data.length} for it",
+            hint=DAMAGED,
+        )
+    if data.text:
+        stream = partial(_text_blocks, file, data, dtype, shape, seen=seen)
+    else:
+        stream = partial(file_blocks, file, data.offset, dtype, shape, seen=seen)
+    return TensorEntry(name, dtype.name, shape, nbytes, stream, (number, data.offset))
+
+
+def _text_blocks(
+    file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int, seen: State
+) -> Iterator[np.ndarray]:
+    """Like `tensors.file_blocks`, of data that protocol 2 has written as text.
+
+    Raises:
+        CheckpointError: the file cannot be read, or the text is not that of the tensor's bytes.
+    """
+    left = nbytes = prod(shape) * dtype.itemsize
+    size = rows_within(shape, dtype.itemsize, limit) * (nbytes // max(1, shape[0])) if shape else nbytes
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    ready = bytearray()
+    try:
+        for part in file_blocks(file, data.offset, np.dtype("uint8"), (data.length,), max(1, min(size, nbytes)), seen):
+            ready += decoder.decode(part.tobytes()).encode("latin-1")
+            while left and len(ready) >= min(size, left):
+                block = np.frombuffer(bytes(ready[: min(size, left)]), dtype)
+                del ready[: block.nbytes]
+                left -= block.nbytes
+                yield block.reshape(-1, *shape[1:]) if shape else block[0]
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})", hint=DAMAGED) from error
+    if left or ready:
+        raise CheckpointError(f"{file}: the text of a tensor has another length than its shape", hint=DAMAGED)

@@ -1,0 +1,99 @@
+"""PyTorch state dicts (pytorch_model.bin), written as ``torch.save`` writes them, but streamed and without torch.
+
+A zip file whose records are stored: ``data.pkl``, a pickle of the dictionary in which each tensor names its storage,
+and one record a storage, its first byte at a multiple of 64 (torch/serialization.py; caffe2/serialize/
+inline_container.cc).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from itertools import accumulate
+from math import prod
+from operator import mul
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+
+from ..tensor import Tensor, raw
+
+_ALIGNMENT = 64
+_STORAGES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+    "bool": "BoolStorage",
+}
+_LOCAL_HEADER_BYTES = 30
+_ZIP64_BYTES = 20
+"""The extra field of 64-bit sizes, which zipfile adds to every record that it is told may be large."""
+
+
+def write_torch(file: Path, tensors: Iterable[Tensor]) -> None:
+    """Write `tensors` as a state dict that ``torch.load(weights_only=True)`` reads, mapped into memory or not.
+
+    Raises:
+        KeyError: a type that PyTorch does not have.
+        OSError: the file cannot be written.
+    """
+    tensors = list(tensors)
+    with ZipFile(file, "w", ZIP_STORED, allowZip64=True) as archive:
+        _store(archive, file.stem, "data.pkl", [np.frombuffer(_pickled(tensors), np.uint8)])
+        _store(archive, file.stem, "byteorder", [np.frombuffer(b"little", np.uint8)])
+        for number, tensor in enumerate(tensors):
+            _store(archive, file.stem, f"data/{number}", tensor.blocks)
+        _store(archive, file.stem, "version", [np.frombuffer(b"3\n", np.uint8)])
+
+
+def _store(archive: ZipFile, root: str, name: str, blocks: Iterable[np.ndarray]) -> None:
+    record = ZipInfo(f"{root}/{name}")  # dated 1980: equal models give equal files
+    assert archive.fp is not None
+    position = archive.fp.tell() + _LOCAL_HEADER_BYTES + len(record.filename.encode()) + _ZIP64_BYTES + 4
+    padding = -position % _ALIGNMENT
+    record.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    with archive.open(record, "w", force_zip64=True) as data:
+        for block in blocks:
+            data.write(raw(block))
+
+
+def _pickled(tensors: Iterable[Tensor]) -> bytes:
+    """The dictionary of the tensors, in the pickle's second protocol, as ``torch.save`` has it."""
+    items = b"".join(_value(tensor.name) + _rebuilt(number, tensor) for number, tensor in enumerate(tensors))
+    return pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
+
+
+def _rebuilt(number: int, tensor: Tensor) -> bytes:
+    """torch._utils._rebuild_tensor_v2(storage, offset 0, shape, strides, requires_grad False, hooks OrderedDict())."""
+    count = prod(tensor.shape)
+    storage = _value("storage") + _name("torch", _STORAGES[tensor.dtype]) + _value(str(number)) + _value("cpu")
+    sizes = [max(1, size) for size in tensor.shape[:0:-1]]  # as torch counts the strides of what is empty
+    strides = tuple(accumulate(sizes, mul, initial=1))[::-1] if tensor.shape else ()
+    return b"".join(
+        (
+            _name("torch._utils", "_rebuild_tensor_v2"),
+            pickle.MARK,
+            *(pickle.MARK, storage, _value(count), pickle.TUPLE, pickle.BINPERSID),
+            *(_value(0), _value(tensor.shape), _value(strides), pickle.NEWFALSE),
+            *(_name("collections", "OrderedDict"), pickle.EMPTY_TUPLE, pickle.REDUCE),
+            pickle.TUPLE,
+            pickle.REDUCE,
+        )
+    )
+
+
+def _value(value: Any) -> bytes:
+    """A number, a text or a tuple of numbers: what stands between a pickle's head and its STOP."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def _name(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()

@@ -1,0 +1,249 @@
+"""How each original program spells its tensors and computes with them, for the oracle.
+
+Written from the programs themselves, apart from the tables that convert: an error there is not repeated here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .formulas import Function, gelu_erf, gelu_tanh, linear, relu, swish, tanh
+
+_FLOAT32_MIN = float(np.finfo(np.float32).min)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One program's checkpoints.
+
+    Attributes:
+        name: what the reports call the program.
+        known_by: whether names of tensors and the JSON are this program's; the first in `DIALECTS` that says so is it.
+        spelling: (regular expression, replacement), applied in order: its names -> BERT's PyTorch names without a
+            prefix in front, which the oracle computes by.
+        activations: what its names of activations mean.
+        in_out: its linear layers' weights are [in, out], not [out, in].
+        classifiers_in_out: the same of the last product of a head.
+        masked: what is added to the scores of a masked key.
+        epsilon: of every layer norm, where it is hard-coded; None reads ``layer_norm_eps``.
+        head_epsilon: the same of the layer norm in the masked-LM head.
+        tied_to_decoder: with the masked-LM head it loads the decoder's rows over the word embeddings.
+        decoder_bias_wins: the head's two biases are one parameter, and the decoder's is loaded last.
+        unties: it honours ``tie_word_embeddings: false``.
+        tied: where the JSON does not say, the decoder is the word embeddings.
+        lower_case: it reads names of activations in any case.
+        spans: what the last layer of question answering is called, once spelt plainly.
+    """
+
+    name: str
+    known_by: Callable[[Iterable[str], Mapping[str, Any]], bool]
+    spelling: tuple[tuple[str, str], ...]
+    activations: Mapping[str, Function]
+    in_out: bool = False
+    classifiers_in_out: bool = False
+    masked: float = -10000.0
+    epsilon: float | None = 1e-12
+    head_epsilon: float | None = 1e-12
+    tied_to_decoder: bool = False
+    decoder_bias_wins: bool = False
+    unties: bool = False
+    tied: bool = True
+    lower_case: bool = False
+    spans: str = "qa_outputs"
+
+    def plain(self, name: str) -> str:
+        """`name` as the oracle calls it."""
+        for pattern, replacement in self.spelling:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+_TORCH_NAMES = (
+    (r"^module\.", ""),
+    (r"^(bert|nezha)\.", ""),
+    (r"\.gamma$", ".weight"),
+    (r"\.beta$", ".bias"),
+)
+
+_ACTIVATIONS = {
+    "gelu": gelu_erf,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+    "silu": swish,
+    "swish": swish,
+    "tanh": tanh,
+    "linear": linear,
+}
+"""What transformers' names mean (its ACT2FN)."""
+
+TENSORFLOW = Dialect(
+    "tensorflow",  # Huawei's NEZHA-TensorFlow/modeling.py
+    known_by=lambda names, config: any("/" in name for name in names),
+    spelling=(
+        ("/", "."),
+        (r"^bert\.", ""),
+        (r"\blayer_(\d+)", r"layer.\1"),
+        (r"\.(kernel|gamma)$", ".weight"),
+        (r"\.beta$", ".bias"),
+        (r"_embeddings$", "_embeddings.weight"),
+        (r"^cls\.predictions\.output_bias$", "cls.predictions.bias"),
+        (r"^cls\.squad\.output_", "qa_outputs."),
+        (r"^output_", "classifier."),  # sentence and token classifiers lie at the root
+        (r"^cls\.seq_relationship\.output_", "cls.seq_relationship."),
+        (r"\.weights$", ".weight"),
+    ),
+    activations={"gelu": gelu_tanh, "relu": relu, "tanh": tanh, "linear": linear, "": linear},  # modeling.py:289-323
+    lower_case=True,
+    in_out=True,  # kernels alone: output_weights are [out, in]
+)
+
+PADDLE = Dialect(
+    "paddle",  # PaddleNLP 2.8.1, paddlenlp/transformers/nezha/modeling.py
+    known_by=lambda names, config: any("embeddings.layer_norm." in name for name in names),
+    spelling=(
+        (r"^nezha\.", ""),
+        (r"^(encoder\.layer\.\d+)\.attention\.(query|key|value)\.", r"\1.attention.self.\2."),
+        (r"^(encoder\.layer\.\d+)\.attention\.(dense|layer_norm)\.", r"\1.attention.output.\2."),
+        (r"\.ffn\.", ".intermediate.dense."),
+        (r"\.ffn_output\.", ".output.dense."),
+        (r"^(encoder\.layer\.\d+)\.layer_norm\.", r"\1.output.layer_norm."),
+        (r"^cls\.predictions\.(dense|layer_norm)\.", r"cls.predictions.transform.\1."),
+        (r"^cls\.predictions\.decoder_weight$", "cls.predictions.decoder.weight"),
+        (r"^cls\.predictions\.decoder_bias$", "cls.predictions.bias"),
+        (r"\.layer_norm\.", ".LayerNorm."),
+    ),
+    activations={
+        "gelu": gelu_erf,
+        "gelu_python": gelu_erf,
+        "gelu_new": gelu_tanh,
+        "gelu_fast": gelu_tanh,
+        "relu": relu,
+        "silu": swish,
+        "swish": swish,
+        "tanh": tanh,
+        "linear": linear,
+    },
+    in_out=True,
+    classifiers_in_out=True,
+    tied_to_decoder=True,
+    spans="classifier",
+)
+
+PYTORCH = Dialect(
+    "pytorch",  # Huawei's NEZHA-PyTorch/modeling_nezha.py, and JABER's copy of it
+    known_by=lambda names, config: True,
+    # JABER calls its classifier of tokens "dense", that of several labels "linear".
+    spelling=(*_TORCH_NAMES, (r"^(dense|linear)\.", "classifier.")),
+    activations={"gelu": gelu_erf, "relu": relu, "swish": swish},  # modeling_nezha.py:57-70
+    epsilon=None,
+    tied_to_decoder=True,
+)
+
+TRANSFORMERS = Dialect(
+    "transformers",  # 4.40.2, models/nezha
+    known_by=lambda names, config: (
+        bool({"model_type", "architectures", "transformers_version"} & set(config))
+        or any(name.startswith("nezha.") for name in names)
+    ),
+    spelling=_TORCH_NAMES,
+    activations=_ACTIVATIONS,
+    masked=_FLOAT32_MIN,
+    epsilon=None,
+    head_epsilon=None,
+    tied_to_decoder=True,
+    decoder_bias_wins=True,
+    unties=True,
+)
+
+BERT4TORCH = Dialect(
+    "bert4torch",  # 0.1.1 to 0.5.7, models/bert.py; later ones forget to divide the scores
+    known_by=lambda names, config: any("encoderLayer." in name for name in names),
+    spelling=(
+        *_TORCH_NAMES,
+        (r"^encoderLayer\.", "encoder.layer."),
+        (r"\.multiHeadAttention\.q\.", ".attention.self.query."),
+        (r"\.multiHeadAttention\.k\.", ".attention.self.key."),
+        (r"\.multiHeadAttention\.v\.", ".attention.self.value."),
+        (r"\.multiHeadAttention\.o\.", ".attention.output.dense."),
+        (r"\.(attnLayerNorm|layerNorm1)\.", ".attention.output.LayerNorm."),
+        (r"\.feedForward\.intermediateDense\.", ".intermediate.dense."),
+        (r"\.feedForward\.outputDense\.", ".output.dense."),
+        (r"\.(ffnLayerNorm|layerNorm2)\.", ".output.LayerNorm."),
+        (r"^embeddings\.layerNorm\.", "embeddings.LayerNorm."),
+        (r"^embeddings\.segment_", "embeddings.token_type_"),
+        (r"^pooler\.(?!dense)", "pooler.dense."),
+        (r"^nsp\.", "cls.seq_relationship."),
+        (r"^mlm(Dense|LayerNorm)\.", r"cls.predictions.transform.\1."),
+        (r"transform\.Dense", "transform.dense"),
+        (r"^mlmBias$", "cls.predictions.bias"),
+        (r"^mlmDecoder\.", "cls.predictions.decoder."),
+    ),
+    activations=_ACTIVATIONS,  # the same in its activations.py
+    masked=_FLOAT32_MIN,
+    epsilon=None,
+    decoder_bias_wins=True,
+    unties=True,
+    tied=False,
+)
+
+_INNER = ("q_dense", "k_dense", "v_dense", "o_dense"), ("i0_dense", "o_dense")
+
+BERT4KERAS = Dialect(
+    "bert4keras",  # 0.11.5, models.py NEZHA and BERT, layers.py, backend.py; names as formats.keras.read gives them
+    known_by=lambda names, config: any("Embedding-Token/" in name for name in names),
+    spelling=(
+        (r"/(embeddings|kernel|bias|beta|gamma)$", ""),  # the older layout says what the index says already
+        *(
+            (rf"-{layer}/{2 * n + i}$", f"-{layer}/{dense}/{i}")  # and counts the weights of inner layers on
+            for layer, inner in zip(("MultiHeadSelfAttention", "FeedForward"), _INNER, strict=True)
+            for n, dense in enumerate(inner)
+            for i in (0, 1)
+        ),
+        (r"^Transformer-(\d+)-", r"encoder.layer.\1."),
+        (r"MultiHeadSelfAttention-Norm/", "attention.output.LayerNorm/"),
+        (r"FeedForward-Norm/", "output.LayerNorm/"),
+        (r"MultiHeadSelfAttention/q_dense/", "attention.self.query/"),
+        (r"MultiHeadSelfAttention/k_dense/", "attention.self.key/"),
+        (r"MultiHeadSelfAttention/v_dense/", "attention.self.value/"),
+        (r"MultiHeadSelfAttention/o_dense/", "attention.output.dense/"),
+        (r"FeedForward/i0_dense/", "intermediate.dense/"),
+        (r"FeedForward/o_dense/", "output.dense/"),
+        (r"^Embedding-Token/", "embeddings.word_embeddings/"),
+        (r"^Embedding-Segment/", "embeddings.token_type_embeddings/"),
+        (r"^Embedding-Norm/", "embeddings.LayerNorm/"),
+        (r"^Embedding-Position/", "embeddings.position_embeddings/"),
+        (r"^Embedding-Relative-Position/", "embeddings.relative_positions/"),
+        (r"^Pooler-Dense/", "pooler.dense/"),
+        (r"^MLM-Dense/", "cls.predictions.transform.dense/"),
+        (r"^MLM-Norm/", "cls.predictions.transform.LayerNorm/"),
+        (r"^MLM-Bias/0$", "cls.predictions.bias"),
+        (r"^NSP-Proba/", "cls.seq_relationship/"),
+        (r"^dense/", "classifier/"),
+        (r"LayerNorm/0$", "LayerNorm.bias"),  # beta is made first (layers.py:221-232)
+        (r"LayerNorm/1$", "LayerNorm.weight"),
+        (r"/0$", ".weight"),
+        (r"/1$", ".bias"),
+    ),
+    activations={  # backend.py:511-523, and Keras' own
+        **{"gelu": gelu_erf, "gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh, "relu": relu, "swish": swish},
+        **{"silu": swish, "tanh": tanh, "linear": linear},
+    },
+    in_out=True,
+    classifiers_in_out=True,
+    masked=_FLOAT32_MIN,  # -inf there
+    epsilon=1e-7,  # NEZHA leaves it to Keras, models.py:987; the head is BERT's, models.py:646
+)
+
+DIALECTS = (BERT4KERAS, TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
+
+
+def dialect_of(names: Iterable[str], config: Mapping[str, Any]) -> Dialect:
+    """The program that a checkpoint with these tensors and this JSON belongs to."""
+    names = tuple(names)
+    return next(dialect for dialect in DIALECTS if dialect.known_by(names, config))

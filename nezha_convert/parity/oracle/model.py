@@ -1,0 +1,274 @@
+"""NEZHA's forward pass in NumPy float64, computed from a source checkpoint as it lies on the disk.
+
+A conversion is measured against this, so it shares nothing with what converts: no mapping, no config decision, no
+torch, no attention code. It reads the SOURCE's own names and layouts and follows the original graphs; how they differ
+stands in `dialects`.
+
+Shapes below: B batch, L length, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...errors import MappingError, UsageError
+from .dialects import dialect_of
+from .formulas import Array, Function, attention, layer_norm, relative_table
+
+__all__ = ["HEADS", "Oracle"]
+
+HEADS: dict[str, tuple[str, ...]] = {
+    "encoder": (),
+    "pretraining": ("prediction_logits", "seq_relationship_logits"),
+    "masked-lm": ("logits",),
+    "next-sentence-prediction": ("logits",),
+    "sequence-classification": ("logits",),
+    "multiple-choice": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+"""The heads, and what each adds to the encoder's tensors, under transformers' names."""
+
+_POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification", "multiple-choice")
+"""The heads that cannot do without the pooler."""
+
+_DECODER = "cls.predictions.decoder.weight"
+
+
+class Entry(Protocol):
+    """A tensor of the source, read on demand."""
+
+    def read(self) -> Array: ...
+
+
+class Oracle:
+    """One source checkpoint under one head.
+
+    Args:
+        entries: the source's tensors by their own names; optimizer slots among them are ignored.
+        config: the source's own JSON, as it is.
+        head: one of `HEADS`; the names of a TensorFlow classifier cannot tell sentences from tokens.
+
+    Raises:
+        UsageError: an unknown head.
+        MappingError: absolute positions (a plain BERT), or an activation that the original does not know.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], config: Mapping[str, Any], head: str) -> None:
+        if head not in HEADS:
+            raise UsageError(f"head {head!r} is not known", hint=f"One of: {', '.join(HEADS)}")
+        self.head = head
+        self.dialect = dialect_of(entries, config)
+        self._entries = entries
+        self._names = {self.dialect.plain(name): name for name in entries}
+        if "embeddings.position_embeddings.weight" in self._names:
+            raise MappingError("the source has absolute position_embeddings: a plain BERT, no NEZHA")
+        # What each original assumes when its JSON is silent: 12 layers and heads, "gelu", 1e-12 and 64 in all three.
+        self._layers = int(config.get("num_hidden_layers", 12))
+        self._heads = int(config.get("num_attention_heads", 12))
+        self._clip = int(config.get("max_relative_position", 64))
+        # 1e-12 is fixed in all of TensorFlow's (modeling.py:486) and in PyTorch's head (modeling_nezha.py:731).
+        epsilon = float(config.get("layer_norm_eps", 1e-12))
+        self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
+        self._head_epsilon = epsilon if self.dialect.head_epsilon is None else self.dialect.head_epsilon
+        self._untied = self.dialect.unties and not config.get("tie_word_embeddings", self.dialect.tied)
+        activation = str(config.get("hidden_act", "gelu") or "")
+        activation = activation.lower() if self.dialect.lower_case else activation
+        if activation not in self.dialect.activations:
+            known, name = ", ".join(filter(None, self.dialect.activations)), self.dialect.name
+            raise MappingError(
+                f"hidden_act is {activation!r} in the source's JSON; known of the {name} original: {known}",
+                hint="Put one of these into a copy of the JSON, then convert and verify with: --config COPY",
+            )
+        self._activation = self.dialect.activations[activation]
+
+    def forward(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        *,
+        record: bool = True,
+    ) -> dict[str, Array]:
+        """Everything that the model computes for one batch; see `forward_all`."""
+        case = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return self.forward_all([case], record=record)[0]
+
+    def forward_all(
+        self,
+        cases: Sequence[Mapping[str, Array | None]],
+        *,
+        record: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[dict[str, Array]]:
+        """Several batches of any lengths, layer by layer, so that each layer is read once and one is in memory.
+
+        Args:
+            cases: each with `input_ids`, [B, L] or for multiple choice [B, choices, L], and optionally `attention_mask`
+                (1: attend, 0: do not) and `token_type_ids` of the same shape; left out, all ones and all zeros.
+            record: keep what comes before the head.
+            progress: called with (layers done, layers).
+
+        Returns:
+            For each case, in float64: `embeddings` and `layer_0` ... [B, L, D], `pooler` [B, D] if the source has one,
+            and the head's logits under transformers' names. Multiple choice counts B * choices as B until its logits.
+
+        Raises:
+            UsageError: inputs that the model cannot take.
+            MappingError: a tensor that the head needs is missing.
+        """
+        inputs = [_Inputs(case, self.head) for case in cases]
+        states = self._embeddings(inputs)
+        width = states[0].shape[-1]
+        if width % self._heads:
+            raise MappingError(f"hidden size {width} is not a multiple of {self._heads} attention heads")
+        outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
+        table = self._table(width // self._heads)
+        for i in range(self._layers):
+            states = self._layer(i, states, [(1.0 - case.mask) * self.dialect.masked for case in inputs], table)
+            if record or (self.head == "encoder" and i == self._layers - 1):
+                for output, state in zip(outputs, states, strict=True):
+                    output[f"layer_{i}"] = state
+            if progress:
+                progress(i + 1, self._layers)
+        pooled: list[Array | None] = [None] * len(states)
+        if self.head in _POOLED or "pooler.dense.weight" in self._names:
+            pooler = self._linear("pooler.dense")
+            pooled = [np.tanh(pooler(state[:, 0])) for state in states]
+        head = self._head()
+        for case, output, state, pool in zip(inputs, outputs, states, pooled, strict=True):
+            if pool is not None and (record or self.head == "encoder"):
+                output["pooler"] = pool
+            output.update(zip(HEADS[self.head], head(state, pool), strict=True))
+            if self.head == "multiple-choice":
+                output["logits"] = output["logits"].reshape(case.choices)
+        return outputs
+
+    def _table(self, size: int) -> Array:
+        """R, [2K + 1, size]. Files of bert4keras hold theirs, whose rows say K."""
+        own = "embeddings.relative_positions.weight"
+        if own not in self._names:
+            return relative_table(self._clip, size)
+        found = self._read(own).astype(np.float64)
+        table = relative_table(len(found) // 2, size)
+        if found.shape != table.shape or not np.abs(found - table).max() < 0.01:  # room for bfloat16
+            raise MappingError(f"{self._names[own]}: not NEZHA's sinusoids; the model was trained with others")
+        return table
+
+    def _embeddings(self, inputs: list[_Inputs]) -> list[Array]:
+        """Words plus token types, normalised; no positions (modeling.py:171-195). Row 0 is an ordinary row."""
+        words, types = self._read(self._words()), self._read("embeddings.token_type_embeddings.weight")
+        for case in inputs:
+            for what, ids, table in (("input_ids", case.ids, words), ("token_type_ids", case.types, types)):
+                if not 0 <= ids.min() <= ids.max() < len(table):
+                    raise UsageError(f"{what} run from {ids.min()} to {ids.max()}; the source has {len(table)} rows")
+        norm = self._norm("embeddings.LayerNorm", self._epsilon)
+        return [norm(words[case.ids].astype(np.float64) + types[case.types]) for case in inputs]
+
+    def _layer(self, i: int, states: list[Array], masks: list[Array], table: Array) -> list[Array]:
+        """One layer over every case (modeling.py:1107-1164; modeling_nezha.py:327-484)."""
+        at = f"encoder.layer.{i}"
+        projections = [self._linear(f"{at}.attention.self.{name}") for name in ("query", "key", "value")]
+        merge, merge_norm = self._linear(f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm"
+        attention_norm, norm = (
+            self._norm(merge_norm, self._epsilon),
+            self._norm(f"{at}.output.LayerNorm", self._epsilon),
+        )
+        up, down = self._linear(f"{at}.intermediate.dense"), self._linear(f"{at}.output.dense")
+        results = []
+        for state, mask in zip(states, masks, strict=True):
+            query, key, value = (
+                part(state).reshape(*state.shape[:2], self._heads, -1).swapaxes(1, 2) for part in projections
+            )
+            attended = attention_norm(merge(attention(query, key, value, mask, table)) + state)
+            results.append(norm(down(self._activation(up(attended))) + attended))
+        return results
+
+    def _head(self) -> Callable[[Array, Any], tuple[Array, ...]]:
+        """The head as a function of the last layer [B, L, D] and the pooler [B, D]; its outputs in `HEADS`' order."""
+        if self.head == "encoder":
+            return lambda state, pooled: ()
+        if self.head in ("pretraining", "masked-lm"):  # run_pretraining.py:271-336
+            transform = self._linear("cls.predictions.transform.dense")
+            norm = self._norm("cls.predictions.transform.LayerNorm", self._head_epsilon)
+            decoder = self._read(_DECODER if self._untied else self._words()).astype(np.float64).T
+            bias = self._read(self._decoder_bias())
+
+            def predict(state: Array) -> Array:
+                return np.asarray(norm(self._activation(transform(state))) @ decoder + bias)
+
+            if self.head == "masked-lm":
+                return lambda state, pooled: (predict(state),)
+            relation = self._classifier("cls.seq_relationship")
+            return lambda state, pooled: (predict(state), relation(pooled))
+        if self.head == "question-answering":  # run_squad.py:613-630, before its mask of what cannot be an answer
+            spans = self._classifier(self.dialect.spans)
+            return lambda state, pooled: tuple(np.moveaxis(spans(state), -1, 0))
+        if self.head == "token-classification":  # run_classifier_ner.py:605-627
+            tag = self._classifier("classifier")
+            return lambda state, pooled: (tag(state),)
+        # The next sentence and both classifiers: run_classifier.py:699-715, modeling_nezha.py:993-1029.
+        classify = self._classifier("cls.seq_relationship" if self.head == "next-sentence-prediction" else "classifier")
+        return lambda state, pooled: (classify(pooled),)
+
+    def _words(self) -> str:
+        """The table of words. Both torch originals tie before they load, so a decoder's rows, loaded last, are both's.
+
+        transformers 4.40.2 does so unless tie_word_embeddings is false in the JSON; tests/test_compare.py runs it.
+        """
+        tied = self.dialect.tied_to_decoder and self.head in ("pretraining", "masked-lm") and not self._untied
+        return _DECODER if tied and _DECODER in self._names else "embeddings.word_embeddings.weight"
+
+    def _decoder_bias(self) -> str:
+        """In transformers the head's two biases are one parameter, tied or not: the decoder's is loaded last."""
+        decoder = "cls.predictions.decoder.bias"
+        return decoder if self.dialect.decoder_bias_wins and decoder in self._names else "cls.predictions.bias"
+
+    def _linear(self, name: str) -> Function:
+        """x W + b."""
+        return self._product(name, self.dialect.in_out)
+
+    def _classifier(self, name: str) -> Function:
+        """A head's last product. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
+        return self._product(name, self.dialect.classifiers_in_out)
+
+    def _product(self, name: str, in_out: bool) -> Function:
+        weight, bias = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
+        kernel = weight if in_out else weight.T
+        return lambda x: np.asarray(x @ kernel + bias)
+
+    def _norm(self, name: str, epsilon: float) -> Function:
+        scale, shift = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
+        return lambda x: layer_norm(x, scale, shift, epsilon)
+
+    def _read(self, name: str) -> Array:
+        if name not in self._names:
+            raise MappingError(
+                f"head {self.head!r} needs what PyTorch calls {name}: not among {len(self._entries)} tensors",
+                hint="Choose another --head, or see what is there: nezha-convert inspect SOURCE",
+            )
+        return self._entries[self._names[name]].read()
+
+
+class _Inputs:
+    """One case's inputs, flattened to [B, L]."""
+
+    def __init__(self, case: Mapping[str, Array | None], head: str) -> None:
+        given = np.asarray(case["input_ids"])
+        axes = 3 if head == "multiple-choice" else 2
+        if given.ndim != axes or not given.size:
+            raise UsageError(f"input_ids have shape {given.shape}; head {head!r} takes {axes} axes, none of them empty")
+
+        def flat(name: str, otherwise: int) -> Array:
+            array = case.get(name)
+            array = np.full(given.shape, otherwise) if array is None else np.asarray(array)
+            if array.shape != given.shape:
+                raise UsageError(f"{name} has shape {array.shape}, input_ids {given.shape}: expected the same")
+            return array.reshape(-1, given.shape[-1])
+
+        self.choices = given.shape[:-1]
+        self.ids, self.types = flat("input_ids", 0), flat("token_type_ids", 0)
+        self.mask = flat("attention_mask", 1).astype(np.float64)

@@ -1,0 +1,1 @@
+"""The original programs themselves, run in a process of their own."""

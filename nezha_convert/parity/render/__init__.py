@@ -1,0 +1,1 @@
+"""A parity report as a page, as charts, as JUnit's XML."""

@@ -1,0 +1,153 @@
+"""A verification's three pictures, as SVG to be put into a page. Their colours are the page's CSS variables."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ..report import EXPONENTS, ParityReport
+
+FLOAT32_NOISE = 2.0**-24
+"""What rounding one number to float32 costs, as a part of the number: no float32 computation gets below it for long."""
+
+_INK, _MUTED, _GRID, _BAD, _BAND = "#010101", "#020202", "#030303", "#040404", "#050505"
+_SERIES = ("#060606", "#070707", "#080808")
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "line", _BAD: "bad", _BAND: "band"} | dict(
+    zip(_SERIES, ("series-1", "series-2", "series-3"), strict=True)
+)
+_MARKERS = ("o", "s", "D")
+_WIDTH = 4.1  # inches: at 100 % of a phone's width, letters keep their size
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "path.simplify": False,
+}
+
+
+def error_chart(report: ParityReport) -> str:
+    """The largest error of each tensor, in the order in which they are computed, with what is allowed."""
+    names = [tensor.name for tensor in max((c.tensors for c in report.comparisons), key=len)]
+
+    def draw(axes: Any) -> None:
+        errors = [t.relative_error for c in report.comparisons for t in c.tensors if 0 < t.relative_error < math.inf]
+        allowed = [comparison.tolerance for comparison in report.comparisons]
+        low = min([FLOAT32_NOISE, *errors]) / 4
+        high = 4 * max([*allowed, *errors])
+        axes.axvspan(low, FLOAT32_NOISE, color=_BAND, linewidth=0, label="float32 noise floor, 6e-08")
+        for number, comparison in enumerate(report.comparisons):
+            color, marker = _SERIES[number % 3], _MARKERS[number % 3]
+            label = f"{_short(comparison.reference)}, in {comparison.arithmetic}"
+            axes.plot([], [], marker, color=color, label=label, markersize=5)
+            for tensor in comparison.tensors:
+                at = min(max(tensor.relative_error, low), high)  # exact and infinite ones lie on the edges
+                style = {"color": color, "markersize": 5} if tensor.passed else {"color": _BAD, "markersize": 8}
+                axes.plot(at, names.index(tensor.name), marker if tensor.passed else "X", clip_on=False, **style)
+        _allowed(axes, report)
+        axes.set(
+            xscale="log", xlim=(low, high), ylim=(len(names) - 0.4, -0.6), xlabel="largest error / range of tensor"
+        )
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.6, labelspacing=0.3)
+
+    legend = 1 + len(report.comparisons) + len({comparison.tolerance for comparison in report.comparisons})
+    return _svg("Largest error of each tensor", draw, 0.8 + 0.19 * (len(names) + legend))
+
+
+def histogram_chart(report: ParityReport) -> str:
+    """How many values have an error of which size."""
+
+    def draw(axes: Any) -> None:
+        seen = [i for c in report.comparisons for i, count in enumerate(c.histogram) if count]
+        first, last = min(seen, default=0), max(seen, default=0)
+        edges = [2.0 ** (exponent - 1) for exponent in EXPONENTS[first : last + 1]]
+        edges.append(2 * edges[-1])
+        for number, comparison in enumerate(report.comparisons):
+            color = _SERIES[number % 3]
+            label = f"{_short(comparison.reference)}, in {comparison.arithmetic}"
+            counts = comparison.histogram[first : last + 1]
+            axes.stairs(counts, edges, color=color, fill=number == 0, alpha=0.75 if number == 0 else 1, label=label)
+        _allowed(axes, report)
+        axes.set(xscale="log", yscale="log", xlabel="error / range of tensor", ylabel="values")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.6, labelspacing=0.3)
+
+    return _svg("How many values have an error of which size", draw, 2.6 + 0.19 * 2 * len(report.comparisons))
+
+
+def weights_chart(report: ParityReport) -> str:
+    """Standard deviation and largest magnitude of each part's weights: a damaged layer differs from its neighbours."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    parts = report.weights
+
+    def draw(axes: Any) -> None:
+        rows = range(len(parts))
+        largest = [max(abs(part.low), abs(part.high)) for part in parts]
+        axes.hlines(rows, [part.std for part in parts], largest, color=_GRID, linewidth=2.5)
+        axes.plot([part.std for part in parts], rows, "o", color=_SERIES[0], markersize=5, label="standard deviation")
+        axes.plot(largest, rows, "D", color=_SERIES[1], markersize=5, label="largest magnitude")
+        axes.set(xscale="log", ylim=(len(parts) - 0.4, -0.6), xlabel="weight")
+        few = max(largest) < 50 * min(part.std for part in parts)  # decades alone would leave the axis without numbers
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks(rows, [part.part for part in parts])
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.6, labelspacing=0.3)
+
+    return _svg("Weights by part", draw, 0.8 + 0.19 * (len(parts) + 2))
+
+
+def _allowed(axes: Any, report: ParityReport) -> None:
+    """A line at each tolerance; in the colour of its comparison, if there are several."""
+    colors = {comparison.tolerance: _SERIES[i % 3] for i, comparison in reversed([*enumerate(report.comparisons)])}
+    for tolerance, color in sorted(colors.items()):
+        color = color if len(colors) > 1 else _BAD
+        axes.axvline(tolerance, color=color, linestyle="--", linewidth=1.2, label=f"allowed, {tolerance:g}")
+
+
+def _short(reference: str) -> str:
+    return reference.replace("the oracle with weights rounded to", "oracle, weights in").replace("the oracle", "oracle")
+
+
+def _svg(title: str, draw: Callable[[Any], None], height: float) -> str:
+    """What `draw` draws, as wide as the page gives it, with the page's letters and colours."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    # The salt: ids repeat from run to run, and differ among pictures.
+    style: Any = {**_STYLE, "svg.hashsalt": title}
+    with rc_context(style):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
+    svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', f' role="img" aria-label="{title}"', svg, count=1)
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 var(--letters)", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    return svg

@@ -1,0 +1,1 @@
+"""The weights' files: laid out, streamed, read back."""

@@ -1,0 +1,303 @@
+"""Safetensors out: laid out, streamed, re-read and compared.
+
+The bytes are those of safetensors' own serializer for the same tensors; see formats/safetensors/write.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import BLOCK_BYTES, TensorEntry
+from ..errors import CheckpointError, MappingError, OutputError
+from ..families.rules import Op
+from ..formats.safetensors import write as safetensors
+from ..formats.safetensors.read import read_safetensors
+from ..mapping.plan import Step
+from .numbers import Tally, TensorNumbers, refuse_overflow
+
+WRITERS, HASHERS = 2, 2
+"""Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
+
+WEIGHTS = "model.safetensors"
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes just done, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A step and where its bytes go: the file, the element type, the offset."""
+
+    step: Step
+    file: str
+    dtype: str
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in the file."""
+        return prod(self.step.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything about the weights' files but their data.
+
+    Attributes:
+        files: (name, header bytes, size of the file) in order.
+        placed: every step with its place, in the files' order.
+        index: model.safetensors.index.json, when there are several files.
+    """
+
+    files: tuple[tuple[str, bytes, int], ...]
+    placed: tuple[Placed, ...]
+    index: bytes | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files together."""
+        return sum(size for _, _, size in self.files)
+
+
+def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> Layout:
+    """Decide each tensor's place; nothing is read.
+
+    Args:
+        steps: what is written.
+        dtype: element type of the floating-point output; None keeps the source's.
+        max_shard_bytes: size of the data that a file may have before another is begun.
+    """
+    typed = [(step, dtype if dtype and step.entry.dtype in _FLOATS else step.entry.dtype) for step in steps]
+    for step, name in typed:
+        if name not in safetensors.NAMES:
+            raise MappingError(f"{step.entry.name} is of {name}, which safetensors cannot hold")
+    typed.sort(key=lambda item: (safetensors.ORDER[item[1]], item[0].target))
+    shards: list[list[Placed]] = [[]]
+    filled = 0
+    for step, name in typed:
+        placed = Placed(step, "", name, filled)
+        if filled and filled + placed.nbytes > max_shard_bytes:
+            shards.append([])
+            filled = 0
+            placed = Placed(step, "", name, 0)
+        shards[-1].append(placed)
+        filled += placed.nbytes
+    names = [WEIGHTS]
+    if len(shards) > 1:
+        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    files, placed_all, weight_map = [], [], {}
+    for file, shard in zip(names, shards, strict=True):
+        header = safetensors.header((p.step.target, p.dtype, p.step.shape) for p in shard)
+        files.append((file, header, len(header) + sum(placed.nbytes for placed in shard)))
+        placed_all += [Placed(p.step, file, p.dtype, len(header) + p.offset) for p in shard]
+        weight_map.update({p.step.target: file for p in shard})
+    index = None
+    if len(shards) > 1:
+        total = sum(p.nbytes for p in placed_all)
+        content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        index = (json.dumps(content, indent=2) + "\n").encode()
+    return Layout(tuple(files), tuple(placed_all), index)
+
+
+def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
+    """The target's values in order, in blocks of at most BLOCK_BYTES; a block is valid until the next is asked for.
+
+    A transposed tensor larger than a block is read once for each block of target rows, so that memory stays bounded.
+
+    Args:
+        tally: counts the values, those among them that `dtype` cannot hold.
+
+    Raises:
+        MappingError: `dtype` cannot hold a finite value, and there is no `tally`.
+    """
+    blocks = step.entry.blocks() if step.op is Op.COPY else _transposed(step.entry)
+    counting = tally or (Tally(step.entry.dtype, dtype) if dtype != step.entry.dtype else None)
+    for block in blocks:
+        before = np.ascontiguousarray(block)
+        after = _cast(before, dtype)
+        if counting:
+            counting.add(before, after)
+            if not tally:
+                refuse_overflow([counting.result(step.target, step.entry.name, len(step.shape))])
+        yield after
+
+
+def _transposed(entry: TensorEntry) -> Iterator[np.ndarray]:
+    rows, columns = entry.shape
+    width = max(1, BLOCK_BYTES // max(1, rows * np.dtype(entry.dtype).itemsize))
+    band = 32  # source rows a copy: as many target elements lie side by side in cache
+    out = np.empty((min(width, columns), rows), np.dtype(entry.dtype))
+    for left in range(0, columns, width):
+        target = out[: min(width, columns - left)]
+        top = 0
+        for block in entry.blocks(BLOCK_BYTES // 8):
+            part = block[:, left : left + width]
+            for row in range(0, len(part), band):
+                rows_of_part = part[row : row + band]
+                target[:, top + row : top + row + len(rows_of_part)] = rows_of_part.T
+            top += len(block)
+        yield target
+
+
+def _cast(block: np.ndarray, dtype: str) -> np.ndarray:
+    if block.dtype == np.dtype(dtype):
+        return block
+    with np.errstate(over="ignore", invalid="ignore"):  # both are counted
+        return block.astype(np.dtype(dtype))
+
+
+def write_weights(
+    folder: Path, layout: Layout, sources: Sequence[Path], progress: Progress, allow_overflow: bool = False
+) -> tuple[dict[Path, str], tuple[TensorNumbers, ...]]:
+    """Write the weights into `folder`, read every block back and compare it bit by bit, and hash all files.
+
+    Three things go on side by side, so that each byte comes off the disk once: tensors are written, in the order of
+    the files; `sources` are hashed; and the written files are hashed, close behind the writers.
+
+    Args:
+        progress: told of each byte of a tensor twice, when it is written and when it is hashed.
+        allow_overflow: write what does not fit into the output's element type as infinity.
+
+    Returns:
+        The SHA-256 of each source and of each written file, and what the values of each tensor are.
+
+    Raises:
+        CheckpointError: a tensor cannot be read, or its checksum is wrong.
+        MappingError: values do not fit into the output's element type; every tensor that has some.
+        OutputError: what was written does not read back.
+    """
+    for name, header, size in layout.files:
+        with open(folder / name, "wb") as file:
+            file.write(header)
+            file.truncate(size)
+    stop = threading.Event()
+    with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(HASHERS) as hashers:
+        try:
+            hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
+            written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
+            synced = []
+            in_file: dict[str, list[tuple[int, Future[TensorNumbers]]]] = {name: [] for name, _, _ in layout.files}
+            for placed, future in written.items():
+                in_file[placed.file].append((placed.offset + placed.nbytes, future))
+            for name, header, _ in layout.files:
+                done = in_file[name]
+                parts = [(len(header), None), *done]
+                hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, parts, progress)
+                synced.append(writers.submit(_sync, folder / name, done))
+            futures: list[Future[Any]] = [*written.values(), *synced, *hashes.values()]
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            stop.set()
+            for pool in (writers, hashers):
+                pool.shutdown(wait=False, cancel_futures=True)
+    numbers = tuple(future.result() for future in written.values())
+    if not allow_overflow:
+        refuse_overflow(numbers)
+    _check_headers(folder, layout)
+    return {path: future.result() for path, future in hashes.items()}, numbers
+
+
+def _write(folder: Path, placed: Placed, progress: Progress) -> TensorNumbers:
+    """Write one tensor; compare each block with what reads back, and count its values, while the block is at hand."""
+    position, step = placed.offset, placed.step
+    tally = Tally(step.entry.dtype, placed.dtype)
+    with open(folder / placed.file, "r+b", buffering=0) as file:
+        for block in converted(step, placed.dtype, tally):
+            wanted = _bits(block)
+            file.seek(position)
+            _write_all(file, wanted)
+            found = np.empty_like(wanted)
+            file.seek(position)
+            _read_all(file, found)
+            if not np.array_equal(found, wanted):
+                raise OutputError(
+                    f"{folder / placed.file}: {step.target} does not read back as it was written",
+                    hint="The disk or memory is at fault: check them, and convert again.",
+                )
+            position += block.nbytes
+            progress(block.nbytes)
+    if position != placed.offset + placed.nbytes:
+        raise OutputError(f"{step.target}: {position - placed.offset:,} bytes, planned {placed.nbytes:,}")
+    return tally.result(step.target, step.entry.name, len(step.shape))
+
+
+def _check_headers(folder: Path, layout: Layout) -> None:
+    """Read the files as anyone would, and compare names, types, shapes and places with the plan.
+
+    The safetensors library sees to it that the places do not overlap, so no tensor can lie over another's bytes.
+    """
+    names = [name for name, _, _ in layout.files]
+    try:
+        entries = read_safetensors(tuple(folder / name for name in names))
+    except CheckpointError as error:
+        raise OutputError(f"what was written does not read back: {error.message}") from error
+    found = {e.name: (names[e.position[0]], e.position[1], e.dtype, e.shape) for e in entries.values()}
+    if found != {p.step.target: (p.file, p.offset, p.dtype, p.step.shape) for p in layout.placed}:
+        raise OutputError(f"{folder}: the files hold other tensors than planned")
+
+
+def _bits(block: np.ndarray) -> np.ndarray:
+    """The elements as unsigned integers, in one dimension: equal bits are equal numbers, NaN included."""
+    return np.ascontiguousarray(block).reshape(-1).view(f"u{block.dtype.itemsize}")
+
+
+def _write_all(file: Any, array: np.ndarray) -> None:
+    data = memoryview(array).cast("B")
+    while data:
+        data = data[file.write(data) :]
+
+
+def _read_all(file: Any, array: np.ndarray) -> None:
+    data = memoryview(array).cast("B")
+    while data and (count := file.readinto(data)):
+        data = data[count:]
+
+
+def _sync(path: Path, written: Sequence[tuple[int, Future[TensorNumbers]]]) -> None:
+    """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
+    for _, future in written:
+        future.result()  # of one that was cancelled, `wait` would wait forever
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sha256(
+    path: Path,
+    stop: threading.Event,
+    written: Sequence[tuple[int, Future[TensorNumbers] | None]] | None = None,
+    progress: Progress = lambda nbytes: None,
+) -> str:
+    """The hash of a file; of one that is being written, each part (by its end) once its future is done, if any."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    position = 0
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: it went while it was to be hashed") from error
+    with file:
+        for end, future in [(path.stat().st_size, None)] if written is None else written:
+            if future:
+                future.result()
+            while position < end and not stop.is_set():
+                count = file.readinto(buffer[: min(len(buffer), end - position)])
+                if not count:
+                    raise CheckpointError(f"{path}: it ended while it was hashed; was it changed meanwhile?")
+                digest.update(buffer[:count])
+                position += count
+                progress(count)
+    return digest.hexdigest()

@@ -1,0 +1,222 @@
+"""examples/pretrain.py from a converted folder: trains, evaluates, saves, and the saved model predicts."""
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pretrain
+import pytest
+import torch
+from transformers import AutoModelForPreTraining, AutoTokenizer, pipeline
+
+import nezha_convert
+from nezha_convert.errors import UsageError
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+CORPUS = FIXTURES / "training" / "corpus"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, session_cache):
+    """A tiny converted checkpoint with the vocabulary of the training fixtures and no dropout."""
+    base = tmp_path_factory.mktemp("pretrain")
+    shutil.copytree(FIXTURES / "huawei-tf-pretraining", base / "source")
+    shutil.copy(FIXTURES / "training" / "vocab.txt", base / "source")
+    config = json.loads((base / "source" / "bert_config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (base / "source" / "bert_config.json").write_text(json.dumps(config))
+    nezha_convert.convert(base / "source", base / "tiny")
+    return base / "tiny"
+
+
+@pytest.fixture(scope="module")
+def session_cache(tmp_path_factory):
+    """datasets' cache, and no other place of the user's."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    yield
+    patch.undo()
+
+
+def run(folder, output, *options, train=CORPUS / "train.txt", dev=CORPUS / "train.txt"):
+    common = "--eval_strategy no --save_strategy no --report_to none --dataloader_num_workers 0 --disable_tqdm true"
+    files = ["--model", str(folder), "--train", str(train), "--dev", str(dev), "--output", str(output)]
+    return pretrain.train([*files, *common.split(), *options])
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained") / "model"
+    steps = "--max_length 32 --batch-size 16 --max_steps 300 --learning_rate 1e-2 --logging_steps 1"
+    return output, run(folder, output, *steps.split())
+
+
+def test_it_learns_its_corpus_and_the_saved_model_fills_masks(trained):
+    output, metrics = trained
+    assert metrics["dev_masked_accuracy"] > 0.95 and metrics["dev_perplexity"] < 1.3
+    assert json.loads((output / "metrics.json").read_text()) == metrics
+    fill = pipeline("fill-mask", model=str(output), trust_remote_code=False)
+    for text, words in [("王明住在[MASK][MASK]。也去大学。", "北京"), ("张红的菜店很新。在[MASK][MASK]。", "广州")]:
+        assert "".join(found[0]["token_str"] for found in fill(text)) == words
+
+
+def test_the_rate_rises_linearly_and_falls_linearly(trained):
+    state = json.loads((trained[0] / "trainer_state.json").read_text())
+    rates = {entry["step"]: entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry}
+    # The Trainer logs the rate of the step that is done; 1 % of 300 steps are warm-up.
+    expected = {step: 1e-2 * min((step - 1) / 3, (301 - step) / 297) for step in rates}
+    assert len(rates) > 290 and rates == pytest.approx(expected)
+
+
+def test_lamb_leaves_biases_and_layer_norms_without_weight_decay(folder, monkeypatch, tmp_path):
+    seen = {}
+
+    class StopError(Exception):
+        pass
+
+    class Watched(pretrain.PairTrainer):
+        def train(self, *arguments, **options):
+            names = {parameter: name for name, parameter in self.model.named_parameters()}
+            self.create_optimizer()
+            seen["class"] = type(self.optimizer).__name__
+            for group in self.optimizer.param_groups:
+                seen.update({names[parameter]: group["weight_decay"] for parameter in group["params"]})
+            raise StopError
+
+    monkeypatch.setattr(pretrain, "PairTrainer", Watched)
+    with pytest.raises(StopError):
+        run(folder, tmp_path / "out", "--max_steps", "1")
+    assert seen.pop("class") == "Lamb"
+    excluded = {name for name, decay in seen.items() if not decay}
+    assert excluded == {name for name in seen if name.endswith("bias") or "LayerNorm" in name}
+    assert {seen[name] for name in seen if name not in excluded} == {0.01}
+
+
+def test_next_sentence_prediction_trains_both_heads_from_a_stream(folder, tmp_path):
+    options = "--next_sentence --streaming --max_length 32 --batch-size 16 --max_steps 150 --learning_rate 1e-2"
+    metrics = run(folder, tmp_path / "out", *options.split())
+    assert metrics["dev_next_sentence_accuracy"] > 0.85  # two of three pairs do not follow
+    assert 1 < metrics["dev_perplexity"] < 64
+    before = AutoModelForPreTraining.from_pretrained(folder).state_dict()
+    after = AutoModelForPreTraining.from_pretrained(tmp_path / "out").state_dict()
+    assert {name for name in before if torch.equal(before[name], after[name])} <= {
+        name for name in before if name.endswith(("position_ids", "positions_encoding"))
+    }
+
+
+def test_a_resumed_run_goes_on_with_the_same_masks_and_losses(folder, tmp_path):
+    """Four steps are an epoch: it is resumed in the middle of one and goes on into the next."""
+    steps = "--max_length 32 --batch-size 16 --max_steps 7 --logging_steps 1 --save_strategy steps --save_steps 3"
+    losses = []
+    for options in ("--save_total_limit 5", f"--resume_from_checkpoint {tmp_path / '0' / 'checkpoint-3'}"):
+        output = tmp_path / str(len(losses))
+        run(folder, output, *steps.split(), *options.split())
+        history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in history if "loss" in entry])
+    assert len(losses[0]) == len(set(losses[0])) == 7
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_the_readmes_command_runs(folder, tmp_path):
+    row = next(line for line in (FIXTURES.parent / "README.md").read_text("utf-8").split("\n") if "pretrain.py" in line)
+    command = re.search("`python examples/pretrain.py (.*?)`", row)[1].replace("corpus/", f"{CORPUS}/").split()
+    command[command.index("--model") + 1], command[command.index("--output") + 1] = str(folder), str(tmp_path / "out")
+    quick = "--max_steps 1 --report_to none --dataloader_num_workers 0 --disable_tqdm true --save_strategy no"
+    metrics = pretrain.train([*command, *quick.split()])
+    assert {"dev_perplexity", "dev_masked_accuracy"} <= set(metrics)
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["task"] == "fill-mask"
+
+
+def test_from_scratch_takes_the_shape_and_not_the_weights(folder, tmp_path):
+    run(folder, tmp_path / "out", "--from_scratch", "--next_sentence", "--max_steps", "1", "--learning_rate", "0")
+    original = AutoModelForPreTraining.from_pretrained(folder)
+    fresh = AutoModelForPreTraining.from_pretrained(tmp_path / "out")
+    assert fresh.config.hidden_size == original.config.hidden_size
+    name = "nezha.encoder.layer.0.intermediate.dense.weight"
+    weight = fresh.state_dict()[name]
+    assert not torch.equal(weight, original.state_dict()[name]) and 0.01 < weight.std() < 0.03
+    AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out" / "training.json").exists(), "it does not come from the original's weights"
+
+
+def test_the_evaluation_is_the_same_each_time_and_whatever_the_metric_counts(folder, tmp_path):
+    options = ["--learning_rate", "0", "--max_steps", "1"]
+    first, second = (run(folder, tmp_path / str(i), *options, dev=CORPUS / "dev.txt") for i in range(2))
+    same = ("dev_perplexity", "dev_masked_accuracy", "dev_masked_tokens")
+    assert [first[name] for name in same] == [second[name] for name in same]
+    assert first["dev_masked_tokens"] > 5
+
+
+def test_perplexity_and_accuracies_are_over_all_tokens_of_all_rows():
+    words = torch.randn(3, 5, 7)
+    order = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    labels = torch.full((3, 5), -100)
+    labels[0, 1], labels[2, 2], labels[2, 4] = 3, 5, words[2, 4].argmax()
+    table = pretrain.shrink((words, order), (labels, torch.tensor([0, 0, 0])))
+    found = pretrain.metrics("dev", type("Predicted", (), {"predictions": table.numpy()}))
+    scores = words.log_softmax(-1)
+    loss = -(scores[0, 1, 3] + scores[2, 2, 5] + scores[2, 4].max()) / 3
+    right = [words[0, 1].argmax() == 3, words[2, 2].argmax() == 5, True]
+    assert found["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
+    assert found["masked_accuracy"] == pytest.approx(np.mean(right))
+    assert found["next_sentence_accuracy"] == pytest.approx(2 / 3) and found["masked_tokens"] == 3
+    alone = pretrain.metrics("dev", type("Predicted", (), {"predictions": pretrain.shrink(words, labels).numpy()}))
+    assert "next_sentence_accuracy" not in alone
+
+
+def documents(pattern):
+    arguments = pretrain.Arguments(model="", train=str(pattern))
+    return [row["text"] for row in pretrain.of_files("train", arguments, streamed=True)]
+
+
+def test_documents_of_plain_text_json_lines_and_patterns(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeff一。\r\n二。\r\n \r\n\r\n三。\u2028四。\n", "utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": "五。六。"}\n{"text": "七\\n八"}\n', "utf-8")
+    first, second = [["一。", "二。"], ["三。\u2028四。"]], [["五。", "六。"], ["七", "八"]]
+    assert documents(tmp_path / "a.txt") == first
+    assert documents(tmp_path / "b.jsonl") == second
+    assert documents(tmp_path / "*") == first + second
+
+
+def test_a_file_that_changed_is_read_again(tmp_path, session_cache):
+    file, arguments = tmp_path / "a.txt", pretrain.Arguments(model="", train=str(tmp_path / "a.txt"))
+    for text in ("一。", "二二。"):
+        file.write_text(text, "utf-8")
+        assert pretrain.of_files("train", arguments, streamed=False)["text"][0] == [text]
+
+
+def test_a_data_set_by_name_is_split_into_sentences(tmp_path, session_cache):
+    (tmp_path / "train.json").write_text('{"content": "今天很好。我去了！"}\n', "utf-8")
+    arguments = pretrain.Arguments(model="", dataset=str(tmp_path), train="train", text="content")
+    for streamed in (True, False):
+        assert list(pretrain.of_datasets("train", arguments, streamed)) == [{"text": ["今天很好。", "我去了！"]}]
+    with pytest.raises(UsageError, match="expected the column text, found content"):
+        pretrain.of_datasets("train", pretrain.Arguments(model="", dataset=str(tmp_path), train="train"), False)
+    with pytest.raises(UsageError, match="split nowhere"):
+        pretrain.of_datasets("train", pretrain.Arguments(model="", dataset=str(tmp_path), train="nowhere"), False)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--streaming"], "--max_steps"),
+        (["--mask_probability", "1.5"], "a share under 1, found 1.5"),
+        (["--max_length", "7"], "at least 8 tokens, found 7"),
+        (["--train", "nowhere*.txt"], "nowhere.*expected a file, found none"),
+        (["--next_sentence", "--train", "ONE"], "at least two documents"),
+        (["--train", "EMPTY"], "expected text, found none"),
+        (["--train", "EMPTY", "--streaming", "--max_steps", "1"], "expected text, found none"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_message(folder, tmp_path, options, message):
+    (tmp_path / "one.txt").write_text("王明住在北京。\n也去大学。\n", "utf-8")
+    (tmp_path / "empty.txt").write_text("\n\n", "utf-8")
+    names = {"ONE": str(tmp_path / "one.txt"), "EMPTY": str(tmp_path / "empty.txt")}
+    with pytest.raises(UsageError) as error:
+        run(folder, tmp_path / "out", *(names.get(option, option) for option in options))
+    text = f"{error.value} {error.value.hint}"
+    assert re.search(message, text), text

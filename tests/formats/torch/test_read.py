@@ -1,0 +1,312 @@
+"""PyTorch files: both formats are read, by tensors alone, and nothing in them is ever run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nezha_convert import convert
+from nezha_convert.checkpoint import TensorEntry
+from nezha_convert.errors import CheckpointError, UsageError
+from nezha_convert.formats.torch.read import read_torch
+
+FIXTURES = Path(__file__).parents[3] / "fixtures"
+FORMATS = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+
+
+def save(value: Any, path: Path, is_zip: bool) -> Path:
+    torch.save(value, path, _use_new_zipfile_serialization=is_zip)
+    assert (path.read_bytes()[:2] == b"PK") == is_zip
+    return path
+
+
+def read(*files: Path) -> dict[str, TensorEntry]:
+    return read_torch(files)[0]
+
+
+TENSORS = {
+    "float32": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+    "bfloat16": torch.tensor([1.5, float("nan"), -0.0]).bfloat16(),
+    "float16": torch.tensor([[0.1, float("inf")]]).half(),
+    "float64": torch.rand(3, dtype=torch.float64),
+    "int64": torch.tensor([1, -(2**62)]),
+    "bool": torch.tensor([True, False]),
+    "scalar": torch.tensor(3.5),
+    "scalar bfloat16": torch.tensor(3.5).bfloat16(),
+    "empty": torch.empty(0, 4),
+    "not contiguous": torch.arange(12.0).reshape(3, 4).t(),
+    "not contiguous bfloat16": torch.arange(12.0).reshape(3, 4).bfloat16().t(),
+    "a slice": torch.arange(12.0).reshape(3, 4)[1:, ::2],
+    "a parameter": torch.nn.Parameter(torch.ones(2)),
+    "a bfloat16 parameter": torch.nn.Parameter(torch.ones(2).bfloat16()),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_is_read_as_torch_holds_it(name: str, is_zip: bool, tmp_path: Path) -> None:
+    tensor = TENSORS[name].detach()
+    found = read(save({name: TENSORS[name]}, tmp_path / "m.bin", is_zip))[name]
+    assert f"torch.{found.dtype}" == str(tensor.dtype)
+    assert (found.name, found.shape) == (name, tuple(tensor.shape))
+    assert found.nbytes == tensor.numel() * tensor.element_size()
+    wanted = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    assert found.read().tobytes() == wanted
+    assert b"".join(np.ascontiguousarray(block).tobytes() for block in found.blocks(5)) == wanted
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.glob("*/*.bin")), ids=lambda path: path.parent.name)
+def test_every_tensor_of_the_original_files_is_read(file: Path) -> None:
+    arrays = {name: tensor.read() for name, tensor in read(file).items()}
+    loaded = torch.load(file, weights_only=True)
+    assert arrays.keys() == loaded.keys()
+    assert all(np.array_equal(arrays[name], loaded[name].numpy()) for name in loaded)
+
+
+def test_the_fixtures_hold_both_formats() -> None:
+    assert {file.read_bytes()[:2] == b"PK" for file in FIXTURES.glob("huawei-torch-*/*.bin")} == {True, False}
+
+
+@FORMATS
+def test_only_tensors_are_ever_loaded_and_zip_files_are_mapped(
+    is_zip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = save({"w": torch.ones(2)}, tmp_path / "m.bin", is_zip)
+    load, seen = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *args, **options: seen.append(options) or load(*args, **options))
+    read(file)
+    assert seen == [{"map_location": "cpu", "weights_only": True, "mmap": is_zip}]
+
+
+def test_shared_tensors_keep_both_names(tmp_path: Path) -> None:
+    shared = torch.ones(2, 2)
+    assert read(save({"a": shared, "b": shared}, tmp_path / "m.bin", True)).keys() == {"a", "b"}
+
+
+def test_an_ordered_state_dict_with_its_metadata_is_read(tmp_path: Path) -> None:
+    state = torch.nn.Linear(2, 3).state_dict()
+    assert isinstance(state, OrderedDict)
+    assert hasattr(state, "_metadata")
+    assert list(read(save(state, tmp_path / "m.bin", True))) == ["weight", "bias"]
+
+
+def test_several_files_are_one_checkpoint_in_their_order(tmp_path: Path) -> None:
+    files = [save({name: torch.ones(2)}, tmp_path / f"{name}.bin", True) for name in "ba"]
+    entries = read(*files)
+    assert sorted(entries, key=lambda name: entries[name].position) == ["b", "a"]
+
+
+def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
+    files = [save({"same": torch.ones(2)}, tmp_path / f"{number}.bin", True) for number in range(2)]
+    with pytest.raises(CheckpointError, match=r"1\.bin: 'same' stands in another shard too"):
+        read(*files)
+
+
+# Files that want something run
+
+
+class Hostile:
+    """Unpickled by pickle alone, it runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+@FORMATS
+@pytest.mark.parametrize("nested", [True, False], ids=["in a dictionary", "at the root"])
+def test_a_pickle_that_wants_a_command_run_is_refused_and_does_not_run_it(
+    nested: bool, is_zip: bool, tmp_path: Path
+) -> None:
+    mark = tmp_path / "was-run"
+    hostile = Hostile(f"touch '{mark}'")
+    file = save({"w": torch.ones(2), "x": hostile} if nested else hostile, tmp_path / "m.bin", is_zip)
+    with pytest.raises(CheckpointError, match=r"m\.bin: refused.*(posix|os)\.system.*Nothing in it was run") as caught:
+        read(file)
+    assert not mark.exists()
+    assert caught.value.exit_code == 3
+    torch.load(file, weights_only=False)
+    assert mark.exists()  # so the file is what it is made for
+
+
+def test_a_plain_pickle_is_not_run_either(tmp_path: Path) -> None:
+    mark = tmp_path / "was-run"
+    (tmp_path / "m.bin").write_bytes(pickle.dumps(Hostile(f"touch '{mark}'")))
+    with pytest.raises(CheckpointError, match=r"m\.bin"):
+        read(tmp_path / "m.bin")
+    assert not mark.exists()
+
+
+@FORMATS
+def test_a_whole_pickled_model_is_refused_by_name_and_the_way_out_told(is_zip: bool, tmp_path: Path) -> None:
+    file = save(torch.nn.Linear(2, 2), tmp_path / "m.pth", is_zip)
+    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear") as caught:
+        read(file)
+    assert "state_dict" in caught.value.hint
+
+
+# Damaged files
+
+
+@FORMATS
+def test_a_file_cut_short_is_refused(is_zip: bool, tmp_path: Path) -> None:
+    file = save({"w": torch.ones(40), "v": torch.ones(3)}, tmp_path / "m.bin", is_zip)
+    whole = file.read_bytes()
+    for length in (*range(0, len(whole), 97), len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"m\.bin") as caught:
+            read(file)
+        assert "\n" not in str(caught.value)
+
+
+@FORMATS
+def test_no_damage_raises_anything_but_a_checkpoint_error(is_zip: bool, tmp_path: Path) -> None:
+    file = save({"w": torch.ones(8), "v": torch.ones(3)}, tmp_path / "m.bin", is_zip)
+    whole = file.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for position in random.integers(len(whole), size=3):
+            damaged[position] ^= 1 << random.integers(8)
+        file.write_bytes(damaged)
+        try:
+            for tensor in read(file).values():
+                tensor.read()
+        except CheckpointError as error:
+            assert "m.bin" in str(error)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"hello", b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(100)])
+def test_bytes_that_are_no_torch_file_are_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"m\.bin"):
+        read(tmp_path / "m.bin")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no\.bin"):
+        read(tmp_path / "no.bin")
+
+
+# Sound files that are no state dict
+
+OTHERS = {
+    "a list": ([torch.ones(2)], "holds a list"),
+    "a tensor": (torch.ones(2), "holds a Tensor"),
+    "a nested dictionary": ({"model": {"w": torch.ones(2)}}, "'model' is a dict"),
+    "numbers among the tensors": ({"w": torch.ones(2), "epoch": 3}, "'epoch' is a int"),
+    "tuples for names": ({((1,) * 9, "x" * 99): torch.ones(2)}, r"\(\(1, 1, 1, 1, 1, 1, \.\.\.\), 'x+\.\.\.x+'\) is a"),
+    "numbers for names": ({3: torch.ones(2)}, "3 is a Tensor"),
+    "a sparse tensor": ({"w": torch.eye(3).to_sparse()}, "'w' is no plain dense tensor"),
+    "an eight-bit float": ({"w": torch.ones(2).to(torch.float8_e4m3fn)}, "'w' is of type torch.float8_e4m3fn"),
+    "an eight-bit float scalar": ({"w": torch.tensor(1.0).to(torch.float8_e5m2)}, "torch.float8_e5m2"),
+    "a conjugate": ({"w": torch.ones(2, dtype=torch.complex64).conj()}, "'w' is of type torch.complex64"),
+}
+
+
+@pytest.mark.parametrize("value, expected", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_flat_dictionary_of_plain_tensors_is_refused(value: Any, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        read(save(value, tmp_path / "m.bin", True))
+    assert "m.bin" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_tensor_is_refused(tmp_path: Path) -> None:
+    quantized = torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+    with pytest.raises(CheckpointError, match=r"m\.bin"):
+        read(save({"w": quantized}, tmp_path / "m.bin", True))
+
+
+def test_a_tensor_on_no_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'w' is no plain dense tensor"):
+        read(save({"w": torch.empty(3, device="meta")}, tmp_path / "m.bin", True))
+
+
+# Files that hold more than a model
+
+MODEL = {"bert.w": torch.arange(6.0).reshape(2, 3), "bert.b": torch.ones(3)}
+OPTIMIZER = {
+    "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}},
+    "param_groups": [{"lr": 1e-4, "params": [0, 1]}],
+}
+LIGHTNING = {
+    "epoch": 3,
+    "global_step": 120,
+    "pytorch-lightning_version": "1.9.5",
+    "state_dict": MODEL,
+    "loops": {"fit_loop": {"state_dict": {"seen": torch.ones(2, 2)}}},
+    "optimizer_states": [OPTIMIZER],
+    "lr_schedulers": [{"last_epoch": 3}],
+    "hyper_parameters": {"lr": 1e-4, "name": "nezha"},
+}
+WRAPPED = {
+    "Lightning's": (LIGHTNING, "state_dict"),
+    "a training loop's": ({"epoch": 1, "model": MODEL, "optimizer": OPTIMIZER, "loss": torch.tensor(0.5)}, "model"),
+    "an optimizer's states by name": ({"model": MODEL, "optim": {"bert.w": {"exp_avg": torch.ones(2, 3)}}}, "model"),
+    "alone under a key": ({"model_state_dict": MODEL}, "model_state_dict"),
+    "twice": ({"net": {"module": MODEL, "version": 2}, "step": 5}, "net.module"),
+    "beside vectors": ({"module": MODEL, "class_weights": {"w": torch.ones(3)}}, "module"),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("saved, key", WRAPPED.values(), ids=WRAPPED)
+def test_the_only_dictionary_of_tensors_is_taken_and_its_key_said(
+    saved: dict[str, Any], key: str, is_zip: bool, tmp_path: Path
+) -> None:
+    entries, (decision,) = read_torch((save(saved, tmp_path / "m.ckpt", is_zip),))
+    assert {name: entry.read().tolist() for name, entry in entries.items()} == {k: v.tolist() for k, v in MODEL.items()}
+    assert (decision.field, decision.value) == ("tensors read from", key)
+    others = [name for name in saved if name != key.split(".")[0]]
+    assert all(name in decision.reason for name in others)
+    assert others or "nothing else" in decision.reason
+
+
+def test_a_file_of_tensors_alone_is_decided_nothing_about(tmp_path: Path) -> None:
+    assert read_torch((save(MODEL, tmp_path / "m.bin", True),))[1] == ()
+
+
+def test_several_dictionaries_are_listed_and_not_guessed_between(tmp_path: Path) -> None:
+    file = save({"model": MODEL, "ema": {"shadow": MODEL}, "epoch": 1}, tmp_path / "m.pth", True)
+    with pytest.raises(UsageError, match=r"m\.pth.*model \(2 tensors\), ema\.shadow \(2 tensors\)") as caught:
+        read(file)
+    assert "torch.load('m.pth')['model']" in caught.value.hint
+
+
+def test_a_dictionary_too_deep_is_not_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'a' is a dict"):
+        read(save({"a": {"b": {"c": {"d": MODEL}}}}, tmp_path / "m.pth", True))
+
+
+def test_a_wrapped_file_that_wants_a_command_run_is_refused(tmp_path: Path) -> None:
+    mark = tmp_path / "was-run"
+    file = save({"state_dict": MODEL, "hyper_parameters": Hostile(f"touch '{mark}'")}, tmp_path / "m.ckpt", True)
+    with pytest.raises(CheckpointError, match="Nothing in it was run"):
+        read(file)
+    assert not mark.exists()
+
+
+def test_lightning_s_file_converts_and_the_report_says_what_was_left(tmp_path: Path) -> None:
+    source = FIXTURES / "huawei-torch-pretraining"
+    state = torch.load(source / "pytorch_model.bin", weights_only=True)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bert_config.json").write_bytes((source / "bert_config.json").read_bytes())
+    wrapped = {f"model.{name}": tensor for name, tensor in state.items()}
+    save(LIGHTNING | {"state_dict": wrapped}, tmp_path / "in" / "epoch=3.ckpt", True)
+    report = convert(tmp_path / "in", tmp_path / "out")
+    assert report.head == "pretraining"
+    decided = {decision.field: decision for decision in report.decisions}
+    assert decided["tensors read from"].value == "state_dict"
+    assert "optimizer_states" in decided["tensors read from"].reason
+    assert decided["prefix"].value == "model."

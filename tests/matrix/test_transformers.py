@@ -1,0 +1,85 @@
+"""Converted folders on every release of transformers that they are for, each in an environment of its own.
+
+By default the ends of the range; `NEZHA_MATRIX=all` (or `nox -s matrix`) takes all of RELEASES.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import upstream
+from goldens import FIXTURES, GOLDENS, HELPERS
+
+from nezha_convert import convert
+from nezha_convert.parity.oracle import wordpiece
+from nezha_convert.tokenizer.wordpiece import read_vocab, tokenizer_files
+
+RELEASES = ("4.40.2", "4.52.4", "4.57.6", "5.0.0", "5.23.0")
+VOCAB = read_vocab(FIXTURES / "tokenization" / "vocab.txt")
+TEXTS = wordpiece.texts_for(VOCAB.tokens)
+ENDS = (RELEASES[0], RELEASES[1], RELEASES[-1])
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import transformers
+from goldens import GOLDENS, errors
+
+own = transformers.__version__.startswith("4.40.")  # this one has a Nezha, and needs none of ours
+worst = {}
+for golden in GOLDENS:
+    folder = Path(sys.argv[1]) / golden.name.replace(".", "-")
+    config = json.loads((folder / "config.json").read_text())
+    (architecture,) = config["architectures"]
+    (auto,) = (name for name, target in config["auto_map"].items() if target.endswith("." + architecture))
+    cls = getattr(transformers, architecture if own else auto)
+    options = {} if own else {"trust_remote_code": True}
+    if own and config["max_position_embeddings"] < 512:  # a fixture that is short of positions, to be small
+        options["max_position_embeddings"] = 512
+    model, info = cls.from_pretrained(folder, output_loading_info=True, attn_implementation="eager", **options)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), (golden, info)
+    assert type(model).__name__ == architecture
+    assert type(model).__module__.startswith("transformers.models." if own else "transformers_modules."), type(model)
+    for case, expected in golden.cases():
+        if own and expected["input_ids"].shape[-1] > model.config.max_position_embeddings:
+            continue  # that class has no positions past it
+        found = max(errors(golden, model.eval(), case, expected).values())
+        worst[golden.name] = max(found, worst.get(golden.name, 0.0))
+tokenizer = transformers.AutoTokenizer.from_pretrained(Path(sys.argv[1]) / "tokenizer")
+texts = json.loads((Path(sys.argv[1]) / "texts.json").read_text())
+ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+print(json.dumps({"transformers": transformers.__version__, "worst": worst, "ids": ids}))
+"""
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("converted")
+    for golden in GOLDENS:
+        # 4.52 loads no code from a folder with a dot in its name.
+        convert(golden.folder, folder / golden.name.replace(".", "-"), head=golden.head if golden.asked else None)
+    (folder / "tokenizer").mkdir()
+    for name, data in tokenizer_files(VOCAB, True, 512).items():
+        (folder / "tokenizer" / name).write_bytes(data)
+    (folder / "texts.json").write_text(json.dumps(TEXTS))
+    return folder
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_converted_golden_gives_the_original_s_outputs_on(release, converted):
+    if release not in ENDS and os.environ.get("NEZHA_MATRIX") != "all":
+        pytest.skip("inside the range: NEZHA_MATRIX=all runs it")
+    try:
+        printed = upstream.run_isolated(release, PROGRAM, str(converted), path=HELPERS)
+    except upstream.UnavailableError as reason:
+        pytest.skip(str(reason))
+    result = json.loads(printed.splitlines()[-1])
+    assert result["transformers"] == release
+    known = {token: number for number, token in enumerate(VOCAB.tokens)}
+    assert result["ids"] == [[known[token] for token in wordpiece.tokenize(text, known, True)] for text in TEXTS]
+    assert result["worst"].keys() == {golden.name for golden in GOLDENS}
+    for golden in GOLDENS:
+        assert result["worst"][golden.name] <= golden.tolerance, golden.name
