@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .commands.convert import convert, inspect
     from .commands.diff import Difference, diff
     from .commands.export import ExportReport, export, export_graph
+    from .commands.pull import pull
     from .commands.push import push
     from .commands.record_training import TrainingData, record_training
     from .commands.repair import Repair, repair
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .folder.report import Inspection, Report
     from .folder.trained import TrainedFolder
     from .formats.open import open_checkpoint
-    from .hub import Pulled, Pushed, pull
+    from .hub import Pulled, Pushed
     from .parity.report import ParityReport
 
 _LAZY = {
@@ -33,7 +34,7 @@ _LAZY = {
     "export_graph": "commands.export",
     "inspect": "commands.convert",
     "open_checkpoint": "formats.open",
-    "pull": "hub",
+    "pull": "commands.pull",
     "push": "commands.push",
     "record_training": "commands.record_training",
     "repair": "commands.repair",

@@ -21,9 +21,10 @@ from hub_server import Hub, hub
 
 import nezha
 from nezha_convert import HubError, UsageError, convert, pull, push, verify
-from nezha_convert import hub as hub_module
 from nezha_convert.cli.app import main
 from nezha_convert.cli.console import Console
+from nezha_convert.hub import Address
+from nezha_convert.hub.client import _needed
 
 CANARY = "hf_" + "CanaryCanaryCanaryCanary"
 TF = FIXTURES / "huawei-tf-pretraining"
@@ -440,7 +441,7 @@ def test_a_pull_fetches_one_kind_of_weights_and_what_belongs_to_them(run, server
 def test_what_is_fetched_of_a_repository(there, wanted):
     left = {"m.ckpt.meta", "x.bin", "merges", "events.out", "flax.msgpack"}
     expected = set(there.split()) - left if wanted is None else set(wanted.split())
-    assert set(hub_module._needed(there.split())) == expected
+    assert set(_needed(there.split())) == expected
 
 
 def test_a_second_pull_downloads_nothing(run, server, folder):
@@ -577,7 +578,7 @@ print("equal")
 def test_a_stranger_loads_the_pushed_model_and_computes_what_the_original_computed(run, server, folder, tmp_path):
     assert run("push", folder, NAME, *PUSH).code == 0
     root = Path(nezha.__file__).parents[1]
-    code = LOAD.format(root=str(root), tests=str(root / "tests"), name=NAME)
+    code = LOAD.format(root=str(root), tests=str(root / "tests" / "helpers"), name=NAME)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal\n"
@@ -638,7 +639,7 @@ print(json.dumps(found.tolist()))
 def test_a_stranger_loads_the_trained_model_and_computes_what_its_trainer_computed(run, server, trained, tmp_path):
     assert run("push", trained, NAME, *PUSH).code == 0
     root = Path(nezha.__file__).parents[1]
-    code = LOAD_TRAINED.format(root=str(root), tests=str(root / "tests"), name=NAME, texts=trainings.TEXTS)
+    code = LOAD_TRAINED.format(root=str(root), tests=str(root / "tests" / "helpers"), name=NAME, texts=trainings.TEXTS)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     expected = trainings.logits(trained)
@@ -758,6 +759,6 @@ def test_the_python_api_is_the_command_line_s(server, folder):
 
 def test_an_address_is_read_and_written_the_same():
     for text in ("hf://owner/name", "hf://owner/name@main", "hf://owner/name@refs/pr/1"):
-        assert str(hub_module.Address.parse(text)) == text
+        assert str(Address.parse(text)) == text
     with pytest.raises(UsageError):
-        hub_module.Address.parse("https://owner/name")
+        Address.parse("https://owner/name")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..checkpoint import Checkpoint, Decision, TensorEntry, check_unchanged, state_of
+from ..checkpoint import Checkpoint, Decision, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from ..families import DECODER, MLM, TIES, Head
 from ..families.rules import Drop, Table, Tie
+from ..files.hashing import sha256
 from ..files.json import json_bytes
 from ..files.staging import MARK, TRAINED, check_output, staged
+from ..files.state import check_unchanged, state_of
 from ..folder.card import CARD, render
 from ..folder.report import FileRecord, Inspection, Report, Written
 from ..folder.trained import TrainedFolder
@@ -255,10 +256,10 @@ def convert(
             check_unchanged(path, seen[path])
         for name, data in files.items():
             (stage / name).write_bytes(data)
-            hashes[stage / name] = sha256(data).hexdigest()
+            hashes[stage / name] = sha256(data)
         card = render(report(stage).to_dict()).encode()
         (stage / CARD).write_bytes(card)
-        done = report(stage, FileRecord(CARD, len(card), sha256(card).hexdigest()))
+        done = report(stage, FileRecord(CARD, len(card), sha256(card)))
         (stage / MARK).write_bytes(done.to_json().encode())
     return done
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ from ..checkpoint import Decision
 from ..errors import OutputError, UsageError
 from ..exports.plan import ConvertedModel, WayBack, watched
 from ..families.programs import PROGRAMS
+from ..files.hashing import sha256
 from ..files.staging import check_output, staged
-from ..folder import record as folder
 from ..folder.report import FileRecord, Written
 from ..formats.open import open_checkpoint
 from ..formats.tensor import Tensor, raw
@@ -144,13 +144,13 @@ def export(
     total = sum(sizes.values())
     started(2 * total)
     with staged(target, force, 2 * total + sum(len(data) for data in files.values()), MARK) as stage:
-        sent: dict[str, bytes] = {}
+        sent: dict[str, str] = {}
         way.program.write(stage / way.program.weights, _recorded(way.tensors(progress), sent))
         for name, data in files.items():
             (stage / name).write_bytes(data)
         _check(stage, target, way, sent, progress)
         for file in stage.iterdir():
-            hashes[file] = folder.sha256(file)
+            hashes[file] = sha256(file)
         done = report(stage)
         (stage / MARK).write_bytes(done.to_json().encode())
     return done
@@ -199,7 +199,7 @@ def export_graph(
             decisions=decisions,
             written=(),
             source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
-            output_files=tuple(FileRecord(file.name, file.stat().st_size, folder.sha256(file)) for file in files),
+            output_files=tuple(FileRecord(file.name, file.stat().st_size, sha256(file)) for file in files),
             weight_nbytes=nbytes,
             measured=measured,
             output=str(target),
@@ -217,21 +217,21 @@ def export_graph(
     return done
 
 
-def _recorded(tensors: Iterable[Tensor], sent: dict[str, bytes]) -> Iterator[Tensor]:
+def _recorded(tensors: Iterable[Tensor], sent: dict[str, str]) -> Iterator[Tensor]:
     """`tensors` on their way to a writer; the SHA-256 of what it took of each goes into `sent`."""
 
     def blocks(tensor: Tensor) -> Iterator[np.ndarray]:
-        digest = sha256()
+        digest = hashlib.sha256()
         for block in tensor.blocks:
             digest.update(raw(block))
             yield block
-        sent[tensor.name] = digest.digest()
+        sent[tensor.name] = digest.hexdigest()
 
     for tensor in tensors:
         yield tensor._replace(blocks=blocks(tensor))
 
 
-def _check(stage: Path, target: Path, way: WayBack, sent: Mapping[str, bytes], progress: Progress) -> None:
+def _check(stage: Path, target: Path, way: WayBack, sent: Mapping[str, str], progress: Progress) -> None:
     """Read the files as the program's own are read, and compare names, types, shapes and every bit with what was sent.
 
     Raises:
@@ -241,17 +241,10 @@ def _check(stage: Path, target: Path, way: WayBack, sent: Mapping[str, bytes], p
     for step in way.steps:
         dtype, entry = way.dtype(step), found.pop(step.target, None)
         planned = (dtype, step.shape, sent.get(step.target))
-        if entry is None or planned != (entry.dtype, entry.shape, _digest(watched(entry.blocks(), progress))):
+        if entry is None or planned != (entry.dtype, entry.shape, sha256(map(raw, watched(entry.blocks(), progress)))):
             raise OutputError(
                 f"{target}: {step.target} does not read back as it was written",
                 hint="The disk or memory is at fault: check them, and export again.",
             )
     if found:
         raise OutputError(f"{target}: it holds {', '.join(sorted(found)[:4])} besides what was written")
-
-
-def _digest(blocks: Iterable[np.ndarray]) -> bytes:
-    digest = sha256()
-    for block in blocks:
-        digest.update(raw(block))
-    return digest.digest()

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, Decision, TensorEntry, row_blocks, rows_within
+from ..checkpoint import Checkpoint, Decision, TensorEntry
 from ..errors import MappingError, UsageError
 from ..families import ENCODER, HEADS, MLM, POOLER, TARGETS, TIES, TRANSFORMERS
 from ..families.programs import Program
 from ..families.rules import Habit, Op, numbered, pattern_of
 from ..files.json import json_bytes
+from ..formats.blocks import row_blocks, rows_within
 from ..formats.tensor import Tensor
 from ..mapping.config import LABELLED, ConfigBuilder, architecture_of, read_config
 from ..mapping.plan import Step, make_plan

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..formats.paddle.write import write_paddle
-from ..formats.safetensors.write import write_safetensors
+from ..formats.paddle import write_paddle
+from ..formats.safetensors import write_safetensors
 from ..formats.tensor import Tensor
 from ..formats.tf_bundle.write import write_bundle
 from ..formats.torch.write import write_torch
