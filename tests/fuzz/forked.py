@@ -1,4 +1,4 @@
-"""HDF5's library in a fork of this process: as safe as a new one, and a hundred times as fast."""
+"""Runs HDF5's library in a fork of this process: as safe as in a new process, and a hundred times as fast."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FATAL = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIG
 
 
 def ask(file: Path, seconds: float) -> tuple[int, bytes]:
-    """In place of ``keras_h5._ask``."""
+    """Replaces ``formats.keras.read._ask``."""
     readable, writable = os.pipe()
     child = os.fork()
     if not child:
         tracemalloc.stop()
         for number in FATAL:
-            signal.signal(number, signal.SIG_DFL)  # a fuzzer's handlers would call it a fault
+            signal.signal(number, signal.SIG_DFL)  # the fuzzer's handlers would report a fault
         signal.setitimer(signal.ITIMER_PROF, seconds)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         with os.fdopen(writable, "w") as out:
@@ -29,6 +29,6 @@ def ask(file: Path, seconds: float) -> tuple[int, bytes]:
         os._exit(0)
     os.close(writable)
     with os.fdopen(readable, "rb") as out:
-        said = out.read()
+        answer = out.read()
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), said
+    return os.waitstatus_to_exitcode(status), answer

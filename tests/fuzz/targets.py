@@ -1,4 +1,4 @@
-"""The table of what is fuzzed: one row a reader. A new reader is a new row; everything else takes it from here."""
+"""The table of what is fuzzed, with one row for each reader. A new reader needs a new row here and nothing else."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ __all__ = ["SEPARATOR", "TARGETS", "Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """What is read, and how.
+    """A reader and its inputs.
 
     Attributes:
-        files: names of the files that an input is divided into at each SEPARATOR; missing ones are not there.
-        read: reads the folder of these files; what it gives must be fit to be written as JSON.
-        refusals: the errors that say what is wrong with such an input. Any other is a fault.
+        files: the names of the files into which SEPARATOR divides an input. If it has fewer, the last are missing.
+        read: reads the folder of these files. Its result must fit into JSON.
+        refusals: the errors by which it may refuse an input. Any other is a fault.
         seeds: sound inputs.
-        mutate: one of an input's files -> the same with something wrong.
-        memory: bytes that may be held whatever the input's size.
+        mutate: breaks one of an input's files.
+        memory: bytes that it may allocate whatever the input's size.
     """
 
     files: tuple[str, ...]
@@ -89,7 +89,7 @@ class Target:
 
 
 def _described(entries: dict[str, TensorEntry]) -> dict[str, list[Any]]:
-    """Every tensor read; one that is refused hides none of the others."""
+    """Read every tensor, also after one was refused."""
     found, refused = {}, None
     for name, entry in entries.items():
         try:
@@ -129,7 +129,7 @@ _ARCHIVES = {b"PK": ".zip", b"\x1f\x8b": ".tar.gz", b"BZ": ".tar.bz2", b"\xfd7":
 
 
 def _archive(folder: Path) -> Any:
-    """By the name that its first bytes ask for; nothing but the folder that it is unpacked to may be written."""
+    """Open an archive under the name that its first bytes suggest. Only its temporary folder may be written."""
     packed = folder / "model"
     with open(packed, "rb") as file:
         packed = packed.rename(packed.with_suffix(_ARCHIVES.get(file.read(2), ".tar")))
@@ -162,7 +162,7 @@ def _families() -> list[tuple[Any, dict[str, TensorEntry]]]:
 
 
 def _config_seeds() -> list[bytes]:
-    _families()  # once, and outside of what is measured
+    _families()  # once, before anything is measured
     return seeds.config()
 
 
@@ -222,7 +222,7 @@ def _conversion(folder: Path) -> Any:
 
 
 def _index_mutated(random: Random, data: bytes) -> bytes:
-    """An index by its structure; any other file by its bytes."""
+    """Break an index by its structure, any other file by its bytes."""
     return mutated(random, data)[1] if data[-8:] == bundles.MAGIC.to_bytes(8, "little") else flipped(random, data)
 
 
