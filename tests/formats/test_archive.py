@@ -182,7 +182,7 @@ def test_a_header_of_a_tar_cannot_claim_the_memory(tmp_path: Path) -> None:
 
 
 def xz_of(path: Path, *pieces: bytes, padding: int = 0, preset: int = 0) -> Path:
-    """Streams of .xz behind one another, as tools that work in parallel write them."""
+    """Streams of .xz one after another, as tools that work in parallel write them."""
     path.write_bytes(b"".join(lzma.compress(piece, preset=preset) + bytes(padding) for piece in pieces))
     return path
 
@@ -235,7 +235,7 @@ def test_a_zip_s_member_that_is_packed_by_lzma_is_refused_unread(tmp_path: Path)
 
 def test_a_zip_s_member_without_a_name_is_refused(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "m.zip", [("n.txt", b"x")])
-    path.write_bytes(path.read_bytes().replace(b"n.txt", b"\0.txt"))  # zipfile takes a name to end there
+    path.write_bytes(path.read_bytes().replace(b"n.txt", b"\0.txt"))  # zipfile ends a name there
     with pytest.raises(CheckpointError, match="the name ''"):
         open_checkpoint(path)
 
@@ -296,7 +296,7 @@ def test_damage_raises_nothing_but_our_errors_and_leaves_nothing_behind(
     for place, change in damage:
         whole[int(place * len(whole))] ^= change
     path.write_bytes(whole if cut is None else whole[: int(cut * len(whole))])
-    with pytest.raises(NezhaConvertError):  # sound ones too: there is no checkpoint in it
+    with pytest.raises(NezhaConvertError):  # a sound archive is refused too, for it holds no checkpoint
         open_checkpoint(path)
     gc.collect()
     assert not temporary_folders(tmp_path)

@@ -1,4 +1,4 @@
-"""open_checkpoint: a folder, a prefix or any one file leads to the same checkpoint; in doubt it does not guess."""
+"""open_checkpoint: a folder, a prefix or any file leads to the same checkpoint. In doubt it does not guess."""
 
 from __future__ import annotations
 

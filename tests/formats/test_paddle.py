@@ -1,4 +1,4 @@
-"""Pickles of PaddlePaddle: read without being run, written without Paddle, converted to the program's own outputs."""
+"""PaddlePaddle's pickles: read without running them, written without Paddle, and converted to the same outputs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_blocks_of_any_size_make_the_tensor(state, protocol, limit, tmp_path):
 
 
 class DenseTensor:
-    """What Paddle writes of one: ``eval("data", {"data": array})``."""
+    """A tensor as Paddle writes it: ``eval("data", {"data": array})``."""
 
     def __init__(self, array):
         self.array = array
@@ -98,7 +98,7 @@ class DenseTensor:
 
 
 class EagerTensor(DenseTensor):
-    """What Paddle 2.1 and later write of one: ``tuple((name, array))``."""
+    """A tensor as Paddle 2.1 and later write it: ``tuple((name, array))``."""
 
     def __reduce__(self):
         return tuple, (("linear_0.w_0", self.array),)
@@ -322,7 +322,7 @@ def test_a_file_of_nothing_but_steps_ends_long_before_it_is_through(step, tmp_pa
     tracemalloc.start()
     with pytest.raises(CheckpointError, match=f"more than {(1 << 15) + size // 16} steps in {size} bytes"):
         read_paddle((file,))
-    assert tracemalloc.get_traced_memory()[1] < (4 << 20) + 24 * size  # what the fuzzing allows any reader
+    assert tracemalloc.get_traced_memory()[1] < (4 << 20) + 24 * size  # the limit of the fuzzing for every reader
     tracemalloc.stop()
 
 

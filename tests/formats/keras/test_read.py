@@ -1,4 +1,4 @@
-"""Keras' HDF5 files: both layouts are read as the real programs wrote them, and nothing is followed or believed."""
+"""Keras' HDF5 files: both layouts are read as the real programs wrote them, and hostile files are refused."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ IN_A_NEW_PROCESS = keras_h5._ask
 
 @pytest.fixture(scope="module", autouse=True)
 def forks() -> Iterator[None]:
-    """A new process for each file takes a third of a second; what is about processes starts one still."""
+    """Fork instead of starting a process for each file, which takes a third of a second; some tests start one."""
     with patch.object(keras_h5, "_ask", forked.ask):
         yield
 
 
 def saved(file: Path, layers: dict[str, dict[str, Any]]) -> Path:
-    """Weights by layer as Keras' save_weights lays them out; a value that can be called makes its own dataset."""
+    """Write weights by layer as Keras' save_weights does. A value that is a function creates its own dataset."""
     with h5py.File(file, "w") as root:
         root.attrs["layer_names"] = [layer.encode() for layer in layers]
         for layer, weights in layers.items():
@@ -162,7 +162,7 @@ def test_without_h5py_the_way_to_get_it_is_named(monkeypatch):
 
 
 def changed(folder: Path, change: Callable[[Any], None]) -> Path:
-    """The fixture of both heads, its file changed."""
+    """The fixture of both heads with a changed file."""
     for name in (LEGACY.name, "bert_config.json"):
         (folder / name).write_bytes((LEGACY.parent / name).read_bytes())
     with h5py.File(folder / LEGACY.name, "r+") as root:
@@ -329,7 +329,7 @@ def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         *(b"", b"[]", b"{}", b'{"tensors": 3}', b'{"tensors": [["a"]]}', b'{"refused": 1}', b"\xff"),
         *(b'{"tensors": [["a", "<f4", [-1], 0]]}', b'{"tensors": [["a", "O", [1], 0]]}'),
@@ -338,8 +338,8 @@ def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives
         b'{"tensors": [["a", "<f4", [0, 4611686018427387904], 0]]}',
     ],
 )
-def test_nothing_is_believed_of_the_process_that_met_the_file(said, tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_h5, "_ask", lambda file, seconds: (0, said))
+def test_an_answer_of_the_process_that_no_sound_file_gives_is_refused(answer, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_h5, "_ask", lambda file, seconds: (0, answer))
     with pytest.raises(CheckpointError):
         read_keras(saved(tmp_path / "m.h5", {"a": {"w:0": np.ones(1)}}))
 

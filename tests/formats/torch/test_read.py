@@ -1,4 +1,4 @@
-"""PyTorch files: both formats are read, by tensors alone, and nothing in them is ever run."""
+"""PyTorch files: both formats are read, only tensors are loaded, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
 
 
 class Hostile:
-    """Unpickled by pickle alone, it runs a command."""
+    """Runs a command when plain pickle loads it."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -136,7 +136,7 @@ def test_a_pickle_that_wants_a_command_run_is_refused_and_does_not_run_it(
     assert not mark.exists()
     assert caught.value.exit_code == 3
     torch.load(file, weights_only=False)
-    assert mark.exists()  # so the file is what it is made for
+    assert mark.exists()  # so the file does run the command when plain pickle loads it
 
 
 def test_a_plain_pickle_is_not_run_either(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch files, written without PyTorch: what torch reads, mapped into memory or not, is what was written."""
+"""PyTorch files that are written without PyTorch: torch reads what was written, mapped into memory or not."""
 
 from __future__ import annotations
 
