@@ -35,10 +35,10 @@ def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator
     process left files there, they are removed, and an old output that it had moved aside is moved back.
 
     Args:
-        output: the folder to write. It must not exist, unless `force` is set and it holds the file `mark`.
-        force: replace an existing output.
+        output: the folder to write. It must not exist, unless `force` is set and it is empty or holds the file `mark`.
+        force: replace such a folder.
         nbytes: how much will be written. A disk with less free space is refused before anything is written.
-        mark: the name of the report in every folder of this kind. A folder without it is never replaced.
+        mark: the name of the report in every folder of this kind.
 
     Raises:
         OutputError: `output` exists, another process is writing it, the disk is too full, or it cannot be written.
