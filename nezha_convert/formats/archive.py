@@ -118,7 +118,7 @@ def _write(member: _Member, place: Path, path: Path) -> None:
     """Write a member to `place`. It must not exist yet, and the data must have the size that the archive says."""
     left = member.size
     if place.exists():
-        raise CheckpointError(f"{path}: refused: {member.name!r} stands in it twice")
+        raise CheckpointError(f"{path}: refused: {member.name!r} is in it twice")
     with open(place, "xb") as file, member.open() as data:
         while chunk := data.read(min(_CHUNK, left + 1)):
             left -= len(chunk)
@@ -142,7 +142,7 @@ def _zip(path: Path) -> Iterator[_Member]:
             if member.filename.endswith("/") or _is_litter(member.filename):  # is_dir() fails for an empty name
                 continue
             if kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
-                what = "encrypted" if member.flag_bits & 1 else "no plain file"
+                what = "encrypted" if member.flag_bits & 1 else "not a plain file"
                 raise CheckpointError(f"{path}: refused: {member.filename!r} is {what}", hint=_PLAIN)
             if member.compress_type not in _ZIP_METHODS:  # LZMA would take as much memory as the file asks for
                 raise CheckpointError(
@@ -162,7 +162,7 @@ def _tar(path: Path) -> Iterator[_Member]:
             if member.isdir() or _is_litter(member.name):
                 continue
             if not member.isreg() or member.issparse():
-                raise CheckpointError(f"{path}: refused: {member.name!r} is no plain file", hint=_PLAIN)
+                raise CheckpointError(f"{path}: refused: {member.name!r} is not a plain file", hint=_PLAIN)
             yield _Member(member.name, member.size, lambda member=member: archive.extractfile(member))  # type: ignore[misc]
 
 

@@ -86,7 +86,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     candidate = _in_folder(path) if path.is_dir() else _by_name(path)
     if candidate is None:
         raise CheckpointError(
-            f"{path}: {'not a checkpoint that is known here' if path.is_file() else 'no such file or folder'}",
+            f"{path}: {'not a checkpoint of a known format' if path.is_file() else 'no such file or folder'}",
             hint="SOURCE is a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
             f"{_suffixes('')} file.",
         )

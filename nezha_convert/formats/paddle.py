@@ -60,7 +60,7 @@ def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[
         state.pop(_NAMES, None)
         for name, value in state.items():
             if name in entries:
-                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+                raise CheckpointError(f"{file}: {name!r} is in another shard too")
             entries[name] = _entry(file, number, name, _array(file, name, value), seen)
     decisions = []
     if named:

@@ -57,7 +57,7 @@ def read_safetensors(files: tuple[Path, ...]) -> dict[str, TensorEntry]:
         start, tensors, seen = _read_header(file)
         for name, info in tensors.items():
             if name in entries:
-                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+                raise CheckpointError(f"{file}: {name!r} is in another shard too")
             if info["dtype"] not in DTYPES:
                 raise CheckpointError(f"{file}: {name!r} is of type {info['dtype']}, which NumPy does not have")
             if not is_shape(info["shape"]):

@@ -185,7 +185,7 @@ class Hub:
             wanted = _needed(names)
             if not wanted:
                 raise HubError(
-                    f"{address}: no weights that are known here; it holds {', '.join(names[:8]) or 'nothing'}",
+                    f"{address}: no weights of a known format; it holds {', '.join(names[:8]) or 'nothing'}",
                     hint="Name a repository with .safetensors, .bin or TensorFlow's .index files at its top.",
                 )
             folder = Path(

@@ -232,7 +232,7 @@ def test_a_data_file_without_its_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["README.md", "checkpoint", "model.msgpack", "model.onnx"])
 def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    with pytest.raises(CheckpointError, match=f"{name}: not a checkpoint that is known here"):
+    with pytest.raises(CheckpointError, match=f"{name}: not a checkpoint of a known format"):
         open_checkpoint(tmp_path / name)
 
 

@@ -285,7 +285,7 @@ def test_any_steps_are_read_or_refused_and_nothing_else(steps, tail, tmp_path):
         (np.ones(2), "holds a Array"),
         ({"epoch": 3, "w": np.ones(2)}, "'epoch' is a int"),
         ({"model": {"w": np.ones(2)}}, "'model' is a dict"),
-        ({3: np.ones(2)}, "a key that is no name"),
+        ({3: np.ones(2)}, "a key that is not a name"),
         ({"w": np.ones(2, ">f4")}, "'>f4'"),
         ({"w": np.ones(2, "c8")}, "'<c8'"),
         ({"w": np.array(["a"])}, "'<U1'"),
@@ -391,7 +391,7 @@ def test_the_older_config_is_read_as_the_program_flattens_it():
 def test_a_name_in_two_shards_is_refused(tmp_path):
     one = pickled(tmp_path, {"w": np.ones(2)})
     other = one.rename(tmp_path / "other.pdparams")
-    with pytest.raises(CheckpointError, match="'w' stands in another shard too"):
+    with pytest.raises(CheckpointError, match="'w' is in another shard too"):
         read_paddle((pickled(tmp_path, {"w": np.ones(2)}), other))
 
 

@@ -69,7 +69,7 @@ def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
     files = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     for file in files:
         save_file({"same": np.ones(2, "f4")}, file)
-    with pytest.raises(CheckpointError, match=r"2\.safetensors: 'same' stands in another shard too"):
+    with pytest.raises(CheckpointError, match=r"2\.safetensors: 'same' is in another shard too"):
         read_safetensors(files)
 
 

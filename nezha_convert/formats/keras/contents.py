@@ -111,7 +111,9 @@ class _Reader:
             for name in group.id:
                 child, at = self._at(group, name.decode()), (*path, name.decode())
                 if self._address(child) in seen or len(at) > _MAX_DEPTH:
-                    raise CheckpointError(f"{self.file}: {'/'.join(at)} leads back, or too deep; refused")
+                    raise CheckpointError(
+                        f"{self.file}: {'/'.join(at)} leads back to another group, or is nested too deep; refused"
+                    )
                 seen.add(self._address(child))
                 if isinstance(child, self.h5py.Group):
                     groups.append((at, child))
@@ -138,11 +140,11 @@ class _Reader:
         """The object at `path`. Soft and external links are refused."""
         for part in path.split("/"):
             if not isinstance(group, self.h5py.Group):
-                raise CheckpointError(f"{self.file}: {path!r} leads through {group.name}, which is no group")
+                raise CheckpointError(f"{self.file}: {path!r} leads through {group.name}, which is not a group")
             kind = group.id.links.get_info(part.encode()).type
             if kind != self.h5py.h5l.TYPE_HARD:
                 names = {self.h5py.h5l.TYPE_SOFT: "a soft link", self.h5py.h5l.TYPE_EXTERNAL: "a link to another file"}
-                raise CheckpointError(f"{self.file}: {part!r} is {names.get(kind, 'a link of a user')}; refused")
+                raise CheckpointError(f"{self.file}: {part!r} is {names.get(kind, 'a user-defined link')}; refused")
             group = group[part]
         return group
 
@@ -192,7 +194,7 @@ class _Reader:
         elif stored.kind in "fiu" and dataset.id.get_type().equal(h5py.h5t.py_create(stored)):
             code = stored.str
         else:
-            raise CheckpointError(f"{file}: {name!r} is of type {stored}, which is none of NumPy's numbers")
+            raise CheckpointError(f"{file}: {name!r} is of type {stored}, which is not one of NumPy's number types")
         return code, tuple(map(int, dataset.shape)), dataset.id.get_offset() or 0
 
     def _marked_bfloat16(self, dataset: Any) -> bool:

@@ -116,13 +116,13 @@ def _ask(file: Path, seconds: float) -> tuple[int, bytes]:
 def _entry(file: Path, seen: State, name: str, code: str, shape: list[int], offset: int) -> TensorEntry:
     """The tensor of a listed item. All of it is checked, because the process that listed it may have been attacked."""
     if not isinstance(name, str) or not _TYPE.fullmatch(code) or not _are_sizes([*shape, offset]):
-        raise ValueError(f"{str(name)[:200]!r} is no tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
+        raise ValueError(f"{str(name)[:200]!r} is not a tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
     name.encode()  # UnicodeEncodeError is a ValueError: h5py turns bytes that are not text into surrogates
     dtype = np.dtype(code)
     nbytes = prod(shape) * dtype.itemsize
     if nbytes and offset + nbytes > seen[0]:
         raise CheckpointError(
-            f"{file}: {name!r} of shape {tuple(shape)} needs {nbytes:,} bytes, and the file has not got them",
+            f"{file}: {name!r} of shape {tuple(shape)} needs {nbytes:,} bytes, which the file does not have",
             hint=_DAMAGED,
         )
     if not is_shape(shape):

@@ -141,14 +141,14 @@ FUNCTIONS = {
 
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
-        raise UnexpectedError("an array whose shape is no tuple of sizes")
+        raise UnexpectedError("an array whose shape is not a tuple of sizes")
     return value
 
 
 def set_state(target: Any, state: Any) -> None:
     """Complete an array by (version, shape, type, by columns, data), or a type by (version, order, six more values)."""
     if not isinstance(state, tuple):
-        raise UnexpectedError("a state that is no tuple")
+        raise UnexpectedError("a state that is not a tuple")
     if isinstance(target, Array):
         _, shape, target.type, target.by_columns, target.data = _take(state, int, tuple, ArrayType, bool, Span)
         target.shape = _shape(shape)

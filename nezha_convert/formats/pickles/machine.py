@@ -137,16 +137,16 @@ class _Machine:
 
     def _append(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
-            raise UnexpectedError("items for what is no list")
+            raise UnexpectedError("items for something that is not a list")
         self._stack[-1].extend(items)
 
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
-            raise UnexpectedError("items for what is no dictionary")
+            raise UnexpectedError("items for something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):
-                raise UnexpectedError("a key that is no name")
+                raise UnexpectedError("a key that is not a name")
             if key in target:
                 raise UnexpectedError(f"{key!r} twice")
             target[key] = value
@@ -163,7 +163,7 @@ class _Machine:
 
     def _name_function(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UnexpectedError("a function whose name is no text")
+            raise UnexpectedError("a function whose name is not text")
         function = FUNCTIONS.get(f"{module} {name}")
         if function is None:
             raise CheckpointError(
@@ -190,7 +190,7 @@ class _Machine:
     def _reduce(self) -> None:
         values, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, Function) or not isinstance(values, tuple):
-            raise UnexpectedError("a call of what is no function")
+            raise UnexpectedError("a call of something that is not a function")
         self._stack.append(function.means(values))
 
     def _build(self) -> None:

@@ -48,7 +48,7 @@ def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[D
             decisions[decision] = None
         for name, tensor in tensors.items():
             if name in entries:
-                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+                raise CheckpointError(f"{file}: {name!r} is in another shard too")
             entries[name] = _entry(file, number, name, tensor, seen)
     return entries, tuple(decisions)
 
@@ -142,7 +142,7 @@ def _entry(file: Path, number: int, name: str, tensor: torch.Tensor, seen: State
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise CheckpointError(f"{file}: {name!r} is no plain dense tensor ({tensor.layout}, {tensor.device})")
+        raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({tensor.layout}, {tensor.device})")
     tensor = tensor.detach()
     try:
         if tensor.dtype == torch.bfloat16:
