@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,23 @@ MAX_ELEMENTS = 1 << 56
 """Of a shape, its empty dimensions counted as one: NumPy refuses an empty array of more."""
 
 
+class Origin(str, Enum):
+    """What a decision rests on: the user's request, a file of the source, its tensors, or the program's default."""
+
+    ASKED = "asked"
+    FILE = "file"
+    TENSORS = "tensors"
+    DEFAULT = "default"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A choice that the source did not make by itself: what, which value, and why."""
+    """A choice that the source did not make by itself: what, which value, why, and what it rests on."""
 
     field: str
     value: Any
     reason: str
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)

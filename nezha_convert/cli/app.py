@@ -22,8 +22,9 @@ from ..commands import push as upload
 from ..commands import repair as repairs
 from ..commands import verify as compare
 from ..errors import CancelledError, NezhaConvertError, OutputError, UsageError
-from ..families import ACTIVATIONS, HEADS
-from ..families.programs import PROGRAMS
+from ..families import PROGRAMS
+from ..families.heads import HEADS
+from ..families.transformers import ACTIVATIONS
 from ..folder.card import LICENSES
 from ..formats.open import open_checkpoint
 from ..parity.render import html, junit

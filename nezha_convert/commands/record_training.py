@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import MappingError, OutputError, UsageError
-from ..families import HEADS
+from ..families.heads import HEADS
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
 from ..folder.card import CARD, LICENSES
+from ..folder.model_code import MODEL_FILES, model_files
 from ..folder.record import check, read_object
 from ..folder.record import sha256 as sha256_of
 from ..folder.report import FileRecord
@@ -28,7 +29,6 @@ from ..folder.training_card import HUB_DATASET, render
 from ..formats.open import open_checkpoint
 from ..hub import SCHEME, Address, local_source
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
-from .convert import MODEL_FILES, model_files
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

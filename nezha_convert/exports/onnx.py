@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Decision
+from ..checkpoint import Decision, Origin
 from ..errors import MappingError, UsageError
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
@@ -108,8 +108,10 @@ def plan_onnx(output: Path, precision: str) -> tuple[RecordedFolder, tuple[Decis
     """
     _check_request(precision)
     decisions = (
-        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.15"),
-        Decision("precision", precision, PRECISIONS[precision]),
+        Decision(
+            "opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.15", Origin.DEFAULT
+        ),
+        Decision("precision", precision, PRECISIONS[precision], Origin.ASKED),
     )
     return recorded_folder(output), decisions
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..families import HEADS
+from ..families.heads import HEADS
 from ..families.rules import layer_of
 
 CARD = "README.md"

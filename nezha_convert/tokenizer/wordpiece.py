@@ -11,7 +11,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from ..checkpoint import Decision
+from ..checkpoint import Decision, Origin
 from ..errors import MappingError
 from ..files.json import json_bytes, read_json
 from .byte_bpe import (
@@ -147,17 +147,17 @@ def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision
         asked: True for lower case, False for cased, None for neither.
     """
     if asked is not None:
-        return asked, Decision("do_lower_case", asked, "asked for on the command line")
+        return asked, Decision("do_lower_case", asked, "asked for", Origin.ASKED)
     said = _json(vocab.path.parent / "tokenizer_config.json").get("do_lower_case")
     if isinstance(said, bool):
-        return said, Decision("do_lower_case", said, "tokenizer_config.json beside the vocabulary says so")
+        return said, Decision("do_lower_case", said, "tokenizer_config.json beside the vocabulary says so", Origin.FILE)
     # By the letters: a few words with capitals, such as <S> and <T> in the Chinese vocabulary, make no text readable.
     known = {token_bytes(token) for token in vocab.tokens} if vocab.byte_bpe else {t.encode() for t in vocab.tokens}
     letters = sum(letter.encode() in known for letter in ascii_uppercase)
     cased = letters > len(ascii_uppercase) // 2
     meaning = "so case is kept" if cased else "so capitals would become [UNK]"
     reason = f"{letters} of the 26 capital letters are tokens of the vocabulary, {meaning}"
-    return not cased, Decision("do_lower_case", not cased, reason)
+    return not cased, Decision("do_lower_case", not cased, reason, Origin.FILE)
 
 
 def decide_added(vocab: Vocabulary) -> Decision | None:
@@ -166,18 +166,21 @@ def decide_added(vocab: Vocabulary) -> Decision | None:
     if not names:
         return None
     listing = " ".join(names[:4]) + (" ..." if len(names) > 4 else "")
-    return Decision("added_tokens", len(names), f"the tokenizer beside the vocabulary matches as one piece {listing}")
+    reason = f"the tokenizer beside the vocabulary matches as one piece {listing}"
+    return Decision("added_tokens", len(names), reason, Origin.FILE)
 
 
 def decide_language(vocab: Vocabulary) -> Decision | None:
     """Chinese or Arabic, where the tokens are; else the vocabulary does not say."""
     if vocab.byte_bpe:
         arabic = is_arabic(vocab.tokens)
-        return Decision("language", "ar", "most tokens of several bytes hold Arabic letters") if arabic else None
+        reason = "most tokens of several bytes hold Arabic letters"
+        return Decision("language", "ar", reason, Origin.FILE) if arabic else None
     chinese = sum(len(token) == 1 and "\u4e00" <= token <= "\u9fff" for token in vocab.tokens)
     if 5 * chinese <= len(vocab.tokens):
         return None
-    return Decision("language", "zh", f"{chinese:,} of the {len(vocab.tokens):,} tokens are Chinese characters")
+    reason = f"{chinese:,} of the {len(vocab.tokens):,} tokens are Chinese characters"
+    return Decision("language", "zh", reason, Origin.FILE)
 
 
 def check_length(vocab: Vocabulary, rows: int) -> Decision | None:
@@ -194,7 +197,7 @@ def check_length(vocab: Vocabulary, rows: int) -> Decision | None:
         )
     if count < rows:
         reason = f"the embedding has {rows:,} rows; the last {rows - count:,} have no token"
-        return Decision("vocabulary", f"{count:,} tokens", reason)
+        return Decision("vocabulary", f"{count:,} tokens", reason, Origin.FILE)
     return None
 
 
@@ -217,11 +220,11 @@ def decide_rules(vocab: Vocabulary) -> tuple[str | None, list[Decision]]:
     name = said or ("jaber" if arabic else "multilingual")
     reason = "JABER's: most tokens hold Arabic letters" if arabic else "the multilingual model's: tokens of any script"
     reason = "tokenizer_config.json beside the vocabulary says so" if said else reason
-    decisions = [Decision(RULES_FIELD, name, f"{reason}; as {RULES[name].source} splits words")]
+    decisions = [Decision(RULES_FIELD, name, f"{reason}; as {RULES[name].source} splits words", Origin.FILE)]
     if unused := _byte_names(vocab)[1]:
         listing = " ".join(unused[:4]) + (" ..." if len(unused) > 4 else "")
         reason = f"Huawei's code makes no text into them, and neither does the tokenizer: {listing}"
-        decisions.append(Decision("unused_tokens", len(unused), reason))
+        decisions.append(Decision("unused_tokens", len(unused), reason, Origin.FILE))
     return name, decisions
 
 

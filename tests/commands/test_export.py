@@ -22,9 +22,8 @@ from nezha_convert.cli.app import main
 from nezha_convert.errors import MappingError, OutputError, UsageError
 from nezha_convert.exports import onnx as onnx_export
 from nezha_convert.exports.onnx import Measured, OnnxResult
-from nezha_convert.families import programs
-from nezha_convert.families.programs import PROGRAMS
-from nezha_convert.families.rules import Op, Table
+from nezha_convert.families import PROGRAMS, programs
+from nezha_convert.families.rules import Family, Op
 from nezha_convert.parity.oracle.model import Oracle
 
 ROOT = Path(__file__).parents[2]
@@ -128,13 +127,13 @@ def test_an_export_converts_to_the_same_model_or_is_refused(
 
 
 def test_a_kernel_left_as_it_lies_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lazily(table: Table) -> Table:
+    def lazily(table: Family) -> Family:
         rules = {part: tuple(replace(rule, op=Op.COPY) for rule in rules) for part, rules in table.rules.items()}
         return inverse(replace(table, rules=rules))
 
-    golden, inverse = by_name("huawei-tf-classifier"), Table.inverse
+    golden, inverse = by_name("huawei-tf-classifier"), Family.inverse
     report = converted(golden, tmp_path / "converted")
-    monkeypatch.setattr(Table, "inverse", lazily)
+    monkeypatch.setattr(Family, "inverse", lazily)
     export(tmp_path / "converted", tmp_path / "back", "huawei-tf")
     wrong = differing(golden.folder, tmp_path / "back", {dropped["name"] for dropped in report["dropped"]})
     assert "bert/encoder/layer_0/attention/self/query/kernel" in wrong  # square: its shape tells nothing

@@ -19,7 +19,7 @@ from nezha_convert.exports import onnx as onnx_export
 from nezha_convert.exports import onnx_graph
 from nezha_convert.exports.onnx import MODEL, export_onnx
 from nezha_convert.exports.onnx_graph import INPUTS, OUTPUTS, attention_by_buckets
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 
 onnx = pytest.importorskip("onnx", reason="an export to ONNX needs onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="an export to ONNX needs onnxruntime")

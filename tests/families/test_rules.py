@@ -7,12 +7,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nezha_convert.families import FAMILIES
-from nezha_convert.families.rules import Drop, Habits, Op, Rule, Table, layer_of, numbered, pattern_of
+from nezha_convert.families.rules import Defaults, Drop, Family, Op, Rule, layer_of, numbered, pattern_of
 
 LAYERS = st.integers(0, 9999)
 FAMILY = pytest.mark.parametrize("table", FAMILIES, ids=lambda table: f"{table.name}-{len(table.rules)}-parts")
 
-SMALL = Table(
+SMALL = Family(
     name="small",
     title="a small family",
     rules={
@@ -22,14 +22,14 @@ SMALL = Table(
         ),
         "head": (Rule("out", "classifier"), Rule("out_old", "classifier")),
     },
-    habits=Habits({"gelu": "gelu"}),
+    defaults=Defaults({"gelu": "gelu"}),
     drops=(Drop("*/adam_m", "moment", optimizer=True), Drop("bert/step", "a counter")),
     backbone=("bert/",),
     wrappers=("module.",),
 )
 
 
-def rules_of(table: Table) -> list[tuple[str, Rule]]:
+def rules_of(table: Family) -> list[tuple[str, Rule]]:
     return [(part, rule) for part, rules in table.rules.items() for rule in rules]
 
 
@@ -39,7 +39,7 @@ def fill(pattern: str, layer: int) -> str:
 
 @FAMILY
 @given(layer=LAYERS)
-def test_every_rule_finds_its_target_in_any_layer(table: Table, layer: int) -> None:
+def test_every_rule_finds_its_target_in_any_layer(table: Family, layer: int) -> None:
     for part, rule in rules_of(table):
         found = table.under([part]).find(fill(rule.source, layer))
         assert found == (part, Rule(fill(rule.source, layer), fill(rule.target, layer), rule.op))
@@ -47,7 +47,7 @@ def test_every_rule_finds_its_target_in_any_layer(table: Table, layer: int) -> N
 
 @FAMILY
 @given(layer=LAYERS)
-def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Table, layer: int) -> None:
+def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Family, layer: int) -> None:
     back = table.inverse()
     written = {rule.target for _, rule in rules_of(table) if rule.written}
     for part, rule in rules_of(table):
@@ -62,7 +62,7 @@ def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Table, layer:
 
 
 @FAMILY
-def test_the_way_back_takes_the_first_of_several_names_that_are_written(table: Table) -> None:
+def test_the_way_back_takes_the_first_of_several_names_that_are_written(table: Family) -> None:
     back = table.inverse()
     for part, rules in table.rules.items():
         firsts: dict[str, str] = {}
@@ -73,7 +73,7 @@ def test_the_way_back_takes_the_first_of_several_names_that_are_written(table: T
 
 
 @FAMILY
-def test_the_inverse_of_the_inverse_is_the_table_of_first_names(table: Table) -> None:
+def test_the_inverse_of_the_inverse_is_the_table_of_first_names(table: Family) -> None:
     twice = table.inverse().inverse()
     for _, rule in rules_of(twice):
         assert table.find(rule.source) == twice.find(rule.source)
@@ -88,11 +88,11 @@ def test_a_rule_inverted_twice_is_itself(source: str, target: str, op: Op) -> No
 
 def test_no_source_may_stand_twice_in_a_part() -> None:
     with pytest.raises(ValueError, match="table t: 'a' stands in x twice"):
-        Table("t", "t", {"x": (Rule("a", "b"), Rule("a", "c"))}, Habits({}))
+        Family("t", "t", {"x": (Rule("a", "b"), Rule("a", "c"))}, Defaults({}))
 
 
 def test_a_name_that_two_parts_have_means_the_head_s() -> None:
-    table = Table("t", "t", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Habits({}))
+    table = Family("t", "t", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Defaults({}))
     assert table.find("a") == table.under("x").find("a") == ("x", Rule("a", "b"))
     assert table.under("y").find("a") == ("y", Rule("a", "c"))
     assert table.parts_of("a") == {"x", "y"}

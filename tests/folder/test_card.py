@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, constants
 
 import nezha
 from nezha_convert import convert, verify
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.card import LICENSES, render
 
 TF = FIXTURES / "huawei-tf-pretraining"

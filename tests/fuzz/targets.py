@@ -16,7 +16,7 @@ import bundles
 
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.record import ConvertedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras

@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from nezha_convert import convert, export  # noqa: E402
 from nezha_convert.cli.app import main  # noqa: E402
-from nezha_convert.families.programs import PROGRAMS  # noqa: E402
+from nezha_convert.families import PROGRAMS  # noqa: E402
 from nezha_convert.folder.record import ConvertedFolder  # noqa: E402
 from nezha_convert.formats.open import open_checkpoint  # noqa: E402
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nezha_convert.errors import CheckpointError, MappingError, UsageError
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.mapping.config import AUTO_MAP, ConfigBuilder, Decision, architecture_of, read_config, read_labels
 from nezha_convert.mapping.recognise import family_of

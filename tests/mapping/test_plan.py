@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import MappingError
-from nezha_convert.families import (
-    FAMILIES,
-    HEADS,
-    HUAWEI_TF,
-    HUAWEI_TORCH,
-    TARGETS,
-    TIES,
-    TRANSFORMERS,
-    TRANSFORMERS_BASE,
-    Head,
-)
-from nezha_convert.families.rules import Op, Table, numbered
+from nezha_convert.families import FAMILIES, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
+from nezha_convert.families.heads import HEADS, TARGETS, TIES, Head
+from nezha_convert.families.rules import Family, Op, numbered
 from nezha_convert.mapping.plan import Dropped, Mismatch, Plan, make_plan
 
 CONFIG = {
@@ -49,7 +40,7 @@ def entry(name: str, shape: tuple[int, ...], at: int = 0) -> TensorEntry:
 
 
 def checkpoint(
-    table: Table, head: Head, config: Mapping[str, int] = CONFIG, tied: bool = False
+    table: Family, head: Head, config: Mapping[str, int] = CONFIG, tied: bool = False
 ) -> dict[str, TensorEntry]:
     """All tensors of `head` by `table`'s own names; the tied ones only if `tied`."""
     back = table.inverse()
@@ -86,7 +77,7 @@ def wanted(head: Head, layers: int = 2) -> list[str]:
 
 @HEAD
 @pytest.mark.parametrize("table", FULL, ids=lambda table: table.name)
-def test_a_whole_checkpoint_fills_every_target_of_its_head_once(table: Table, head: Head) -> None:
+def test_a_whole_checkpoint_fills_every_target_of_its_head_once(table: Family, head: Head) -> None:
     source = checkpoint(table, head)
     plan = make_plan(table, head, source, CONFIG)
     assert plan.ok
@@ -99,7 +90,7 @@ def test_a_whole_checkpoint_fills_every_target_of_its_head_once(table: Table, he
 
 @HEAD
 @pytest.mark.parametrize("table", FULL, ids=lambda table: table.name)
-def test_steps_carry_the_targets_shape_and_the_rules_operation(table: Table, head: Head) -> None:
+def test_steps_carry_the_targets_shape_and_the_rules_operation(table: Family, head: Head) -> None:
     for step in make_plan(table, head, checkpoint(table, head), CONFIG).steps:
         assert step.shape == (step.entry.shape[::-1] if step.op is Op.TRANSPOSE else step.entry.shape)
         assert (step.op is Op.TRANSPOSE) == step.entry.name.endswith("/kernel")
@@ -124,7 +115,7 @@ def test_any_number_of_layers_is_planned(layers: int) -> None:
 
 
 @pytest.mark.parametrize("table", FULL, ids=lambda table: table.name)
-def test_what_the_head_does_not_have_is_dropped_by_the_parts_name(table: Table) -> None:
+def test_what_the_head_does_not_have_is_dropped_by_the_parts_name(table: Family) -> None:
     plan = make_plan(table, HEADS["masked-lm"], checkpoint(table, HEADS["pretraining"]), CONFIG)
     assert plan.ok
     reasons = Counter(dropped.reason for dropped in plan.dropped)
@@ -200,7 +191,7 @@ def test_a_tie_whose_source_is_missing_does_not_hide_that() -> None:
 
 @pytest.mark.parametrize("wrapper", ["", "module."])
 @pytest.mark.parametrize("table", [*FULL, TRANSFORMERS_BASE], ids=lambda table: str(len(table.backbone)) + table.title)
-def test_the_encoder_converts_from_a_checkpoint_whose_head_is_unknown(table: Table, wrapper: str) -> None:
+def test_the_encoder_converts_from_a_checkpoint_whose_head_is_unknown(table: Family, wrapper: str) -> None:
     if wrapper and not table.wrappers:
         wrapper = ""
     source = {wrapper + name: entry(wrapper + name, e.shape) for name, e in checkpoint(table, HEADS["encoder"]).items()}
@@ -222,7 +213,7 @@ def test_the_encoder_converts_from_a_checkpoint_whose_head_is_unknown(table: Tab
         (TRANSFORMERS_BASE, "encoder.layer.0.adapter.weight"),
     ],
 )
-def test_an_unknown_tensor_inside_the_encoder_is_never_dropped(table: Table, name: str, wrapper: str) -> None:
+def test_an_unknown_tensor_inside_the_encoder_is_never_dropped(table: Family, name: str, wrapper: str) -> None:
     if not table.wrappers:
         wrapper = ""
     source = {wrapper + n: entry(wrapper + n, e.shape) for n, e in checkpoint(table, HEADS["encoder"]).items()}
@@ -392,7 +383,7 @@ SHAPES = st.lists(st.sampled_from([1, 2, 3, 4, 6, 11]), max_size=3).map(tuple)
     st.booleans(),
 )
 def test_every_source_name_ends_in_exactly_one_place(
-    table: Table, head: Head, more: dict[str, tuple[int, ...]], less: set[int], untied: bool
+    table: Family, head: Head, more: dict[str, tuple[int, ...]], less: set[int], untied: bool
 ) -> None:
     source = checkpoint(table, head, tied=untied) | {name: entry(name, shape) for name, shape in more.items()}
     for number in sorted(less, reverse=True):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import nezha
 from nezha import attention_nezha
 from nezha_convert.cli.app import main
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 
 every_golden = pytest.mark.parametrize("golden", GOLDENS, ids=str)
 TF = next(golden for golden in GOLDENS if golden.name == "huawei-tf-pretraining")

@@ -1,6 +1,6 @@
 """TensorFlow V2 checkpoints ("bundles"), written without TensorFlow: byte for byte what ``tf.train.Saver`` writes.
 
-Layouts: see formats/tf_bundle/read.py; the table's blocks and shortened keys: tensorflow/core/lib/io/table_builder.cc and
+Layouts: see read.py beside; the table's blocks and shortened keys: tensorflow/core/lib/io/table_builder.cc and
 block_builder.cc.
 """
 
