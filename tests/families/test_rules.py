@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nezha_convert.families import FAMILIES
-from nezha_convert.families.rules import Defaults, Drop, Family, Op, Rule, layer_of, numbered, pattern_of
+from nezha_convert.families.rules import Defaults, Drop, Family, Match, Op, Rule, layer_of, numbered, pattern_of
 
 LAYERS = st.integers(0, 9999)
 FAMILY = pytest.mark.parametrize("table", FAMILIES, ids=lambda table: f"{table.name}-{len(table.rules)}-parts")
@@ -15,6 +15,7 @@ FAMILY = pytest.mark.parametrize("table", FAMILIES, ids=lambda table: f"{table.n
 SMALL = Family(
     name="small",
     title="a small family",
+    known_by="bert/gamma",
     rules={
         "encoder": (
             Rule("bert/layer_{i}/kernel", "nezha.layer.{i}.weight", Op.TRANSPOSE),
@@ -42,7 +43,7 @@ def fill(pattern: str, layer: int) -> str:
 def test_every_rule_finds_its_target_in_any_layer(table: Family, layer: int) -> None:
     for part, rule in rules_of(table):
         found = table.under([part]).find(fill(rule.source, layer))
-        assert found == (part, Rule(fill(rule.source, layer), fill(rule.target, layer), rule.op))
+        assert found == Match(part, Rule(fill(rule.source, layer), fill(rule.target, layer), rule.op))
 
 
 @FAMILY
@@ -54,11 +55,11 @@ def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Family, layer
         if rule.target not in written:
             continue
         target = fill(rule.target, layer)
-        returned = back.find(target)
-        assert isinstance(returned, tuple)
-        assert (returned[0], returned[1].op) == (part, rule.op)
-        again = table.under([part]).find(returned[1].target)
-        assert again == (part, Rule(returned[1].target, target, rule.op))
+        returned = back.match(target)
+        assert returned
+        assert (returned.part, returned.rule.op) == (part, rule.op)
+        again = table.under([part]).find(returned.rule.target)
+        assert again == Match(part, Rule(returned.rule.target, target, rule.op))
 
 
 @FAMILY
@@ -87,23 +88,23 @@ def test_a_rule_inverted_twice_is_itself(source: str, target: str, op: Op) -> No
 
 
 def test_no_source_may_stand_twice_in_a_part() -> None:
-    with pytest.raises(ValueError, match="table t: 'a' stands in x twice"):
-        Family("t", "t", {"x": (Rule("a", "b"), Rule("a", "c"))}, Defaults({}))
+    with pytest.raises(ValueError, match="family t: 'a' stands in x twice"):
+        Family("t", "t", "a", {"x": (Rule("a", "b"), Rule("a", "c"))}, Defaults({}))
 
 
 def test_a_name_that_two_parts_have_means_the_head_s() -> None:
-    table = Family("t", "t", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Defaults({}))
-    assert table.find("a") == table.under("x").find("a") == ("x", Rule("a", "b"))
-    assert table.under("y").find("a") == ("y", Rule("a", "c"))
+    table = Family("t", "t", "a", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Defaults({}))
+    assert table.find("a") == table.under("x").find("a") == Match("x", Rule("a", "b"))
+    assert table.under("y").find("a") == Match("y", Rule("a", "c"))
     assert table.parts_of("a") == {"x", "y"}
 
 
 def test_finding_gives_the_part_the_target_and_the_operation() -> None:
-    assert SMALL.find("bert/layer_11/kernel") == (
+    assert SMALL.find("bert/layer_11/kernel") == Match(
         "encoder",
         Rule("bert/layer_11/kernel", "nezha.layer.11.weight", Op.TRANSPOSE),
     )
-    assert SMALL.find("out_old") == ("head", Rule("out_old", "classifier"))
+    assert SMALL.find("out_old") == Match("head", Rule("out_old", "classifier"))
 
 
 @pytest.mark.parametrize(

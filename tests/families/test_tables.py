@@ -137,9 +137,9 @@ def test_old_norms_and_wrapped_names_are_known(table: Family, prefix: str, gamma
     for place in (f"{prefix}embeddings", f"{prefix}encoder.layer.7.output", "cls.predictions.transform"):
         target = place.replace(prefix, "nezha.", 1) if place.startswith(prefix) else place
         for old, new in ((gamma, "weight"), (beta, "bias")):
-            found = table.find(f"{wrapper}{place}.LayerNorm.{old}")
-            assert isinstance(found, tuple)
-            assert found[1].target == f"{target}.LayerNorm.{new}"
+            match = table.match(f"{wrapper}{place}.LayerNorm.{old}")
+            assert match
+            assert match.rule.target == f"{target}.LayerNorm.{new}"
 
 
 OPTIMIZER = [
@@ -254,10 +254,10 @@ def test_the_shapes_of_a_heads_targets_are_those_of_transformers_4(head: Head) -
     config["num_labels"] = 1 if head.name == "multiple-choice" else labels
     table = TRANSFORMERS_BASE if head.name == "encoder" else TRANSFORMERS
     for name, entry in checkpoint.entries.items():
-        found = table.find(name)
-        assert isinstance(found, tuple)
-        dims = TARGETS[found[0]][
-            found[1].target.replace(".layer.0.", ".layer.{i}.").replace(".layer.1.", ".layer.{i}.")
+        match = table.match(name)
+        assert match
+        dims = TARGETS[match.part][
+            match.rule.target.replace(".layer.0.", ".layer.{i}.").replace(".layer.1.", ".layer.{i}.")
         ]
         assert entry.shape == tuple(config[dim] if isinstance(dim, str) else dim for dim in dims)
 

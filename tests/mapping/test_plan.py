@@ -47,16 +47,16 @@ def checkpoint(
     found: dict[str, TensorEntry] = {}
     for part in head.parts:
         for name in numbered(TARGETS[part], config["num_hidden_layers"]):
-            source = back.find(name)
-            if not isinstance(source, tuple) or (name in TIED and not tied):
+            match = back.match(name)
+            if match is None or (name in TIED and not tied):
                 continue
             pattern = name
             for layer in range(config["num_hidden_layers"]):
                 pattern = pattern.replace(f".layer.{layer}.", ".layer.{i}.")
             shape = tuple(config[dim] if isinstance(dim, str) else dim for dim in TARGETS[part][pattern])
-            if source[1].op is Op.TRANSPOSE:
+            if match.rule.op is Op.TRANSPOSE:
                 shape = shape[::-1]
-            found[source[1].target] = entry(source[1].target, shape, 1000 - len(found))
+            found[match.rule.target] = entry(match.rule.target, shape, 1000 - len(found))
     return found
 
 
@@ -84,7 +84,7 @@ def test_a_whole_checkpoint_fills_every_target_of_its_head_once(table: Family, h
     plan.check()
     assert Counter(step.target for step in plan.steps) == Counter(set(wanted(head)) - set(TIED))
     assert Counter(step.entry.name for step in plan.steps) == Counter(source.keys())
-    assert plan.dropped == []
+    assert plan.dropped == ()
     assert [tie.target for tie in plan.tied] == [name for name in TIED if name in wanted(head)]
 
 
@@ -149,14 +149,14 @@ def test_an_equal_decoder_is_dropped_for_the_tie() -> None:
         DECODER: "equal to nezha.embeddings.word_embeddings.weight, to which it is tied",
         DECODER_BIAS: "equal to cls.predictions.bias, to which it is tied",
     }
-    assert tuple(plan.tied) == TIES
+    assert plan.tied == TIES
 
 
 def test_an_untied_decoder_is_written() -> None:
     source = checkpoint(TRANSFORMERS, HEADS["masked-lm"], tied=True)
     plan = make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG, untied=True)
     assert plan.ok
-    assert plan.tied == plan.dropped == []
+    assert plan.tied == plan.dropped == ()
     assert {step.target for step in plan.steps} == set(wanted(HEADS["masked-lm"]))
 
 
@@ -175,18 +175,18 @@ def test_an_untied_decoder_with_one_bias_has_it_twice(present: str) -> None:
 def test_an_untied_decoder_without_a_bias_lacks_both() -> None:
     source = checkpoint(TRANSFORMERS, HEADS["masked-lm"], tied=True)
     del source[BIAS], source[DECODER_BIAS]
-    assert make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG, untied=True).missing == [BIAS, DECODER_BIAS]
+    assert make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG, untied=True).missing == (BIAS, DECODER_BIAS)
 
 
 def test_an_untied_decoder_that_is_not_there_is_missing() -> None:
     source = checkpoint(TRANSFORMERS, HEADS["masked-lm"])
-    assert make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG, untied=True).missing == [DECODER]
+    assert make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG, untied=True).missing == (DECODER,)
 
 
 def test_a_tie_whose_source_is_missing_does_not_hide_that() -> None:
     source = checkpoint(TRANSFORMERS, HEADS["masked-lm"], tied=True)
     del source[BIAS]
-    assert make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG).missing == [BIAS]
+    assert make_plan(TRANSFORMERS, HEADS["masked-lm"], source, CONFIG).missing == (BIAS,)
 
 
 @pytest.mark.parametrize("wrapper", ["", "module."])
@@ -218,13 +218,13 @@ def test_an_unknown_tensor_inside_the_encoder_is_never_dropped(table: Family, na
         wrapper = ""
     source = {wrapper + n: entry(wrapper + n, e.shape) for n, e in checkpoint(table, HEADS["encoder"]).items()}
     plan = make_plan(table, HEADS["encoder"], source | {wrapper + name: entry(wrapper + name, (4,))}, CONFIG)
-    assert plan.unmatched == [wrapper + name]
+    assert plan.unmatched == (wrapper + name,)
     assert not plan.ok
 
 
 def test_an_unknown_tensor_of_a_model_with_a_head_is_unmatched() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["question-answering"]) | {"lstm.weight": entry("lstm.weight", (9,))}
-    assert make_plan(HUAWEI_TORCH, HEADS["question-answering"], source, CONFIG).unmatched == ["lstm.weight"]
+    assert make_plan(HUAWEI_TORCH, HEADS["question-answering"], source, CONFIG).unmatched == ("lstm.weight",)
 
 
 # Plans that cannot
@@ -238,12 +238,12 @@ def test_every_problem_is_told_at_once() -> None:
     source["classifier.bias"] = entry("classifier.bias", (5,))
     plan = make_plan(HUAWEI_TORCH, HEADS["sequence-classification"], source, CONFIG)
     norm = "nezha.encoder.layer.0.output.LayerNorm.weight"
-    assert plan.missing == ["nezha.pooler.dense.bias"]
-    assert plan.unmatched == ["surprise"]
-    assert plan.mismatched == [Mismatch("classifier.bias", "classifier.bias", (5,), (3,))]
-    assert plan.collisions == [
-        (norm, ("bert.encoder.layer.0.output.LayerNorm.weight", "bert.encoder.layer.0.output.LayerNorm.gamma"))
-    ]
+    assert plan.missing == ("nezha.pooler.dense.bias",)
+    assert plan.unmatched == ("surprise",)
+    assert plan.mismatched == (Mismatch("classifier.bias", "classifier.bias", (5,), (3,)),)
+    assert plan.collisions == (
+        (norm, ("bert.encoder.layer.0.output.LayerNorm.weight", "bert.encoder.layer.0.output.LayerNorm.gamma")),
+    )
     assert not plan.ok
     with pytest.raises(MappingError, match=r"4 problem\(s\)") as caught:
         plan.check()
@@ -261,7 +261,7 @@ def test_a_wrapped_and_a_bare_name_collide() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["encoder"])
     name = "module.bert.pooler.dense.bias"
     plan = make_plan(HUAWEI_TORCH, HEADS["encoder"], source | {name: entry(name, (4,))}, CONFIG)
-    assert plan.collisions == [("nezha.pooler.dense.bias", ("bert.pooler.dense.bias", name))]
+    assert plan.collisions == (("nezha.pooler.dense.bias", ("bert.pooler.dense.bias", name)),)
 
 
 def test_an_untransposed_kernel_is_a_mismatch_in_the_targets_layout() -> None:
@@ -269,7 +269,7 @@ def test_an_untransposed_kernel_is_a_mismatch_in_the_targets_layout() -> None:
     name = "bert/encoder/layer_1/intermediate/dense/kernel"
     plan = make_plan(HUAWEI_TF, HEADS["encoder"], source | {name: entry(name, (6, 4))}, CONFIG)
     target = "nezha.encoder.layer.1.intermediate.dense.weight"
-    assert plan.mismatched == [Mismatch(name, target, (4, 6), (6, 4))]
+    assert plan.mismatched == (Mismatch(name, target, (4, 6), (6, 4)),)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (4, 4, 1), (0, 4)])
@@ -301,7 +301,7 @@ def test_a_dimension_on_which_the_tensors_disagree_is_no_cause() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["encoder"])
     name = "bert.pooler.dense.bias"
     plan = make_plan(HUAWEI_TORCH, HEADS["encoder"], source | {name: entry(name, (8,))}, CONFIG)
-    assert plan.causes == []
+    assert plan.causes == ()
     assert [mismatch.source for mismatch in plan.mismatched] == [name]
 
 
@@ -325,7 +325,7 @@ def test_a_gap_in_the_layers_is_missing_tensors_and_not_a_cause() -> None:
     source = checkpoint(HUAWEI_TF, HEADS["encoder"], CONFIG | {"num_hidden_layers": 3})
     source = {name: e for name, e in source.items() if "layer_1/" not in name}
     plan = make_plan(HUAWEI_TF, HEADS["encoder"], source, CONFIG | {"num_hidden_layers": 3})
-    assert plan.causes == []
+    assert plan.causes == ()
     assert len(plan.missing) == 16
     assert all(".layer.1." in name for name in plan.missing)
 
@@ -334,7 +334,7 @@ def test_a_stray_layer_is_unmatched() -> None:
     source = checkpoint(HUAWEI_TF, HEADS["encoder"])
     name = "bert/encoder/layer_9/output/dense/bias"
     plan = make_plan(HUAWEI_TF, HEADS["encoder"], source | {name: entry(name, (4,))}, CONFIG)
-    assert plan.unmatched == [name]
+    assert plan.unmatched == (name,)
     assert plan.problems() == (f"unmatched: {name} is in no table of this family",)
 
 

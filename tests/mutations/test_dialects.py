@@ -1,7 +1,7 @@
 """Every default of every program, told wrong: the comparison with what that program computed must notice.
 
-One table. Each mutation is made twice: in the tables that convert (`mapping.tables`), whose output is then compared,
-and in the dialect that the oracle reads the source by (`parity.dialects`).
+One table. Each mutation is made twice: in the tables that convert (`families`), whose output is then compared,
+and in the dialect that the oracle reads the source by (`parity.oracle.dialects`).
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ REFUSED = math.inf
 # In the tables that convert.
 
 
-def _habits(**changed: Any) -> Callable[[Family], Family]:
+def _defaults(**changed: Any) -> Callable[[Family], Family]:
     return lambda table: replace(table, defaults=replace(table.defaults, **changed))
 
 
 def _number(field: str, value: float) -> Callable[[Family], Family]:
     def mutated(table: Family) -> Family:
         default = Default(value, "a mutation", fixed=True)
-        return _habits(numbers={**table.defaults.numbers, field: default}, positions="")(table)
+        return _defaults(numbers={**table.defaults.numbers, field: default}, positions="")(table)
 
     return mutated
 
 
 def _other_gelu(table: Family) -> Family:
     other = {"gelu": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu"}
-    return _habits(activations={name: other.get(meant, meant) for name, meant in table.defaults.activations.items()})(
+    return _defaults(activations={name: other.get(meant, meant) for name, meant in table.defaults.activations.items()})(
         table
     )
 
@@ -129,7 +129,7 @@ MUTATIONS = {
     "classifiers the other way": Mutation(
         _rules(
             lambda rule: (
-                _as_it_lies("weight")(Family("", "", {"": (rule,)}, FAMILIES[0].defaults)).rules[""][0]
+                _as_it_lies("weight")(Family("", "", "", {"": (rule,)}, FAMILIES[0].defaults)).rules[""][0]
                 if rule.target in ("classifier.weight", "qa_outputs.weight", "cls.seq_relationship.weight")
                 else rule
             )
