@@ -18,6 +18,7 @@ from .._version import __version__
 from ..commands import convert as conversion
 from ..commands import diff as differences
 from ..commands import export as exports
+from ..commands import inspect as inspection
 from ..commands import push as upload
 from ..commands import repair as repairs
 from ..commands import verify as compare
@@ -95,7 +96,7 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
       nezha-convert inspect NEZHA-Base/model.ckpt-900000.index --tensors
       nezha-convert inspect pytorch_model.bin --json
     """
-    found = conversion.inspect(source, config=config, prefix=prefix)
+    found = inspection.inspect(source, config=config, prefix=prefix)
     entries = open_checkpoint(hub.local_source(source)[0]).entries.values() if tensors else None
     Console(as_json).inspection(found, entries)
 
@@ -147,8 +148,8 @@ def convert(source: str, output: Path, as_json: bool, **options: Any) -> None:
       nezha-convert convert pytorch_model.bin out/ --config bert_config.json --vocab vocab.txt --dtype bfloat16
     """
     console = Console(as_json)
-    with console.progress(f"converting {Path(source).name}") as (started, progress):
-        report = conversion.convert(source, output, started=started, progress=progress, **options)
+    with console.progress(f"converting {Path(source).name}") as progress:
+        report = conversion.convert(source, output, progress=progress, **options)
     console.report(report)
 
 
@@ -288,8 +289,8 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
       nezha-convert repair hf://owner/name --create-pr
     """
     console = Console(as_json)
-    with console.progress(f"repairing {Path(source).name}") as (started, progress):
-        done = repairs.repair(source, output, bars=console.bars, started=started, progress=progress, **options)
+    with console.progress(f"repairing {Path(source).name}") as progress:
+        done = repairs.repair(source, output, bars=console.bars, progress=progress, **options)
     console.repaired(done)
 
 
@@ -329,8 +330,8 @@ def export(
     else:
         if precision:
             raise UsageError(f"--fp16 and --int8 are for --to onnx, not for --to {to}")
-        with console.progress(f"exporting {Path(output).name}") as (started, progress):
-            options |= {"accept_activation": accept_activation, "started": started, "progress": progress}
+        with console.progress(f"exporting {Path(output).name}") as progress:
+            options |= {"accept_activation": accept_activation, "progress": progress}
             report = exports.export(output, target, to, **options)
     console.exported(report)
 

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 from ..checkpoint import Decision, TensorEntry
 from ..commands.diff import EQUAL, Difference
 from ..commands.export import ExportReport
+from ..commands.inspect import Inspection
 from ..commands.repair import Repair
 from ..errors import NezhaConvertError
-from ..folder.report import Inspection, Report
+from ..files.progress import Progress
+from ..folder.report import Report
 from ..hub import Pulled, Pushed
 from ..mapping.plan import Dropped
 from ..parity.report import Comparison, ParityReport
-from ..weights.write import Progress
 
 _SHOWN = 20
 """Problems in the text of an error; ``--json`` has all."""
@@ -267,10 +268,10 @@ class Console:
         print(text, file=sys.stderr)
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[tuple[Progress, Progress]]:
+    def progress(self, title: str) -> Iterator[Progress | None]:
         """(started, progress): a bar over bytes on a terminal, silence elsewhere."""
         if self.as_json or not sys.stderr.isatty():
-            yield (lambda nbytes: None), (lambda nbytes: None)
+            yield None
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -285,7 +286,7 @@ class Console:
         )
         with Bar(*columns, console=RichConsole(stderr=True), transient=True) as bar:
             task = bar.add_task(title, total=None)
-            yield (lambda nbytes: bar.update(task, total=nbytes)), (lambda nbytes: bar.update(task, advance=nbytes))
+            yield lambda done, total, what: bar.update(task, completed=done, total=total)
 
     @contextmanager
     def steps(self) -> Iterator[Callable[[int, int, str], None]]:
