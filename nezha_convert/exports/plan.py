@@ -107,7 +107,9 @@ def understand_converted(checkpoint: Checkpoint) -> ConvertedModel:
             f"one of its classes, found {checkpoint.format}, {raw.get('model_type')!r}, {architecture!r}",
             hint=f"Convert it first: nezha-convert convert {folder} OUTPUT",
         )
-    survey = understand(replace(checkpoint, labels=None), Asked(head=head))  # its labels stand in its config
+    # Its labels stand in its config. The model has one bias for the decoder, and does not read a second one.
+    entries = {name: entry for name, entry in checkpoint.entries.items() if name != "cls.predictions.decoder.bias"}
+    survey = understand(replace(checkpoint, entries=entries, labels=None), Asked(head=head))
     survey.plan.check()
     return ConvertedModel(survey, raw)
 

@@ -134,7 +134,7 @@ def make_plan(
     ties = () if untied else tuple(tie for tie in TIES if tie.target in wanted)
 
     fates: dict[str, _Fate] = {
-        name: _fate(family, head, entry, wanted, ties, loaded_over) for name, entry in entries.items()
+        name: _fate(family, head, name, entry.nbytes, wanted, ties, loaded_over) for name, entry in entries.items()
     }
     filled: dict[str, list[TensorEntry]] = {}
     ops: dict[str, Op] = {}
@@ -168,21 +168,22 @@ def make_plan(
 def _fate(
     family: Family,
     head: Head,
-    entry: TensorEntry,
+    name: str,
+    nbytes: int,
     wanted: Mapping[str, None],
     ties: Iterable[Tie],
     loaded_over: Iterable[Tie],
 ) -> _Fate:
-    """What becomes of `entry`."""
+    """What becomes of the tensor `name`, of `nbytes` bytes."""
 
     def dropped(reason: str, optimizer: bool = False) -> Dropped:
-        return Dropped(entry.name, entry.nbytes, reason, optimizer)
+        return Dropped(name, nbytes, reason, optimizer)
 
-    match family.find(entry.name):
+    match family.find(name):
         case Drop(reason=reason, optimizer=optimizer):
             return dropped(reason, optimizer)
         case None:
-            outside = not family.unwrapped(entry.name).startswith(family.backbone)
+            outside = not family.unwrapped(name).startswith(family.backbone)
             return dropped("not part of the encoder") if head.parts == (ENCODER, POOLER) and outside else None
         case Match(part=part) if part not in head.parts:
             return dropped(f"the {head.name} model has no {part}")

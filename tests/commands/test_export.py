@@ -17,12 +17,12 @@ from safetensors.numpy import load_file, save_file
 from upstream import run_isolated, run_python
 
 import nezha_convert
-from nezha_convert import convert, export, export_graph, open_checkpoint
+from nezha_convert import convert, export, export_graph, families, open_checkpoint
 from nezha_convert.cli.app import main
 from nezha_convert.errors import MappingError, OutputError, UsageError
 from nezha_convert.exports import onnx as onnx_export
 from nezha_convert.exports.onnx import Measured, OnnxResult
-from nezha_convert.families import PROGRAMS, programs
+from nezha_convert.families import PROGRAMS
 from nezha_convert.families.rules import Family, Op
 from nezha_convert.parity.oracle.model import Oracle
 
@@ -341,7 +341,8 @@ def test_a_decoder_of_its_own_goes_only_where_there_is_one(folders: Path, tmp_pa
     (problem,) = refused(folder, "huawei-torch", tmp_path).problems
     assert problem.startswith("decoder")
     export(folder, tmp_path / "back", "transformers-4")
-    assert tensors_of(tmp_path / "back") == tensors_of(folder)
+    bias_of_model = {"cls.predictions.decoder.bias": tensors_of(folder)["cls.predictions.bias"]}
+    assert tensors_of(tmp_path / "back") == tensors_of(folder) | bias_of_model  # nezha reads no second bias
 
 
 def test_double_precision_is_not_rounded_for_tensorflow(folders: Path, tmp_path: Path) -> None:
@@ -416,7 +417,7 @@ def test_a_stop_in_the_middle_leaves_nothing(
         write(path, list(tensors)[:3])
         raise stop
 
-    monkeypatch.setitem(programs.PROGRAMS, to, replace(PROGRAMS[to], write=stopped))
+    monkeypatch.setitem(families.PROGRAMS, to, replace(PROGRAMS[to], write=stopped))
     with pytest.raises((KeyboardInterrupt, OutputError)):
         export(folders / "huawei-torch-pretraining", tmp_path / "back", to, accept_activation=True)
     assert not list(tmp_path.iterdir())
@@ -439,7 +440,7 @@ def test_what_does_not_read_back_is_not_kept(
             given.append(given[2]._replace(name="more"))
         write(path, given)
 
-    monkeypatch.setitem(programs.PROGRAMS, to, replace(PROGRAMS[to], write=damaged))
+    monkeypatch.setitem(families.PROGRAMS, to, replace(PROGRAMS[to], write=damaged))
     with pytest.raises(OutputError, match=r"does not read back|besides what was written"):
         export(folders / "huawei-torch-pretraining", tmp_path / "back", to, accept_activation=True)
     assert not list(tmp_path.iterdir())
