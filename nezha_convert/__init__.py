@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .commands.diff import Difference, diff
     from .commands.export import ExportReport, export, export_graph
     from .commands.inspect import Inspection, inspect
+    from .commands.pull import pull
     from .commands.push import push
     from .commands.record_training import TrainingData, record_training
     from .commands.repair import Repair, repair
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .folder.report import Report
     from .folder.trained import TrainedFolder
     from .formats.open import open_checkpoint
-    from .hub import Pulled, Pushed, pull
+    from .hub import Pulled, Pushed
     from .parity.report import ParityReport
 
 _LAZY = {
@@ -34,7 +35,7 @@ _LAZY = {
     "export_graph": "commands.export",
     "inspect": "commands.inspect",
     "open_checkpoint": "formats.open",
-    "pull": "hub",
+    "pull": "commands.pull",
     "push": "commands.push",
     "record_training": "commands.record_training",
     "repair": "commands.repair",

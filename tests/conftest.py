@@ -7,3 +7,5 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+pytest_plugins = ["hub_fixtures"]

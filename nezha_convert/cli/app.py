@@ -19,6 +19,7 @@ from ..commands import convert as conversion
 from ..commands import diff as differences
 from ..commands import export as exports
 from ..commands import inspect as inspection
+from ..commands import pull as download
 from ..commands import push as upload
 from ..commands import repair as repairs
 from ..commands import verify as compare
@@ -266,7 +267,7 @@ def pull(address: str, folder: Path | None, token: str | None, endpoint: str | N
       nezha-convert pull hf://owner/nezha-base@refs/pr/1 nezha-base/
     """
     console = Console(as_json)
-    console.pulled(hub.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
+    console.pulled(download.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
 
 
 @cli.command()

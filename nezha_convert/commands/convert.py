@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
-from ..checkpoint import Checkpoint, Decision, State, check_unchanged, state_of
+from ..checkpoint import Checkpoint, Decision
 from ..errors import UsageError
+from ..files.hashing import sha256
 from ..files.json import json_bytes
 from ..files.progress import Counter, Progress
 from ..files.staging import MARK, check_output, staged
+from ..files.state import State, check_unchanged, state_of
 from ..folder.card import CARD, render
 from ..folder.model_code import model_files
 from ..folder.report import FileRecord, Report
@@ -151,11 +152,9 @@ def _complete(
     for name, data in files.items():
         (stage / name).write_bytes(data)
     written = {path.name: digest for path, digest in hashes.items() if path.parent == stage}
-    report = report.done(
-        source_hashes, written | {name: sha256(data).hexdigest() for name, data in files.items()}, numbers
-    )
+    report = report.done(source_hashes, written | {name: sha256(data) for name, data in files.items()}, numbers)
     card = render(report.to_dict()).encode()
     (stage / CARD).write_bytes(card)
-    report = replace(report, card=FileRecord(CARD, len(card), sha256(card).hexdigest()))
+    report = replace(report, card=FileRecord(CARD, len(card), sha256(card)))
     (stage / MARK).write_bytes(report.to_json().encode())
     return report

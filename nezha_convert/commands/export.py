@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,9 @@ from ..checkpoint import Decision
 from ..errors import OutputError, UsageError
 from ..exports.plan import ExportPlan, plan_export, understand_converted, watched
 from ..families import PROGRAMS
+from ..files.hashing import sha256
 from ..files.progress import Counter, Progress
 from ..files.staging import check_output, staged
-from ..folder.record import sha256 as sha256_of
 from ..folder.report import FileRecord, Written
 from ..formats.open import open_checkpoint
 from ..formats.tensor import Tensor, raw
@@ -135,7 +135,7 @@ def export(
     if not dry_run:
         with staged(target, force, 2 * plan.nbytes + sum(map(len, plan.files.values())), MARK) as stage:
             counter = Counter(progress, 2 * plan.nbytes)
-            sent: dict[str, bytes] = {}
+            sent: dict[str, str] = {}
             plan.program.write(stage / plan.program.weights, _recorded(plan.tensors(counter.add), sent))
             for file, data in plan.files.items():
                 (stage / file).write_bytes(data)
@@ -201,27 +201,27 @@ def _records(files: Iterable[Path]) -> tuple[FileRecord, ...]:
 
 def _complete(stage: Path, report: ExportReport) -> ExportReport:
     """Write the report into `stage`, with the hash of every file that is there."""
-    files = tuple(FileRecord(file.name, file.stat().st_size, sha256_of(file)) for file in sorted(stage.iterdir()))
+    files = tuple(FileRecord(file.name, file.stat().st_size, sha256(file)) for file in sorted(stage.iterdir()))
     report = replace(report, output_files=files)
     (stage / MARK).write_bytes(report.to_json().encode())
     return report
 
 
-def _recorded(tensors: Iterable[Tensor], sent: dict[str, bytes]) -> Iterator[Tensor]:
+def _recorded(tensors: Iterable[Tensor], sent: dict[str, str]) -> Iterator[Tensor]:
     """`tensors` on their way to a writer; the SHA-256 of what it took of each goes into `sent`."""
 
     def blocks(tensor: Tensor) -> Iterator[np.ndarray]:
-        digest = sha256()
+        digest = hashlib.sha256()
         for block in tensor.blocks:
             digest.update(raw(block))
             yield block
-        sent[tensor.name] = digest.digest()
+        sent[tensor.name] = digest.hexdigest()
 
     for tensor in tensors:
         yield tensor._replace(blocks=blocks(tensor))
 
 
-def _check(stage: Path, target: Path, plan: ExportPlan, sent: Mapping[str, bytes], advance: Advance) -> None:
+def _check(stage: Path, target: Path, plan: ExportPlan, sent: Mapping[str, str], advance: Advance) -> None:
     """Read the files as the program's own are read, and compare names, types, shapes and every bit with what was sent.
 
     Raises:
@@ -231,17 +231,10 @@ def _check(stage: Path, target: Path, plan: ExportPlan, sent: Mapping[str, bytes
     for step in plan.steps:
         dtype, entry = plan.dtype(step), found.pop(step.target, None)
         planned = (dtype, step.shape, sent.get(step.target))
-        if entry is None or planned != (entry.dtype, entry.shape, _digest(watched(entry.blocks(), advance))):
+        if entry is None or planned != (entry.dtype, entry.shape, sha256(map(raw, watched(entry.blocks(), advance)))):
             raise OutputError(
                 f"{target}: {step.target} does not read back as it was written",
                 hint="The disk or memory is at fault: check them, and export again.",
             )
     if found:
         raise OutputError(f"{target}: it holds {', '.join(sorted(found)[:4])} besides what was written")
-
-
-def _digest(blocks: Iterable[np.ndarray]) -> bytes:
-    digest = sha256()
-    for block in blocks:
-        digest.update(raw(block))
-    return digest.digest()

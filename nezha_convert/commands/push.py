@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import HubError, MappingError, UsageError
+from ..files.hashing import sha256
 from ..folder.card import CARD, LICENSES, warning
-from ..folder.record import RecordedFolder, sha256
+from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
 from ..hub import Hub, Pushed, PushedFile, check_repo_id, nbytes_of
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import MappingError, OutputError, UsageError
 from ..families.heads import HEADS
+from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
 from ..folder.card import CARD, LICENSES
 from ..folder.model_code import MODEL_FILES, model_files
 from ..folder.record import check, read_object
-from ..folder.record import sha256 as sha256_of
 from ..folder.report import FileRecord
 from ..folder.trained import CONVERSION, TRAINING, TrainedFolder, is_name, is_number, recorded_folder
 from ..folder.training_card import HUB_DATASET, render
@@ -135,7 +134,7 @@ def record_training(
         record["output_files"] = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
         card = render(record).encode()
         own = _has_own_card(folder)
-        record["card"] = asdict(FileRecord(CARD, len(card), sha256(card).hexdigest()))
+        record["card"] = asdict(FileRecord(CARD, len(card), sha256(card)))
         if not own:
             replace_file(folder / CARD, card)
         replace_file(folder / TRAINED, json_bytes(record))
@@ -309,7 +308,7 @@ def _date_of(weights: Iterable[Path]) -> str:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return asdict(FileRecord(path.name, path.stat().st_size, sha256_of(path)))
+    return asdict(FileRecord(path.name, path.stat().st_size, sha256(path)))
 
 
 def _has_own_card(folder: Path) -> bool:
@@ -321,4 +320,4 @@ def _has_own_card(folder: Path) -> bool:
         written = read_json(folder / TRAINED)["card"]["sha256"]
     except (OSError, ValueError, LookupError, TypeError):  # no record, or a broken one: it may be the user's
         return True
-    return path.is_symlink() or bool(sha256_of(path) != written)
+    return path.is_symlink() or sha256(path) != written

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry, row_blocks, rows_within
+from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import MappingError, UsageError
 from ..families import TRANSFORMERS
 from ..families.heads import ENCODER, HEADS, MLM, POOLER, TARGETS, TIES
 from ..families.program import Program
 from ..families.rules import Default, Op, numbered, pattern_of
 from ..files.json import json_bytes
+from ..formats.blocks import row_blocks, rows_within
 from ..formats.tensor import Tensor
 from ..mapping.config import LABELLED, architecture_of, read_config
 from ..mapping.plan import Step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..formats.paddle.write import write_paddle
+from ..formats.paddle import write_paddle
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA
 from .program import CLASSIFIED, COMMON_HEADS, PRETRAINING, Program
 from .rules import Default, Defaults, Family, Rule, linear, norm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..formats.safetensors.write import write_safetensors
+from ..formats.safetensors import write_safetensors
 from .heads import ENCODER, HEADS, POOLER, TARGETS
 from .program import Program
 from .rules import Defaults, Family

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import UnionType
 from typing import Any, ClassVar
 
 from ..errors import MappingError, OutputError, UsageError
+from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
 from ..parity.originals.programs import CLASSES
@@ -272,12 +272,3 @@ def foreign(path: Path, what: str) -> MappingError:
     """The error about a file that is not as it is written in its folder."""
     writer, how, again = _WRITTEN_BY[TRAINED if (path.parent / TRAINED).is_file() else MARK]
     return MappingError(f"{path}: not as {writer} writes it: {what}", hint=f"{again}: {how.format(folder=path.parent)}")
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

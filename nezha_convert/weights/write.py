@@ -1,13 +1,11 @@
 """Safetensors out: laid out, streamed, re-read and compared.
 
-The bytes are those of safetensors' own serializer for the same tensors; see formats/safetensors/write.py.
+The bytes are those of safetensors' own serializer for the same tensors; see formats/safetensors.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -21,10 +19,11 @@ import numpy as np
 from ..checkpoint import BLOCK_BYTES, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, OutputError
 from ..families.rules import Op
-from ..formats.safetensors import write as safetensors
-from ..formats.safetensors.read import read_safetensors
+from ..files.hashing import sha256
+from ..files.staging import sync
+from ..formats import safetensors
 from ..mapping.plan import Step
-from .numbers import Tally, TensorNumbers, refuse_overflow
+from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 
 WRITERS, HASHERS = 2, 2
 """Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
@@ -197,7 +196,7 @@ def write_weights(
     stop = threading.Event()
     with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(HASHERS) as hashers:
         try:
-            hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
+            hashes = {path: hashers.submit(sha256, _bytes(path, stop)) for path in sources}
             written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
             synced = []
             in_file: dict[str, list[tuple[int, Future[TensorNumbers]]]] = {name: [] for name, _, _ in layout.files}
@@ -206,7 +205,7 @@ def write_weights(
             for name, header, _ in layout.files:
                 done = in_file[name]
                 parts = [(len(header), None), *done]
-                hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, parts, progress)
+                hashes[folder / name] = hashers.submit(sha256, _bytes(folder / name, stop, parts, progress))
                 synced.append(writers.submit(_sync, folder / name, done))
             futures: list[Future[Any]] = [*written.values(), *synced, *hashes.values()]
             for future in as_completed(futures):
@@ -228,7 +227,7 @@ def _write(folder: Path, placed: Placed, progress: Advance) -> TensorNumbers:
     tally = Tally(step.entry.dtype, placed.dtype)
     with open(folder / placed.file, "r+b", buffering=0) as file:
         for block in converted(step, placed.dtype, tally):
-            wanted = _bits(block)
+            wanted = bits(block)
             file.seek(position)
             _write_all(file, wanted)
             found = np.empty_like(wanted)
@@ -253,17 +252,12 @@ def _check_headers(folder: Path, layout: Layout) -> None:
     """
     names = [name for name, _, _ in layout.files]
     try:
-        entries = read_safetensors(tuple(folder / name for name in names))
+        entries = safetensors.read_safetensors(tuple(folder / name for name in names))
     except CheckpointError as error:
         raise OutputError(f"what was written does not read back: {error.message}") from error
     found = {e.name: (names[e.position[0]], e.position[1], e.dtype, e.shape) for e in entries.values()}
     if found != {p.step.target: (p.file, p.offset, p.dtype, p.step.shape) for p in layout.placed}:
         raise OutputError(f"{folder}: the files hold other tensors than planned")
-
-
-def _bits(block: np.ndarray) -> np.ndarray:
-    """The elements as unsigned integers, in one dimension: equal bits are equal numbers, NaN included."""
-    return np.ascontiguousarray(block).reshape(-1).view(f"u{block.dtype.itemsize}")
 
 
 def _write_all(file: Any, array: np.ndarray) -> None:
@@ -282,18 +276,16 @@ def _sync(path: Path, written: Sequence[tuple[int, Future[TensorNumbers]]]) -> N
     """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
     for _, future in written:
         future.result()  # of one that was cancelled, `wait` would wait forever
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    sync(path)
 
 
-def _sha256(
+def _bytes(
     path: Path,
     stop: threading.Event,
     written: Sequence[tuple[int, Future[TensorNumbers] | None]] | None = None,
-    progress: Advance = lambda nbytes: None,
-) -> str:
-    """The hash of a file; of one that is being written, each part (by its end) once its future is done, if any."""
-    digest = hashlib.sha256()
+    advance: Advance = lambda nbytes: None,
+) -> Iterator[memoryview]:
+    """A file's bytes; of one that is being written, each part (known by its end) once its future is done."""
     buffer = memoryview(bytearray(1 << 20))
     position = 0
     try:
@@ -308,7 +300,6 @@ def _sha256(
                 count = file.readinto(buffer[: min(len(buffer), end - position)])
                 if not count:
                     raise CheckpointError(f"{path}: it ended while it was hashed; was it changed meanwhile?")
-                digest.update(buffer[:count])
+                yield buffer[:count]
                 position += count
-                progress(count)
-    return digest.hexdigest()
+                advance(count)

@@ -21,8 +21,8 @@ from nezha_convert.folder.record import ConvertedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import read_paddle
-from nezha_convert.formats.safetensors.read import read_safetensors
+from nezha_convert.formats.paddle import read_paddle
+from nezha_convert.formats.safetensors import read_safetensors
 from nezha_convert.formats.tf_bundle.read import read_bundle
 from nezha_convert.formats.torch.read import read_torch
 from nezha_convert.mapping.config import architecture_of, decide_config, read_config
