@@ -6,18 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .._version import __version__
 from ..checkpoint import Checkpoint, Decision, TensorEntry, check_unchanged, state_of
-from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from ..errors import CheckpointError, MappingError, UsageError
 from ..families import DECODER, MLM, TIES, Head
 from ..families.rules import Drop, Table, Tie
 from ..files.json import json_bytes
 from ..files.staging import MARK, TRAINED, check_output, staged
-from ..folder.card import CARD, render
+from ..folder.card import CARD, conversion_card
+from ..folder.model_code import model_files
 from ..folder.report import FileRecord, Inspection, Report, Written
 from ..folder.trained import TrainedFolder
 from ..formats.open import open_checkpoint
@@ -36,9 +36,6 @@ from ..tokenizer.wordpiece import (
 )
 from ..weights.numbers import TensorNumbers, add_up
 from ..weights.write import WEIGHTS, Layout, Progress, lay_out, write_weights
-
-MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py", "triton_nezha.py")
-"""The model's own source, which every converted folder carries."""
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 
@@ -256,7 +253,7 @@ def convert(
         for name, data in files.items():
             (stage / name).write_bytes(data)
             hashes[stage / name] = sha256(data).hexdigest()
-        card = render(report(stage).to_dict()).encode()
+        card = conversion_card(report(stage).to_dict()).encode()
         (stage / CARD).write_bytes(card)
         done = report(stage, FileRecord(CARD, len(card), sha256(card).hexdigest()))
         (stage / MARK).write_bytes(done.to_json().encode())
@@ -352,18 +349,6 @@ def _tokenizer(survey: _Survey, path: Path | None, lower_case: bool | None) -> d
     decisions += [decision for decision in (decide_added(vocab), decide_language(vocab)) if decision]
     survey.config.fields.setdefault("pad_token_id", vocab.tokens.index("[PAD]"))
     return tokenizer_files(vocab, lower, survey.config.fields["max_position_embeddings"], rules)
-
-
-def model_files() -> dict[str, bytes]:
-    """The model's source files, found without importing it: that would load torch."""
-    spec = find_spec("nezha")
-    if spec is None or not spec.submodule_search_locations:
-        raise NezhaConvertError(
-            "the package nezha is not installed beside nezha_convert",
-            hint="pip install --force-reinstall nezha-convert",
-        )
-    folder = Path(spec.submodule_search_locations[0])
-    return {name: (folder / name).read_bytes() for name in MODEL_FILES}
 
 
 def _common_dtype(layout: Layout) -> str:

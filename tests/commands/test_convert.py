@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import nezha
 from nezha_convert import CheckpointError, MappingError, OutputError, UsageError, convert, inspect, verify
 from nezha_convert.commands import convert as conversion_module
+from nezha_convert.folder.model_code import MODEL_FILES
 
 TF = FIXTURES / "huawei-tf-pretraining"
 TORCH = FIXTURES / "huawei-torch-pretraining"
@@ -233,7 +234,7 @@ def test_optimizer_slots_are_never_read(tmp_path):
 def test_the_model_s_files_go_along_unmodified(tmp_path):
     convert(TF, tmp_path / "out")
     package = Path(nezha.__file__).parent
-    for name in conversion_module.MODEL_FILES:
+    for name in MODEL_FILES:
         assert (tmp_path / "out" / name).read_bytes() == (package / name).read_bytes()
     auto_map = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]
     assert len(auto_map) == 9

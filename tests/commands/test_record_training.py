@@ -30,7 +30,7 @@ from nezha_convert import (
     inspect,
     verify,
 )
-from nezha_convert.commands.convert import MODEL_FILES
+from nezha_convert.folder.model_code import MODEL_FILES
 from nezha_convert.folder.trained import is_name
 
 CODE = Path(nezha.__file__).parent
