@@ -248,7 +248,7 @@ def test_erf_is_exact_in_float64() -> None:
 def test_several_batches_at_once_give_what_each_gives_alone() -> None:
     model, cases = Oracle(*source(TENSORFLOW)), [inputs_of(golden) for golden in goldens(TENSORFLOW).values()]
     steps: list[tuple[int, int]] = []
-    together = model.forward_all(cases, progress=lambda done, total: steps.append((done, total)))
+    together = model.forward_all(cases, progress=lambda done, total, what: steps.append((done, total)))
     assert steps == [(1, 2), (2, 2)]
     for case, outputs in zip(cases, together, strict=True):
         alone = model.forward(**case)
