@@ -35,18 +35,18 @@ def verify(
     Args:
         source: what `output` was converted from: a folder, a TensorFlow prefix, any file of a checkpoint, hf://owner/name.
         output: the converted folder.
-        config, vocab: as they were given to the conversion, where they do not lie beside the source.
-        texts: a file with one text a line, or the texts; compared next to the built-in inputs. A tab parts a pair.
-        original: a clone of Huawei's repository, or "transformers==4.40.2": runs the original program as well.
+        config, vocab: the files that were given to the conversion, if they are not beside the source.
+        texts: a file with one text a line, or the texts, compared besides the built-in inputs; a tab separates a pair.
+        original: run the original program too: a clone of Huawei's repository, or "transformers==4.40.2".
         tolerance: the largest error allowed as a part of each tensor's range, instead of the element type's own.
-        record: write the outcome into the output's conversion.json; nothing else in the folder is touched.
+        record: write the outcome into the output's conversion.json. Nothing else in the folder changes.
         progress: called with (steps done, steps in all, what is being done), before and after every step.
 
     Returns:
         What was compared, how far apart it is, and the verdict.
 
     Raises:
-        UsageError: the texts, the original or the machine's memory do not allow it.
+        UsageError: the texts or the original cannot be used, or the machine has too little memory.
         CheckpointError: the source cannot be read.
         MappingError: `output` is not a conversion of `source`, or its model cannot be loaded.
 

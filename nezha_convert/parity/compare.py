@@ -84,7 +84,7 @@ def compare_model(
 def _compare_group(
     model: LoadedModel, cases: Mapping[str, Inputs], references: Sequence[_Reference], counter: Counter
 ) -> None:
-    """Run `references`, which are compared in one arithmetic, then the model once a case."""
+    """Run `references`, all compared in the same arithmetic, on `cases`; then the model, once a case."""
     expected = [(reference.measurement, reference.run(cases, counter)) for reference in references]
     for measurement, outputs in expected:
         measurement.scale_to(list(outputs.values()))

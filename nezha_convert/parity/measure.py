@@ -107,10 +107,10 @@ class _Tensor:
     def add(self, case: str, expected: Array, computed: Array) -> Array:
         """Compare one case and return the histogram of its errors."""
         histogram = np.zeros(len(EXPONENTS), np.int64)
-        wanted, given = expected.reshape(-1), computed.reshape(-1)
-        for start in range(0, wanted.size, _BLOCK):
-            x = wanted[start : start + _BLOCK].astype(np.float64)
-            y = given[start : start + _BLOCK].astype(np.float64)
+        flat_expected, flat_computed = expected.reshape(-1), computed.reshape(-1)
+        for start in range(0, flat_expected.size, _BLOCK):
+            x = flat_expected[start : start + _BLOCK].astype(np.float64)
+            y = flat_computed[start : start + _BLOCK].astype(np.float64)
             with np.errstate(invalid="ignore", over="ignore"):
                 error = np.abs(y - x)
                 self.products += x @ x, y @ y, x @ y
@@ -123,7 +123,7 @@ class _Tensor:
                 self.max_error = float(error[at])
                 self.peak = Peak(case, tuple(int(i) for i in index), float(x[at]), float(y[at]))
             histogram += _histogram(error[~bad] / self.scale)
-        self.values += wanted.size
+        self.values += expected.size
         agree = expected.argmax(-1) == computed.argmax(-1)
         self.same, self.rows = self.same + int(agree.sum()), self.rows + agree.size
         return histogram

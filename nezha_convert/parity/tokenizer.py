@@ -82,15 +82,16 @@ def _reference(
 def _different_tokens(
     tokenizer: Any, ids: Mapping[str, int], texts: Sequence[str], expected: Sequence[Sequence[str]]
 ) -> list[Mistokenized]:
+    """The texts of which `tokenizer` makes other tokens than `expected`."""
     differing = []
     tokens = {number: token for token, number in ids.items()}
     for text, wanted in zip(texts, expected, strict=True):
         numbers = tokenizer(text, add_special_tokens=False)["input_ids"]
-        found = [tokens[number] if number in tokens else tokenizer.convert_ids_to_tokens(number) for number in numbers]
-        if found != wanted:
-            pairs = zip(found, wanted, strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
-            differing.append(Mistokenized(text, at, tuple(wanted[at : at + 8]), tuple(found[at : at + 8])))
+        made = [tokens[number] if number in tokens else tokenizer.convert_ids_to_tokens(number) for number in numbers]
+        if made != wanted:
+            pairs = zip(made, wanted, strict=False)
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(made), len(wanted)))
+            differing.append(Mistokenized(text, at, tuple(wanted[at : at + 8]), tuple(made[at : at + 8])))
     return differing
 
 

@@ -70,8 +70,8 @@ def folder_warnings(folder: ConvertedFolder) -> Iterator[str]:
             yield f"{name} is not the installed package's, which is what was run; convert again to renew it"
     for field in ("hidden_act", "max_relative_position"):
         if folder.asked_for(field):
-            # "As the original program spells it": TensorFlow's "gelu" is another function than transformers' "gelu".
-            # The JSON is changed, for `verify` has to read the file that was converted; an option alone is not in it.
+            # The programs' spellings differ: TensorFlow's "gelu" is another function than transformers' "gelu". The way
+            # out changes a file, because `verify` reads the source's JSON and knows nothing of the option.
             yield (
                 f"the conversion was asked for {field} = {folder.decision(field)!r}; the source is taken as its JSON "
                 f"says. The way out: put {field} into a copy of the JSON, as the original program spells it, then "

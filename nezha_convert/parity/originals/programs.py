@@ -177,7 +177,7 @@ def _run_process(folder: Path, request: dict[str, Any]) -> None:
     if done.returncode:
         raise UsageError(
             f"the original {request['program']} program ended with {done.returncode}:\n{_last_lines(done.stderr)}",
-            hint="Its own words are above. The oracle needs no original: leave --original out.",
+            hint="The program's own error is above. The oracle needs no original: leave --original out.",
         )
 
 
@@ -198,7 +198,7 @@ def _clone(original: str, program: str, holds: tuple[str, ...] = _CLONE_HOLDS) -
         raise UsageError(
             f"{clone} is not a clone of Huawei's repository: expected {' and '.join(holds)} in it, "
             f"missing {' and '.join(missing)}",
-            hint=f"If it lies inside of one, name the repository's own folder. Else: {_CLONE_HINT}",
+            hint=f"If it is a folder inside a clone, name the clone's top folder. Otherwise: {_CLONE_HINT}",
         )
     if program == "transformers":
         raise UsageError(
@@ -249,7 +249,7 @@ def _install_transformers(home: Path) -> None:
         if done.returncode:
             raise UsageError(
                 f"{TRANSFORMERS} could not be installed into {home}; pip said:\n{_last_lines(done.stderr)}",
-                hint=f"It needs a package index once. With one in reach: pip install --target {home} {TRANSFORMERS}",
+                hint=f"It needs a package index once. Where there is one: pip install --target {home} {TRANSFORMERS}",
             )
         try:
             target.rename(home)
