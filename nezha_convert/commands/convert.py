@@ -14,7 +14,7 @@ from ..files.json import json_bytes
 from ..files.progress import Counter, Progress
 from ..files.staging import MARK, check_output, staged
 from ..files.state import State, check_unchanged, state_of
-from ..folder.card import CARD, render
+from ..folder.card import CARD, conversion_card
 from ..folder.model_code import model_files
 from ..folder.report import FileRecord, Report
 from ..formats.open import open_checkpoint
@@ -153,7 +153,7 @@ def _complete(
         (stage / name).write_bytes(data)
     written = {path.name: digest for path, digest in hashes.items() if path.parent == stage}
     report = report.done(source_hashes, written | {name: sha256(data) for name, data in files.items()}, numbers)
-    card = render(report.to_dict()).encode()
+    card = conversion_card(report.to_dict()).encode()
     (stage / CARD).write_bytes(card)
     report = replace(report, card=FileRecord(CARD, len(card), sha256(card)))
     (stage / MARK).write_bytes(report.to_json().encode())

@@ -264,4 +264,4 @@ def test_every_step_is_told(exported, small, tmp_path, monkeypatch):
     graph, told = onnx.load(exported("float32")[0] / MODEL), []
     monkeypatch.setattr(onnx_export, "write_graph", lambda *args: onnx.save(graph, args[-1]))
     export_onnx(small, tmp_path, progress=lambda done, steps, what: told.append((done, steps)))
-    assert told == [(done, 5) for done in range(5)]
+    assert told == [(done, 5) for done in range(6)]

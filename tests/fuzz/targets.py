@@ -211,7 +211,7 @@ def _conversion(folder: Path) -> Any:
     found = ConvertedFolder(folder)
     files = [[file.name, file.sha256, digest] for file, digest in found.files()]
     for field in ("do_lower_case", "activation"):
-        found.decision(field), found.asked_for(field)
+        found.decision(field), found.origin(field)
     found.keep({"passed": True})
     assert not list(folder.glob(".*"))
     again = ConvertedFolder(folder)
