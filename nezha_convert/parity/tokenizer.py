@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import Origin
 from ..folder.record import ConvertedFolder
 from ..tokenizer.wordpiece import SPECIAL_TOKENS, read_vocab
 from .oracle import byte_bpe, wordpiece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..checkpoint import Origin
 from ..folder.model_code import installed_code
 from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
