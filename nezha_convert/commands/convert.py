@@ -37,8 +37,8 @@ from ..tokenizer.wordpiece import (
 from ..weights.numbers import TensorNumbers, add_up
 from ..weights.write import WEIGHTS, Layout, Progress, lay_out, write_weights
 
-MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py", "triton_nezha.py")
-"""The model's own source, which every converted folder carries."""
+MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
+"""The model's own source, in every converted folder. `triton_nezha.py` stays out until it has run on a GPU."""
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 

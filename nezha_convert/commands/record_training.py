@@ -131,7 +131,8 @@ def record_training(
     try:
         for name, content in _completed(folder).items():
             replace_file(folder / name, content)
-        beside = (folder / name for name in (*_BESIDE, *MODEL_FILES))
+        # The last is in folders of older versions, whose modeling_nezha.py does not load without it.
+        beside = (folder / name for name in (*_BESIDE, *MODEL_FILES, "triton_nezha.py"))
         record["output_files"] = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
         card = render(record).encode()
         own = _has_own_card(folder)
