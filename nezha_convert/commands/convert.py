@@ -18,7 +18,7 @@ from ..families.rules import Drop, Table, Tie
 from ..files.json import json_bytes
 from ..files.staging import MARK, TRAINED, check_output, staged
 from ..folder.card import CARD, render
-from ..folder.report import FileRecord, Inspection, Report, Written
+from ..folder.report import FileRecord, Inspection, Report, TensorListing, Written
 from ..folder.trained import TrainedFolder
 from ..formats.open import open_checkpoint
 from ..hub import local_source
@@ -55,13 +55,16 @@ class _Survey:
     plan: Plan
 
 
-def inspect(source: str | Path, *, config: str | Path | None = None, prefix: str | None = None) -> Inspection:
+def inspect(
+    source: str | Path, *, config: str | Path | None = None, prefix: str | None = None, tensors: bool = False
+) -> Inspection:
     """Tell what `source` is. No tensor is read, but for a decoder and what it may be tied to.
 
     Args:
         source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
         config: the model's JSON, where it does not lie beside the weights.
         prefix: what stands in front of the model's names inside a larger model.
+        tensors: list every tensor in `entries`.
 
     Raises:
         CheckpointError: there is nothing to read, or it is damaged.
@@ -116,6 +119,7 @@ def inspect(source: str | Path, *, config: str | Path | None = None, prefix: str
         optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
         dropped=tuple(survey.plan.dropped) if survey else (),
         training=training,
+        entries=tuple(TensorListing(e.name, e.dtype, e.shape) for e in entries.values()) if tensors else None,
     )
 
 

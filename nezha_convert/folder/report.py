@@ -33,6 +33,15 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorListing:
+    """A tensor of a source by name, element type and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What a checkpoint is, as far as can be told without reading a tensor.
 
@@ -54,6 +63,7 @@ class Inspection:
         optimizer_tensors, optimizer_nbytes: the training's state among them.
         dropped: what that head would leave out.
         training: how it was trained, where a training.json says so.
+        entries: every tensor, if `inspect` was asked to list them.
     """
 
     source: str
@@ -74,10 +84,14 @@ class Inspection:
     optimizer_nbytes: int
     dropped: tuple[Dropped, ...]
     training: str = ""
+    entries: tuple[TensorListing, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The inspection as ``--json`` prints it."""
-        return asdict(self)
+        """The inspection as ``--json`` prints it; without `entries` unless they were asked for."""
+        content = asdict(self)
+        if self.entries is None:
+            del content["entries"]
+        return content
 
 
 @dataclass(frozen=True, slots=True)
