@@ -142,8 +142,7 @@ def convert(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
     force: bool = False,
-    progress: Progress = lambda nbytes: None,
-    started: Progress = lambda nbytes: None,
+    progress: Any = None,
 ) -> Report:
     """Convert the checkpoint `source` into the folder `output`, which today's transformers loads.
 
@@ -166,7 +165,6 @@ def convert(
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
         progress: called with the bytes just done, from any thread; each byte is written once and hashed once.
-        started: called once with the bytes that there are to do.
 
     Raises:
         NezhaConvertError: see ``errors``; nothing is left behind.
@@ -251,7 +249,9 @@ def convert(
 
     if dry_run:
         return report(None)
-    started(sum(placed.nbytes for placed in layout.placed) + layout.nbytes)
+    from ..files.progress import Counter
+
+    progress = Counter(progress, sum(placed.nbytes for placed in layout.placed) + layout.nbytes).add
     with staged(output, force, layout.nbytes + sum(len(data) for data in files.values())) as stage:
         hashed, numbers = write_weights(stage, layout, sources, progress, allow_overflow)
         hashes.update(hashed)

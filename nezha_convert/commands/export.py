@@ -81,8 +81,7 @@ def export(
     accept_activation: bool = False,
     dry_run: bool = False,
     force: bool = False,
-    progress: Progress = lambda nbytes: None,
-    started: Progress = lambda nbytes: None,
+    progress: Any = None,
 ) -> ExportReport:
     """Write the converted folder `output` into the folder `target` as the program `to` has it.
 
@@ -94,7 +93,6 @@ def export(
         dry_run: end after the plan, writing nothing.
         force: replace `target` if it is an exported folder.
         progress: called with the bytes just done; each byte is written once and read back once.
-        started: called once with the bytes that there are to do.
 
     Raises:
         UsageError: there is no such program, or `output` is no converted folder.
@@ -142,7 +140,9 @@ def export(
     if dry_run:
         return report(None)
     total = sum(sizes.values())
-    started(2 * total)
+    from ..files.progress import Counter
+
+    progress = Counter(progress, 2 * total).add
     with staged(target, force, 2 * total + sum(len(data) for data in files.values()), MARK) as stage:
         sent: dict[str, bytes] = {}
         way.program.write(stage / way.program.weights, _recorded(way.tensors(progress), sent))
@@ -163,7 +163,7 @@ def export_graph(
     precision: str = "float32",
     dry_run: bool = False,
     force: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, steps, what: None,
+    progress: Any = None,
 ) -> ExportReport:
     """Write the converted folder `output` into the folder `target` as an ONNX graph.
 
@@ -176,6 +176,8 @@ def export_graph(
         NezhaConvertError: as ``onnx_export.export_onnx``; nothing is left behind.
     """
     from ..exports.onnx import MODEL, export_onnx, plan_onnx
+
+    progress = progress or (lambda done, steps, what: None)
 
     begun = time.monotonic()
     target = Path(target)

@@ -68,8 +68,7 @@ def repair(
     token: str | None = None,
     endpoint: str | None = None,
     bars: bool = False,
-    progress: Progress = lambda nbytes: None,
-    started: Progress = lambda nbytes: None,
+    progress: Any = None,
 ) -> Repair:
     """Tell what is wrong with the PyTorch or safetensors copy `source`, and repair it.
 
@@ -79,7 +78,7 @@ def repair(
         create_pr: open a pull request with the repaired files at the address `source`.
         force: replace `output` if it is a converted folder.
         token, endpoint, bars: as in ``push``.
-        progress, started: as in ``convert``.
+        progress: as in ``convert``.
 
     Raises:
         CheckpointError: the copy cannot be read.
@@ -111,7 +110,7 @@ def repair(
         if not faults or (output is None and not create_pr):
             return Repair(str(source), faults)
         folder = Path(output) if output is not None else temporary / "out"
-        report = convert(checkpoint, folder, force=force, progress=progress, started=started, **options)
+        report = convert(checkpoint, folder, force=force, progress=progress, **options)
         pushed = None
         if hub and address and create_pr:
             names = (*(file.name for file in report.output_files), MARK)  # its README.md stays its owner's

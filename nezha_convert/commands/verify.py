@@ -48,7 +48,7 @@ def verify(
     original: str | None = None,
     tolerance: float | None = None,
     record: bool = True,
-    progress: Progress = lambda done, steps, what: None,
+    progress: Any = None,
 ) -> ParityReport:
     """Compare the converted folder `output` with its `source`, tensor by tensor.
 
@@ -115,7 +115,7 @@ def verify(
     model = ConvertedModel(folder.path, folder.record["architecture"], head)
     runs = _Runs(checkpoint, raw, head, dtype, original, tolerance)
     layers, groupings = folder.config["num_hidden_layers"], list(groups(cases, always))
-    steps = _Steps(progress, runs.steps(layers, cases, len(groupings)))
+    steps = _Steps(progress or (lambda done, steps, what: None), runs.steps(layers, cases, len(groupings)))
     for names in groupings:
         runs.compare(model, {name: cases[name] for name in names}, steps)
     comparisons = tuple(measurement.result() for measurement in runs.measurements)
