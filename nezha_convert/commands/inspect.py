@@ -19,7 +19,7 @@ from ..mapping.survey import Asked, Survey, Unclear, look
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class TensorListing:
     """A tensor of a checkpoint: its name, element type and shape in the source."""
 
     name: str
@@ -70,7 +70,7 @@ class Inspection:
     optimizer_nbytes: int
     dropped: tuple[Dropped, ...]
     training: str = ""
-    entries: tuple[Listed, ...] | None = None
+    entries: tuple[TensorListing, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection as ``--json`` prints it: with ``entries`` only where they were asked for."""
@@ -129,7 +129,9 @@ def inspect(
         optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
         dropped=plan.dropped if plan else (),
         training=training,
-        entries=tuple(Listed(e.name, e.dtype, e.shape) for e in checkpoint.entries.values()) if tensors else None,
+        entries=tuple(TensorListing(e.name, e.dtype, e.shape) for e in checkpoint.entries.values())
+        if tensors
+        else None,
     )
 
 

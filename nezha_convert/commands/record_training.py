@@ -143,7 +143,8 @@ def _write(folder: Path, record: Mapping[str, Any], weights: list[Path]) -> None
     """Write the files that are missing, the card, and last `record` with the hashes of all files."""
     for name, content in _missing_files(folder).items():
         replace_file(folder / name, content)
-    beside = (folder / name for name in (*_BESIDE, *MODEL_FILES))
+    # The last one is in folders of older versions, whose modeling_nezha.py does not load without it.
+    beside = (folder / name for name in (*_BESIDE, *MODEL_FILES, "triton_nezha.py"))
     files = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
     record = {**record, "output_files": files}
     card = training_card(record).encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import NezhaConvertError
 
-MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py", "triton_nezha.py")
+MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
 
 
 def model_files() -> dict[str, bytes]:

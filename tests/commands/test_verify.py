@@ -22,8 +22,9 @@ from goldens import FIXTURES, GOLDENS, Golden
 from safetensors.torch import load_file, save_file
 
 import nezha_convert
-from nezha_convert.cli import app as cli
+from nezha_convert.cli.app import cli
 from nezha_convert.cli.console import Console
+from nezha_convert.cli.run import run
 from nezha_convert.commands import verify as verifying
 from nezha_convert.errors import MappingError, OutputError, UsageError
 from nezha_convert.formats.open import open_checkpoint
@@ -512,7 +513,7 @@ def test_a_report_that_has_no_folder_is_refused_before_anything_is_computed(
 ):
     monkeypatch.setattr(verifying, "verify", lambda *args, **options: pytest.fail("it went on"))
     command = ["verify", str(TF.folder), str(folder), option, str(tmp_path / "nowhere" / "x")]
-    assert cli._run(command, Console()) == OutputError.exit_code
+    assert run(cli, command, Console()) == OutputError.exit_code
     said = capsys.readouterr().err
     assert "there is no folder" in said and "next: Create it: mkdir -p" in said
 
@@ -520,7 +521,7 @@ def test_a_report_that_has_no_folder_is_refused_before_anything_is_computed(
 def test_the_table_is_shown_though_a_report_cannot_be_written(folder, tmp_path, capsys):
     (tmp_path / "taken").mkdir()
     command = ["verify", str(TF.folder), str(folder), "--junit", str(tmp_path / "taken" / ("x" * 300))]
-    assert cli._run(command, Console()) == OutputError.exit_code
+    assert run(cli, command, Console()) == OutputError.exit_code
     assert "verdict" in capsys.readouterr().out
 
 

@@ -142,7 +142,7 @@ def test_the_folder_holds_what_optimum_and_a_tokenizer_need_and_no_other_weights
     assert files == set(result.files)
     assert files == {
         *("attention_nezha.py", "config.json", "configuration_nezha.py", "model.onnx", "modeling_nezha.py"),
-        *("tokenizer.json", "tokenizer_config.json", "triton_nezha.py", "vocab.txt"),
+        *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
     }
     assert (stage / "config.json").read_bytes() == (small / "config.json").read_bytes()
 

@@ -298,7 +298,7 @@ class Last:
         time.sleep(0.01)
 stop = Stop()
 try:
-    with stop.minded():
+    with stop.interrupting():
         Last()
         time.sleep(60)
 except KeyboardInterrupt:
@@ -314,12 +314,13 @@ def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost() -> None:
 
 THROUGH_C = """
 import ctypes, sys
-from nezha_convert import __main__, cli
+from nezha_convert import __main__
+from nezha_convert.commands import convert
 def stopped(*_, **__):
     run = ctypes.pythonapi.PyRun_String
     run.restype, run.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
     run(b"import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)", 257, {}, {})
-cli.conversion.inspect = stopped
+convert.inspect = stopped
 sys.argv = ["nezha-convert", "inspect", "x"]
 __main__.main()
 """
