@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import huggingface_hub
 import numpy as np
 import pytest
 import trainings
-from goldens import FIXTURES
+import warm_python
+from goldens import FIXTURES, HELPERS
 from hub_server import Hub, hub
 
 import nezha
@@ -528,13 +528,7 @@ def process(server: Hub, *arguments: object, home: Path, **environment: str) -> 
     """A process of its own whose Hub is the server."""
     settings = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=kept | settings | environment,
-        cwd=home.parent,
-        capture_output=True,
-        text=True,
-    )
+    return warm_python.run(arguments, env=kept | settings | environment, cwd=home.parent)
 
 
 def test_an_address_of_the_hub_is_a_source_of_every_command(server, tmp_path):
@@ -577,7 +571,7 @@ print("equal")
 def test_a_stranger_loads_the_pushed_model_and_computes_what_the_original_computed(run, server, folder, tmp_path):
     assert run("push", folder, NAME, *PUSH).code == 0
     root = Path(nezha.__file__).parents[1]
-    code = LOAD.format(root=str(root), tests=str(root / "tests"), name=NAME)
+    code = LOAD.format(root=str(root), tests=str(HELPERS), name=NAME)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal\n"
@@ -638,7 +632,7 @@ print(json.dumps(found.tolist()))
 def test_a_stranger_loads_the_trained_model_and_computes_what_its_trainer_computed(run, server, trained, tmp_path):
     assert run("push", trained, NAME, *PUSH).code == 0
     root = Path(nezha.__file__).parents[1]
-    code = LOAD_TRAINED.format(root=str(root), tests=str(root / "tests"), name=NAME, texts=trainings.TEXTS)
+    code = LOAD_TRAINED.format(root=str(root), tests=str(HELPERS), name=NAME, texts=trainings.TEXTS)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     expected = trainings.logits(trained)

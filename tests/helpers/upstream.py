@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import warm_python
+
 INSTALL_SECONDS = 600
 
 
@@ -79,10 +81,11 @@ def run_isolated(release: str, program: str, *arguments: str, path: Path | None 
     return run_python(program, *arguments, path=[installed_release(release), *([path] if path else [])])
 
 
-def run_python(program: str, *arguments: str, path: list[Path] | None = None) -> str:
-    """Run a Python program in a fresh interpreter outside the checkout; what it printed.
+def run_python(program: str, *arguments: str, path: list[Path] | None = None, warm: bool = False) -> str:
+    """Run a Python program in a process of its own outside the checkout; what it printed.
 
-    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides.
+    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides. A `warm`
+    one has torch imported already: not for tests of imports, nor for a `path` with other releases of its libraries.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         environment = {
@@ -92,14 +95,18 @@ def run_python(program: str, *arguments: str, path: list[Path] | None = None) ->
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": elsewhere,
         }
-        ran = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=elsewhere,
-            timeout=INSTALL_SECONDS,
-        )
+        command = ["-c", program, *arguments]
+        if warm:
+            ran = warm_python.run(command, env=environment, cwd=elsewhere)
+        else:
+            ran = subprocess.run(
+                [sys.executable, *command],
+                capture_output=True,
+                text=True,
+                env=environment,
+                cwd=elsewhere,
+                timeout=INSTALL_SECONDS,
+            )
     assert ran.returncode == 0, f"the program failed:\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout
 
