@@ -8,13 +8,13 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import classify
 import pretrain
 import pytest
 import training
+import warm_python
 from goldens import FIXTURES, HELPERS
 from safetensors.torch import load_file
 
@@ -42,7 +42,7 @@ def documented(word: str) -> list[str]:
 
 
 def here(command: list[str], model: Path, output: Path) -> list[str]:
-    """A documented command with this interpreter, the small model and the small data."""
+    """What Python is given for a documented command, with the small model and the small data."""
     programs = {
         "torchrun": ["-m", "torch.distributed.run"],
         "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
@@ -50,12 +50,12 @@ def here(command: list[str], model: Path, output: Path) -> list[str]:
     }
     replaced = {"nezha-base": str(model), "sentiment": str(output), "my-nezha": str(output)}
     replaced |= {name: str(FIXTURES / "training" / file) for name, file in TRAINING.items()}
-    return [sys.executable, *programs[command[0]], *(replaced.get(word, word) for word in command[1:]), *COMMON]
+    return [*programs[command[0]], *(replaced.get(word, word) for word in command[1:]), *COMMON]
 
 
 def launch(command: list[str]) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return warm_python.run(command, cwd=ROOT, env=environment)
 
 
 def finished(command: list[str]) -> str:
@@ -148,7 +148,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     options = shlex.split("--batch-size 8 --max_steps 6 --save_strategy steps --save_steps 2")
     command = [*here(documented("^torchrun --nproc"), model, tmp_path / "killed"), *options]
     script = command[command.index("examples/classify.py") :]
-    killed = launch([sys.executable, str(HELPERS / "kill_at.py"), "5", *script])
+    killed = launch([str(HELPERS / "kill_at.py"), "5", *script])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     resume = arguments_of(here(documented("--resume_from_checkpoint"), model, tmp_path / "killed"))

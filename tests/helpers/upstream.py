@@ -17,6 +17,8 @@ from pathlib import Path
 import warm_python
 
 INSTALL_SECONDS = 600
+QUICK = ("--no-compile",)
+"""Python compiles what a program imports, which is a small part of a release."""
 
 
 class UnavailableError(Exception):
@@ -30,7 +32,7 @@ def installed_release(release: str) -> Path:
     """
 
     def install(folder: Path) -> None:
-        _pip("install", "--target", str(folder), f"transformers=={release}")
+        _pip("install", *QUICK, "--target", str(folder), f"transformers=={release}")
 
     return _cached(f"transformers-{release}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
@@ -39,9 +41,9 @@ def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()
     """A folder with `requirements` and what they depend on, and with those of `alone` without; `name` is its own."""
 
     def install(folder: Path) -> None:
-        _pip("install", "--target", str(folder), *requirements)
+        _pip("install", *QUICK, "--target", str(folder), *requirements)
         if alone:
-            _pip("install", "--no-deps", "--target", str(folder), *alone)
+            _pip("install", *QUICK, "--no-deps", "--target", str(folder), *alone)
 
     return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 

@@ -26,7 +26,9 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import NoReturn
 
-LIBRARIES = {"mpmath", "numpy", "scipy", "sklearn", "sympy", "torch"}
+LIBRARIES = {"mpmath", "numpy", "scipy", "sympy", "torch"}
+"""None of them starts a thread, which a fork would lose: pyarrow does, and so does scikit-learn, which imports it."""
+
 SECONDS = 300
 
 
@@ -50,7 +52,7 @@ def run(
         assert server.stdin and server.stdout
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
-        code = json.loads(server.stdout.readline())
+        code = json.loads(server.stdout.readline() or '"the server has ended"')
         return subprocess.CompletedProcess(words, code, *(stream.read_text("utf-8") for stream in streams))
 
 
