@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 from collections import namedtuple
 from pathlib import Path
 
@@ -524,7 +523,7 @@ def test_in_offline_mode_a_cache_without_the_weights_is_told(run, server, folder
     assert not (tmp_path / "here").exists()
 
 
-def process(server: Hub, *arguments: object, home: Path, **environment: str) -> subprocess.CompletedProcess:
+def process(server: Hub, *arguments: object, home: Path, **environment: str) -> warm_python.Done:
     """A process of its own whose Hub is the server."""
     settings = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 from pathlib import Path
 
 import classify
@@ -53,7 +52,7 @@ def here(command: list[str], model: Path, output: Path) -> list[str]:
     return [*programs[command[0]], *(replaced.get(word, word) for word in command[1:]), *COMMON]
 
 
-def launch(command: list[str]) -> subprocess.CompletedProcess:
+def launch(command: list[str]) -> warm_python.Done:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return warm_python.run(command, cwd=ROOT, env=environment)
 

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +33,27 @@ LIBRARIES = {"mpmath", "numpy", "scipy", "sympy", "torch"}
 SECONDS = 300
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a program ended, as subprocess has it, and the CPU time that it took."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
 def run(
-    arguments: Sequence[object], *, cwd: Path | str = ".", env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+    arguments: Sequence[object],
+    *,
+    cwd: Path | str = ".",
+    env: Mapping[str, str] | None = None,
+    modules: tuple[str, ...] = (),
+) -> Done:
     """Run `python ARGUMENTS`: ["-c", program, ...], ["-m", module, ...] or [script, ...]; no input, output captured.
 
-    A program that takes longer than SECONDS ends by SIGALRM.
+    A program that takes longer than SECONDS ends by SIGALRM. With `modules` it finds those imported and no LIBRARIES:
+    the smaller the process, the sooner it is forked.
     """
     words = [str(word) for word in arguments]
     with TemporaryDirectory() as name:
@@ -48,18 +64,19 @@ def run(
             "environment": dict(os.environ if env is None else env),
             "streams": [os.devnull, *map(str, streams)],
         }
-        server = _server()
+        server = _server(modules)
         assert server.stdin and server.stdout
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
-        code = json.loads(server.stdout.readline() or '"the server has ended"')
-        return subprocess.CompletedProcess(words, code, *(stream.read_text("utf-8") for stream in streams))
+        code, seconds = json.loads(server.stdout.readline() or '["the server has ended", 0]')
+        return Done(code, *(stream.read_text("utf-8", "surrogateescape") for stream in streams), seconds)
 
 
 @cache
-def _server() -> subprocess.Popen[str]:
-    """This file, running; it has imported the libraries that this process has, and ends with its input."""
+def _server(modules: tuple[str, ...]) -> subprocess.Popen[str]:
+    """This file, running, with `modules` imported or the libraries that this process has; it ends with its input."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])} if modules else {}
     server = subprocess.Popen(
         [sys.executable, __file__],
         **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
@@ -67,7 +84,8 @@ def _server() -> subprocess.Popen[str]:
         text=True,
     )
     assert server.stdin
-    server.stdin.write(json.dumps([name for name in sys.modules if name.split(".")[0] in LIBRARIES]) + "\n")
+    ready = modules or [name for name in sys.modules if name.split(".")[0] in LIBRARIES]
+    server.stdin.write(json.dumps(ready) + "\n")
     return server
 
 
@@ -87,7 +105,8 @@ def serve() -> dict[str, object]:
         child = os.fork()
         if not child:
             return json.loads(line)
-        print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])), flush=True)
+        _, status, used = os.wait4(child, 0)
+        print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime]), flush=True)
     sys.exit()
 
 
