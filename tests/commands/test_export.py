@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clones import CLONE, need
-from goldens import FIXTURES, GOLDENS, Golden
+from goldens import FIXTURES, GOLDENS, HELPERS, Golden
 from safetensors.numpy import load_file, save_file
 from upstream import run_isolated, run_python
 
@@ -578,7 +578,7 @@ def test_transformers_4_loads_the_export_in_its_own_class_with_the_same_outputs(
         pytest.skip("NEZHA_MATRIX=all runs it")
     for golden in GOLDENS:
         export(folders / golden.name, tmp_path / golden.name, "transformers-4")
-    printed = run_isolated("4.40.2", LOADING, str(tmp_path), path=ROOT / "tests")
+    printed = run_isolated("4.40.2", LOADING, str(tmp_path), path=HELPERS)
     worst = json.loads(printed.splitlines()[-1])
     assert worst.keys() == {golden.name for golden in GOLDENS}
     assert all(error <= by_name(name).tolerance for name, error in worst.items()), worst

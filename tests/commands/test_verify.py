@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import string
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+import warm_python
 from goldens import FIXTURES, GOLDENS, Golden
 from safetensors.torch import load_file, save_file
 
@@ -580,8 +580,9 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
     config = json.loads((output / "config.json").read_text())
 
     def peak(length: int) -> int:
-        command = [sys.executable, "-c", script, str(TF.folder), str(output), str(length)]
-        return 1024 * int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        done = warm_python.run(["-c", script, TF.folder, output, length])
+        assert done.returncode == 0, done.stderr
+        return 1024 * int(done.stdout)
 
     if sys.platform != "linux":
         pytest.skip("only Linux tells a process's own peak")
@@ -616,8 +617,8 @@ def test_the_documented_example_fails_when_the_folder_stops_matching(tmp_path):
     (tmp_path / "test_parity.py").write_text(example, encoding="utf-8")
 
     def outcome() -> tuple[int, str]:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_parity.py"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        done = warm_python.run(["-m", "pytest", *options, "test_parity.py"], cwd=tmp_path)
         return done.returncode, done.stdout
 
     assert outcome()[0] == 0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import transformers
+import warm_python
 from goldens import FIXTURES, GOLDENS
 from hub_server import hub
 from huggingface_hub import ModelCard, constants
@@ -221,15 +220,8 @@ import importlib.util
 assert importlib.util.find_spec("nezha") is None
 """
     program = hidden + code.replace("path/to/this/folder", str(tmp_path / "out")) + 'print(tokenizer("a").input_ids)'
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": "", "HOME": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": ""}
+    done = warm_python.run(["-c", program], cwd=tmp_path, env=environment | {"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[2, 5, 3]\n"  # and no question
 

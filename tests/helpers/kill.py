@@ -1,6 +1,6 @@
 """Kill convert, export and repair by SIGKILL at chosen steps and at random moments, and look at what is left.
 
-    python tests/kill.py [--kills 100] [COMMAND ...]
+    python tests/helpers/kill.py [--kills 100] [COMMAND ...]
 
 A step is a call that the system sees: open, write, fsync, rename and the like. A child counts its own and kills itself
 before a given one. After each kill the output is absent or complete (byte by byte that of an undisturbed run, or with

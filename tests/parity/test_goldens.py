@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+import warm_python
 from goldens import GOLDENS, Golden, errors
 from safetensors.torch import load_file, save_file
 
@@ -110,7 +109,8 @@ numpy.save({str(tmp_path / "states.npy")!r}, states[-1].numpy())
         "PATH": "",
         "HOME": str(tmp_path),
     }
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
+    done = warm_python.run(["-c", script], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
     wanted = dict(TF.cases())["clipped"]["sequence_output"].numpy()
     error = np.abs(np.load(tmp_path / "states.npy") - wanted).max() / (wanted.max() - wanted.min())
     assert error <= TF.tolerance
