@@ -13,15 +13,16 @@ from ._version import __version__
 from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from .commands.convert import convert, inspect
+    from .commands.convert import convert
     from .commands.diff import Difference, diff
     from .commands.export import ExportReport, export, export_graph
+    from .commands.inspect import Inspection, inspect
     from .commands.pull import pull
     from .commands.push import push
     from .commands.record_training import TrainingData, record_training
     from .commands.repair import Repair, repair
     from .commands.verify import verify
-    from .folder.report import Inspection, Report
+    from .folder.report import Report
     from .folder.trained import TrainedFolder
     from .formats.open import open_checkpoint
     from .hub import Pulled, Pushed
@@ -32,7 +33,7 @@ _LAZY = {
     "diff": "commands.diff",
     "export": "commands.export",
     "export_graph": "commands.export",
-    "inspect": "commands.convert",
+    "inspect": "commands.inspect",
     "open_checkpoint": "formats.open",
     "pull": "commands.pull",
     "push": "commands.push",
@@ -41,7 +42,7 @@ _LAZY = {
     "verify": "commands.verify",
     "Difference": "commands.diff",
     "ExportReport": "commands.export",
-    "Inspection": "folder.report",
+    "Inspection": "commands.inspect",
     "ParityReport": "parity.report",
     "Pulled": "hub",
     "Pushed": "hub",
@@ -81,6 +82,10 @@ __all__ = [
     "repair",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

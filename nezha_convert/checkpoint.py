@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,23 @@ BLOCK_BYTES = 4 << 20
 """How many bytes of a tensor are in memory at a time. So memory does not grow with the model."""
 
 
+class Origin(str, Enum):
+    """What a decision rests on: the user's request, a file of the source, its tensors, or the program's default."""
+
+    ASKED = "asked"
+    FILE = "file"
+    TENSORS = "tensors"
+    DEFAULT = "default"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A choice that the source did not make by itself: what, which value, and why."""
+    """A choice that the source did not make by itself: what, which value, why, and what it rests on."""
 
     field: str
     value: Any
     reason: str
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)

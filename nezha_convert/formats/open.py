@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checkpoint import Checkpoint, Decision, TensorEntry
+from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, UsageError
 from ..files.json import read_json
 from ..files.state import leads_outside
@@ -143,7 +143,9 @@ def _in_archive(path: Path) -> Checkpoint:
         kind = UsageError if folders else CheckpointError
         raise kind(f"{path}: it holds {what}", hint="Unpack it and name the folder that holds the weights.")
     where = f"folder {names[0]} of it" if folders[0] != root else "it"
-    decision = Decision("archive", path.name, f"unpacked to a temporary folder; the weights are in {where}")
+    decision = Decision(
+        "archive", path.name, f"unpacked to a temporary folder; the weights are in {where}", Origin.FILE
+    )
     checkpoint = open_checkpoint(folders[0])
     return replace(checkpoint, decisions=(decision, *checkpoint.decisions), holder=unpacked)
 

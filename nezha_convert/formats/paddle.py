@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Decision, TensorEntry
+from ..checkpoint import Decision, Origin, TensorEntry
 from ..errors import CheckpointError
 from ..files.state import State
 from .blocks import file_blocks, is_shape, rows_within
@@ -64,12 +64,14 @@ def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[
             entries[name] = _entry(file, number, name, _array(file, name, value), seen)
     decisions = []
     if named:
-        decisions.append(Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs"))
+        decisions.append(
+            Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs", Origin.FILE)
+        )
     if half := sum(entry.dtype == "bfloat16" for entry in entries.values()):
         reason = (
             f"{half} tensors are stored as NumPy's uint16, which is how Paddle writes and reads the bits of bfloat16"
         )
-        decisions.append(Decision("uint16", "bfloat16", reason))
+        decisions.append(Decision("uint16", "bfloat16", reason, Origin.FILE))
     return entries, tuple(decisions)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import BLOCK_BYTES, TensorEntry
+from ..checkpoint import BLOCK_BYTES, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, OutputError
 from ..families.rules import Op
 from ..files.hashing import sha256
@@ -32,7 +32,7 @@ WEIGHTS = "model.safetensors"
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 """Called with the number of bytes just done, from any thread."""
 
 
@@ -59,11 +59,21 @@ class Layout:
         files: (name, header bytes, size of the file) in order.
         placed: every step with its place, in the files' order.
         index: model.safetensors.index.json, when there are several files.
+        decisions: what was asked for.
     """
 
     files: tuple[tuple[str, bytes, int], ...]
     placed: tuple[Placed, ...]
     index: bytes | None
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """The element type of most of the weights."""
+        sizes: dict[str, int] = {}
+        for placed in self.placed:
+            sizes[placed.dtype] = sizes.get(placed.dtype, 0) + placed.nbytes
+        return max(sizes, key=lambda name: sizes[name])
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +118,8 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
         total = sum(p.nbytes for p in placed_all)
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         index = (json.dumps(content, indent=2) + "\n").encode()
-    return Layout(tuple(files), tuple(placed_all), index)
+    decisions = (Decision("dtype", dtype, "asked for", Origin.ASKED),) if dtype else ()
+    return Layout(tuple(files), tuple(placed_all), index, decisions)
 
 
 def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
@@ -159,7 +170,7 @@ def _cast(block: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def write_weights(
-    folder: Path, layout: Layout, sources: Sequence[Path], progress: Progress, allow_overflow: bool = False
+    folder: Path, layout: Layout, sources: Sequence[Path], progress: Advance, allow_overflow: bool = False
 ) -> tuple[dict[Path, str], tuple[TensorNumbers, ...]]:
     """Write the weights into `folder`, read every block back and compare it bit by bit, and hash all files.
 
@@ -210,7 +221,7 @@ def write_weights(
     return {path: future.result() for path, future in hashes.items()}, numbers
 
 
-def _write(folder: Path, placed: Placed, progress: Progress) -> TensorNumbers:
+def _write(folder: Path, placed: Placed, progress: Advance) -> TensorNumbers:
     """Write one tensor; compare each block with what reads back, and count its values, while the block is at hand."""
     position, step = placed.offset, placed.step
     tally = Tally(step.entry.dtype, placed.dtype)
@@ -272,7 +283,7 @@ def _bytes(
     path: Path,
     stop: threading.Event,
     written: Sequence[tuple[int, Future[TensorNumbers] | None]] | None = None,
-    progress: Progress = lambda nbytes: None,
+    advance: Advance = lambda nbytes: None,
 ) -> Iterator[memoryview]:
     """A file's bytes; of one that is being written, each part (known by its end) once its future is done."""
     buffer = memoryview(bytearray(1 << 20))
@@ -291,4 +302,4 @@ def _bytes(
                     raise CheckpointError(f"{path}: it ended while it was hashed; was it changed meanwhile?")
                 yield buffer[:count]
                 position += count
-                progress(count)
+                advance(count)

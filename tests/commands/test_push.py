@@ -12,6 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import trainings
+from goldens import HELPERS
 from hub_fixtures import CANARY, NAME, PUSH, TF, commits, process, pushed
 
 import nezha
@@ -276,7 +277,7 @@ print("equal")
 def test_a_stranger_loads_the_pushed_model_and_computes_what_the_original_computed(run, server, folder, tmp_path):
     assert run("push", folder, NAME, *PUSH).code == 0
     root = Path(nezha.__file__).parents[1]
-    code = LOAD.format(root=str(root), tests=str(root / "tests" / "helpers"), name=NAME)
+    code = LOAD.format(root=str(root), tests=str(HELPERS), name=NAME)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal\n"
@@ -337,7 +338,7 @@ print(json.dumps(found.tolist()))
 def test_a_stranger_loads_the_trained_model_and_computes_what_its_trainer_computed(run, server, trained, tmp_path):
     assert run("push", trained, NAME, *PUSH).code == 0
     root = Path(nezha.__file__).parents[1]
-    code = LOAD_TRAINED.format(root=str(root), tests=str(root / "tests" / "helpers"), name=NAME, texts=trainings.TEXTS)
+    code = LOAD_TRAINED.format(root=str(root), tests=str(HELPERS), name=NAME, texts=trainings.TEXTS)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     expected = trainings.logits(trained)

@@ -20,7 +20,7 @@ from nezha_convert import MappingError, UsageError, convert, repair
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
 from nezha_convert.commands import repair as repairs
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.formats.blocks import row_blocks
 
 GOLDEN = {golden.name: golden for golden in GOLDENS}

@@ -13,13 +13,11 @@ from tempfile import TemporaryDirectory
 
 from nezha_convert.errors import NezhaConvertError
 
+from . import forked
 from .targets import SEPARATOR, Target
 
 MEMORY = 24
 """Bytes that Python and NumPy may allocate for each byte of input, in addition to the target's own allowance."""
-
-ADDRESS_SPACE = 512 << 20
-"""Bytes that a run may map in addition to what it had. An allocation as large as a header claims does not fit."""
 
 MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -76,8 +74,8 @@ def _bounded(size: int, free: int) -> Iterator[None]:
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    return sum(os.times()[:4])
+    """CPU time of this process, of its children that have ended, and of the forks for HDF5."""
+    return sum(os.times()[:4]) + forked.spent
 
 
 def _check_message(error: NezhaConvertError) -> None:
@@ -94,7 +92,7 @@ def _check_message(error: NezhaConvertError) -> None:
 
 
 def limit_memory() -> None:
-    """Let this process map no more than ADDRESS_SPACE in addition to what it has."""
+    """Let this process map no more than `forked.ADDRESS_SPACE` in addition to what it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + ADDRESS_SPACE
+    limit = pages * resource.getpagesize() + forked.ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

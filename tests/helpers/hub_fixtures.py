@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import warm_python
 from hub_server import Hub, hub
 
 CANARY = "hf_" + "CanaryCanaryCanaryCanary"
@@ -80,14 +79,8 @@ def commits(server: Hub, name: str = NAME) -> int:
     return len(server.repositories[name].commits) - 1
 
 
-def process(server: Hub, *arguments: object, home: Path, **environment: str) -> subprocess.CompletedProcess:
+def process(server: Hub, *arguments: object, home: Path, **environment: str) -> warm_python.Done:
     """A process of its own whose Hub is the server."""
     settings = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=kept | settings | environment,
-        cwd=home.parent,
-        capture_output=True,
-        text=True,
-    )
+    return warm_python.run(arguments, env=kept | settings | environment, cwd=home.parent)

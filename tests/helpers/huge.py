@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from nezha_convert.checkpoint import TensorEntry
-from nezha_convert.families import HUAWEI_TF, MLM, NSP, TARGETS
+from nezha_convert.families import HUAWEI_TF
+from nezha_convert.families.heads import MLM, NSP, TARGETS
 from nezha_convert.families.rules import Op, numbered
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...checkpoint import Decision, TensorEntry
+from ...checkpoint import Decision, Origin, TensorEntry
 from ...errors import CheckpointError, UsageError
 from ...files.state import State, check_unchanged, state_of
 from ..blocks import row_blocks, unchanged
@@ -103,7 +103,7 @@ def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decis
     for key, tensors in inner.items():
         others = ", ".join(_shown(name) for name in loaded if name != key.split(".")[0])
         reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
-        return tensors, Decision("tensors read from", key, reason)
+        return tensors, Decision("tensors read from", key, reason, Origin.FILE)
     raise CheckpointError(
         f"{file}: {_shown(strange)} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by name, "
         "alone or under one key",
