@@ -1,4 +1,4 @@
-"""A trained model's record: the folder is whole, says what it is, and a hostile or changed one is told."""
+"""A recorded training: the folder is complete and describes itself; changed and hostile folders are noticed."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(made, tmp_path) -> Path:
-    """A copy of all of it."""
+    """A copy of that folder."""
     return Path(shutil.copytree(made, tmp_path / "place"))
 
 
 @pytest.fixture
 def folder(place) -> Path:
-    """A trained model that is recorded, and proved."""
+    """A trained model that is recorded, and whose base is proved."""
     assert record(place / "model", place / "base").doubts() == ()
     return place / "model"
 
@@ -62,14 +62,14 @@ def read(folder: Path) -> dict:
 
 
 def change(path: Path, how) -> None:
-    """Change a JSON file by `how`."""
+    """Apply `how` to the content of a JSON file."""
     content = json.loads(path.read_text("utf-8"))
     how(content)
     path.write_text(json.dumps(content), "utf-8")
 
 
 def second(folder: Path) -> Path:
-    """What another training from `folder` saves; a copy of the model will do."""
+    """A stand-in for a model that is trained further from `folder`: a copy of it."""
     ignored = shutil.ignore_patterns("training.json", "README.md", "checkpoint-*")
     return Path(shutil.copytree(folder, folder.parent / "second", ignore=ignored))
 
@@ -238,7 +238,7 @@ def test_an_unproved_base_is_a_doubt_and_stands_in_the_card(place, spoil, words)
     assert len(doubts) == 1 and doubts[0].startswith("trained from base: ") and words in doubts[0]
     card = (place / "model" / "README.md").read_text("utf-8")
     assert "**Not proved:**" in card and "and passed" not in card
-    assert len(record(second(place / "model"), place / "model").doubts()) == 1  # of its base's base
+    assert len(record(second(place / "model"), place / "model").doubts()) == 1  # the one about the base's base
 
 
 def test_a_doubt_goes_once_the_base_is_verified_and_the_training_recorded_again(place):
@@ -477,7 +477,7 @@ def test_what_is_recorded_is_read_again(folder, metrics, given_settings, rows):
 @_QUICK
 @given(draw=st.data())
 def test_a_changed_record_is_refused_or_makes_a_card(folder, draw):
-    """Whatever stands in it, nothing but a refusal comes out, or a card that can be read."""
+    """Any content is either refused, or gives a card that can be read."""
     original = (folder / "training.json").read_bytes()
     content = node = json.loads(original)
     while node:

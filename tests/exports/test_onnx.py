@@ -1,4 +1,4 @@
-"""An exported graph computes what PyTorch computes, at every length and size of batch; each mutation is noticed."""
+"""An exported graph computes what PyTorch computes, at any length and batch size; each mutation is noticed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ONE_OF_EACH = [
 """One checkpoint a head: GELU by erf and by tanh, clip distances 64 and 127."""
 
 SIZES = {
-    "vocab_size": 3000,  # enough for the exporter to leave the decoder alone: it stores a small one transposed as well
+    "vocab_size": 3000,  # the exporter stores a smaller decoder a second time, transposed
     "hidden_size": 64,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -61,7 +61,7 @@ def small(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(small, tmp_path_factory):
-    """The small model in a precision: its folder and the result, made once."""
+    """The small model exported in a precision: the folder and the result. Each is made once."""
 
     @functools.cache
     def of(precision: str) -> tuple[Path, onnx_export.OnnxResult]:
@@ -76,7 +76,7 @@ def session(folder: Path) -> onnxruntime.InferenceSession:
 
 
 def inputs(head: str, vocab_size: int, length: int) -> dict[str, torch.Tensor]:
-    """A batch that grows and shrinks with the length: the first row padded, the last in two segments."""
+    """A batch whose size depends on the length. Its first row is padded, its last one has two segments."""
     shape = (1 + length % 3, length)
     shape = (*shape[:1], 2 + length % 2, length) if head == "multiple-choice" else shape
     ids = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(length))
@@ -233,7 +233,7 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_graph_that_computes_something_else_is_refused(mutation, exported, small, tmp_path, monkeypatch):
-    sound = exported("float32")[0] / MODEL  # made now, where this is its first user, by the writer replaced below
+    sound = exported("float32")[0] / MODEL  # make it now: below, the writer that makes it is replaced
 
     def write_mutated(model, head, precision, path):
         graph = onnx.load(sound)

@@ -1,4 +1,4 @@
-"""The model card: valid metadata, everything that a stranger should know, and nothing that is only true at home."""
+"""The model card: valid metadata, all that a stranger needs to know, and nothing about this machine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def of_size(record: dict, vocabulary: int, hidden: int, layers: int, **changes) -> dict:
-    """A record of a model of another size."""
+    """The record of a model that has another size."""
     names = ["nezha.embeddings.word_embeddings.weight"]
     names += [f"nezha.encoder.layer.{i}.output.dense.bias" for i in range(layers)]
     shapes = [[vocabulary, hidden]] + [[hidden]] * layers
@@ -209,7 +209,7 @@ def test_its_lines_load_the_model(record, tmp_path):
 
 
 def test_its_lines_load_the_model_where_no_package_is_installed_and_nobody_answers(tmp_path):
-    """Where `import nezha` has not named the classes, transformers asks before it runs a folder's code."""
+    """Without `import nezha` the classes are unknown, so transformers asks before it runs the folder's code."""
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
     convert(TF, tmp_path / "out", vocab=tmp_path / "vocab.txt")
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
@@ -231,7 +231,7 @@ assert importlib.util.find_spec("nezha") is None
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[2, 5, 3]\n"  # and no question
+    assert done.stdout == "[2, 5, 3]\n"  # and it asked nothing
 
 
 def test_a_pushed_card_names_its_repository(record):
@@ -269,7 +269,7 @@ def test_a_stranger_s_file_name_stays_a_name(record, name):
     file = {"name": name, "nbytes": 1, "sha256": "0" * 64}
     text = section(conversion_card(record | {"source_files": [file]}), "What was converted from what")
     line = next(line for line in text.splitlines() if line.startswith("| read"))
-    # A bar is part of its cell after an odd number of backslashes; all between two grave accents is code.
+    # After an odd number of backslashes a bar is part of the cell. Between two grave accents everything is code.
     cells = re.findall(r"\| ((?:\\.|[^\\|])*) ", line)
     assert len(cells) == 4 and line.endswith("|")
     assert cells[1][0] == cells[1][-1] == "`" and "`" not in cells[1][1:-1]
