@@ -144,12 +144,12 @@ def test_a_base_of_another_repository_leaves_no_reference_to_its_code(place):
 
 def test_it_says_what_was_trained_how_and_on_what(place):
     os.utime(place / "model" / "model.safetensors", (1_000_000_000, 1_000_000_000))
-    found = record(place / "model", place / "base", license="mit").record
-    assert (found["date"], found["task"], found["license"]) == ("2001-09-09", "text-classification", "mit")
-    assert (found["head"], found["architecture"]) == ("sequence-classification", "NezhaForSequenceClassification")
-    assert found["metrics"] == {"validation": {"accuracy": 0.9533, "f1_macro": 0.95}}
+    content = record(place / "model", place / "base", license="mit").record
+    assert (content["date"], content["task"], content["license"]) == ("2001-09-09", "text-classification", "mit")
+    assert (content["head"], content["architecture"]) == ("sequence-classification", "NezhaForSequenceClassification")
+    assert content["metrics"] == {"validation": {"accuracy": 0.9533, "f1_macro": 0.95}}
     file = (place / "train.tsv").read_bytes()
-    assert found["data"] == [
+    assert content["data"] == [
         {
             "split": "train",
             "name": "ChnSenti",
@@ -159,7 +159,7 @@ def test_it_says_what_was_trained_how_and_on_what(place):
         },
         {"split": "validation", "name": "owner/ChnSenti", "files": [], "rows": 2, "revision": "0123"},
     ]
-    assert {"torch", "transformers", "python"} <= set(found["versions"])
+    assert {"torch", "transformers", "python"} <= set(content["versions"])
 
 
 def test_it_keeps_the_chain_to_the_original(folder):
@@ -174,10 +174,10 @@ def test_it_keeps_the_chain_to_the_original(folder):
 
 def test_a_trainer_s_arguments_are_the_settings(place):
     arguments = trainings.train(place / "base", place / "again")
-    found = record(place / "again", place / "base", settings=arguments).record["settings"]
-    assert found["learning_rate"] == 0.003 and found["seed"] == 7 and found["max_steps"] == 1
-    assert found["lr_scheduler_type"] == "linear" and found["bf16"] is False
-    assert not any("dir" in name for name in found)
+    stored = record(place / "again", place / "base", settings=arguments).record["settings"]
+    assert stored["learning_rate"] == 0.003 and stored["seed"] == 7 and stored["max_steps"] == 1
+    assert stored["lr_scheduler_type"] == "linear" and stored["bf16"] is False
+    assert not any("dir" in name for name in stored)
 
 
 def test_no_folder_of_one_s_own_is_in_it(folder):
@@ -275,10 +275,10 @@ def test_the_metrics_are_the_card_s_model_index(folder):
 
 @pytest.mark.parametrize("where", ["base", "origin"])
 def test_the_base_model_is_the_nearest_repository_of_the_hub(folder, where):
-    found = TrainedFolder(folder)
-    base = found.record["base"]
+    trained = TrainedFolder(folder)
+    base = trained.record["base"]
     (base if where == "base" else base["conversion"])["source"] = "hf://owner/name@0123"
-    assert ModelCard(found.card(None, None, ())).data.base_model == "owner/name"
+    assert ModelCard(trained.card(None, None, ())).data.base_model == "owner/name"
 
 
 def test_a_card_without_metrics_is_valid_and_says_so(place):
@@ -306,9 +306,9 @@ def test_a_card_that_was_written_here_is_renewed_and_one_edited_since_is_not(fol
 def test_words_from_elsewhere_stay_words_in_the_card(place, hostile):
     name = hostile.replace("\n", " ")
     data = [TrainingData("a|b", name, (place / "vocab.txt",))]
-    metrics, said = {"a|b": {name: 1.0}}, {hostile: hostile}
-    found = record(place / "model", place / "base", data=data, metrics=metrics, settings=said)
-    card = ModelCard(found.card("mit", "owner/name", [hostile]))
+    metrics, settings = {"a|b": {name: 1.0}}, {hostile: hostile}
+    trained = record(place / "model", place / "base", data=data, metrics=metrics, settings=settings)
+    card = ModelCard(trained.card("mit", "owner/name", [hostile]))
     assert card.data.eval_results[0].metric_type == name and card.data.license == "mit"
     for title, cells in (("Results", 4), ("Data", 5), ("Settings", 2)):
         lines = [line for line in card.text.split(f"## {title}\n")[1].split("\n## ")[0].splitlines() if line[:1] == "|"]
@@ -466,9 +466,9 @@ _JSON = st.recursive(
 def test_what_is_recorded_is_read_again(folder, metrics, given_settings, rows):
     file = folder / "config.json"
     data = [TrainingData(split, f"of {split}", (file,), rows) for split in metrics]
-    found = record(folder, folder.parent / "base", metrics=metrics, data=data, settings=given_settings)
-    assert found.record["metrics"] == metrics and found.record["settings"] == given_settings
-    assert TrainedFolder(folder).record == found.record and found.doubts() == ()
+    trained = record(folder, folder.parent / "base", metrics=metrics, data=data, settings=given_settings)
+    assert trained.record["metrics"] == metrics and trained.record["settings"] == given_settings
+    assert TrainedFolder(folder).record == trained.record and trained.doubts() == ()
     results = ModelCard.load(folder / "README.md").data.eval_results or []
     measured = [(split, name, value) for split, values in metrics.items() for name, value in values.items()]
     assert sorted((r.dataset_split, r.metric_type, r.metric_value) for r in results) == sorted(measured)
@@ -488,10 +488,10 @@ def test_a_changed_record_is_refused_or_makes_a_card(folder, draw):
         node = node[key]
     (folder / "training.json").write_text(json.dumps(content), "utf-8")
     try:
-        found = TrainedFolder(folder)
-        found.names(), found.doubts()
-        assert found.title and found.summary
-        ModelCard(found.card("mit", "owner/name", found.doubts()))
+        trained = TrainedFolder(folder)
+        trained.names(), trained.doubts()
+        assert trained.title and trained.summary
+        ModelCard(trained.card("mit", "owner/name", trained.doubts()))
     except MappingError as error:
         assert error.hint
     finally:
@@ -502,18 +502,18 @@ def test_a_changed_record_is_refused_or_makes_a_card(folder, draw):
 
 
 def test_inspect_tells_that_it_is_a_trained_one_and_what_to_do(folder):
-    found = inspect(folder)
-    assert found.training.startswith("text-classification, trained from base on 2")
-    assert "validation accuracy 0.9533" in found.training
-    assert found.hint == f"nezha-convert push {folder} OWNER/NAME" and not found.problems
+    inspection = inspect(folder)
+    assert inspection.training.startswith("text-classification, trained from base on 2")
+    assert "validation accuracy 0.9533" in inspection.training
+    assert inspection.hint == f"nezha-convert push {folder} OWNER/NAME" and not inspection.problems
     assert inspect(folder.parent / "base").training == ""
 
 
 def test_inspect_tells_of_a_broken_record(folder):
     (folder / "training.json").write_text("{}")
-    found = inspect(folder)
-    assert found.training == "" and "training.json: not as record_training writes it" in found.problems[0]
-    assert found.family == "transformers"
+    inspection = inspect(folder)
+    assert inspection.training == "" and "training.json: not as record_training writes it" in inspection.problems[0]
+    assert inspection.family == "transformers"
 
 
 def test_verify_says_that_there_is_no_original_and_what_to_do(folder):

@@ -36,8 +36,8 @@ def record(tmp_path_factory) -> dict:
 
 def section(card: str, title: str) -> str:
     """The text below a heading."""
-    (found,) = re.findall(rf"^## {re.escape(title)}\n\n(.*?)(?=\n## |\Z)", card, re.DOTALL | re.MULTILINE)
-    return found
+    (text,) = re.findall(rf"^## {re.escape(title)}\n\n(.*?)(?=\n## |\Z)", card, re.DOTALL | re.MULTILINE)
+    return text
 
 
 def rows(text: str) -> list[list[str]]:
@@ -141,15 +141,15 @@ def test_it_names_what_was_read_and_written_with_hashes(record):
 
 
 def test_it_gives_every_decision_with_its_reason(record):
-    found = rows(section(conversion_card(record), "Decisions"))
-    assert [row[0].strip("`") for row in found] == [decision["field"] for decision in record["decisions"]]
-    assert all(row[2] for row in found)
+    cells = rows(section(conversion_card(record), "Decisions"))
+    assert [row[0].strip("`") for row in cells] == [decision["field"] for decision in record["decisions"]]
+    assert all(row[2] for row in cells)
 
 
 def test_it_counts_what_was_left_out_by_reason(record):
-    found = rows(section(conversion_card(record), "Left out"))
-    assert sum(int(row[0]) for row in found) == len(record["dropped"])
-    assert sum(int(row[1].replace(",", "")) for row in found) == sum(tensor["nbytes"] for tensor in record["dropped"])
+    cells = rows(section(conversion_card(record), "Left out"))
+    assert sum(int(row[0]) for row in cells) == len(record["dropped"])
+    assert sum(int(row[1].replace(",", "")) for row in cells) == sum(tensor["nbytes"] for tensor in record["dropped"])
 
 
 def test_it_shows_the_parity_that_was_measured(record):

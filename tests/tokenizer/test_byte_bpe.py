@@ -169,10 +169,10 @@ def test_tokens_of_half_a_byte_are_refused_or_change_no_id(tokens, odd, text):
     vocab = Vocabulary(vocab.path, tuple(dict.fromkeys(vocab.tokens)))
     ids = {token: number for number, token in enumerate(vocab.tokens)}
     try:
-        found = ids_of(tokenizer_of(vocab, "jaber"), [text])
+        ids_found = ids_of(tokenizer_of(vocab, "jaber"), [text])
     except MappingError:
         return
-    assert found == [[ids[token] for token in reference.tokenize(text, ids, False, "jaber")]]
+    assert ids_found == [[ids[token] for token in reference.tokenize(text, ids, False, "jaber")]]
 
 
 # Mistakes are noticed

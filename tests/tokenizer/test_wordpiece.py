@@ -78,8 +78,8 @@ def test_every_text_has_the_ids_of_huaweis_tokenizer_in_both_libraries(
 
 def everything(folder: Path) -> Vocabulary:
     """A vocabulary of all characters of the random strings, in both cases and without accents."""
-    found = {v for text in strings(10_000) for c in text for v in (c, c.lower(), c.upper())}
-    letters = sorted({c for v in found for c in unicodedata.normalize("NFD", v) + v if not c.isspace()})
+    characters = {v for text in strings(10_000) for c in text for v in (c, c.lower(), c.upper())}
+    letters = sorted({c for v in characters for c in unicodedata.normalize("NFD", v) + v if not c.isspace()})
     return read_vocab(written(folder, "\n".join([*SPECIALS, *letters, *(f"##{c}" for c in letters)])))
 
 

@@ -300,30 +300,30 @@ def untied(words: np.ndarray, **config: Any) -> tuple[dict[str, Any], dict[str, 
 def test_a_decoder_of_transformers_is_loaded_over_the_words_it_is_tied_to(tie: dict[str, Any]) -> None:
     rows, ids = np.random.default_rng(4).standard_normal((64, 32)), np.array([[4, 5, 6]])
     entries, config, head = untied(rows, **tie)
-    found = Oracle(entries, config, head).forward(ids)
+    outputs = Oracle(entries, config, head).forward(ids)
     tied = {name: entry for name, entry in entries.items() if "decoder" not in name}
     tied["nezha.embeddings.word_embeddings.weight"] = entries["cls.predictions.decoder.weight"]
     tied["cls.predictions.bias"] = entries["cls.predictions.decoder.bias"]
     expected = Oracle(tied, config, head).forward(ids)
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert all(np.array_equal(outputs[name], expected[name]) for name in expected)
     # Without a decoder in the head, nothing is loaded over the words.
     encoder = Oracle(entries, config, "encoder").forward(ids)
-    assert not np.allclose(encoder["embeddings"], found["embeddings"])
+    assert not np.allclose(encoder["embeddings"], outputs["embeddings"])
 
 
 @pytest.mark.parametrize("false", [False, None])
 def test_an_untied_decoder_has_its_own_rows_and_bias_and_leaves_the_words_alone(false: object) -> None:
     rows, ids = np.random.default_rng(4).standard_normal((64, 32)), np.array([[4, 5, 6]])
-    found = Oracle(*untied(rows, tie_word_embeddings=false)).forward(ids)
+    outputs = Oracle(*untied(rows, tie_word_embeddings=false)).forward(ids)
     entries, config, head = source("transformers-4.40.2-pretraining")
     tied = Oracle(entries, config, head).forward(ids)
-    assert np.array_equal(found["layer_1"], tied["layer_1"])
+    assert np.array_equal(outputs["layer_1"], tied["layer_1"])
     # The logits are linear in rows and bias: with equal rows, tied and untied models give the same.
     words = entries["nezha.embeddings.word_embeddings.weight"].read()
     hidden = np.linalg.lstsq(
         words.astype(float), (tied["prediction_logits"] - entries["cls.predictions.bias"].read())[0].T, rcond=None
     )[0]
-    np.testing.assert_allclose(found["prediction_logits"][0], (rows @ hidden).T + np.arange(64), atol=1e-6)
+    np.testing.assert_allclose(outputs["prediction_logits"][0], (rows @ hidden).T + np.arange(64), atol=1e-6)
 
 
 def test_an_untied_model_without_a_decoder_is_refused_since_the_original_draws_one() -> None:

@@ -1,7 +1,7 @@
 """Running the original programs: the errors when they cannot run; when they can, they give the goldens.
 
-The live tests need NEZHA_ORIGINAL_CLONE, the path of a clone of Huawei's repository. Those of NEZHA-TensorFlow also need
-the package's extra `tf`. Those of transformers 4.40.2 need that release in the cache; the first run installs it.
+The live tests need NEZHA_ORIGINAL_CLONE, the path of a clone of Huawei's repository. Those of NEZHA-TensorFlow need the
+package's extra `tf` too. Those of transformers 4.40.2 need that release in the cache; the first run installs it.
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ def test_regenerate_says_what_it_needs(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(FIXTURES.parent)}
     for arguments in (["--help"], [str(tmp_path), "--check", "huawei-torch-qa"], ["-", "no-such-fixture"]):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
-        said = done.stdout + done.stderr
-        assert "Traceback" not in said
-        assert any(word in said for word in ("pip install 'nezha-convert[tf]'", "is not a clone", "no such fixture"))
+        output = done.stdout + done.stderr
+        assert "Traceback" not in output
+        assert any(word in output for word in ("pip install 'nezha-convert[tf]'", "is not a clone", "no such fixture"))
 
 
 # The originals, live.

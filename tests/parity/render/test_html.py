@@ -108,14 +108,14 @@ def probed(file: Path, folder: Path, *flags: str, width: int = 1000) -> dict:
     text = file.read_text("utf-8").replace("</body>", f"{PROBE}</body>")
     frame = f'<!doctype html><iframe width="{width}" height="800" style="border: 0" srcdoc="{escape(text)}"></iframe>'
     dom = in_chromium(frame, folder, *flags)
-    (found,) = re.findall(r'data-probe="([^"]+)"', dom)
-    return json.loads(unescape(found))
+    (probe,) = re.findall(r'data-probe="([^"]+)"', dom)
+    return json.loads(unescape(probe))
 
 
 def assert_numbers_are(content: dict, text: str) -> None:
-    found = Tables(text)
-    assert json.loads(found.script) == content
-    numbers = [table for table in found.tables if table[0][:1] == ["tensor"]]
+    tables = Tables(text)
+    assert json.loads(tables.script) == content
+    numbers = [table for table in tables.tables if table[0][:1] == ["tensor"]]
     assert len(numbers) == len(content["comparisons"])
     for table, comparison in zip(numbers, content["comparisons"], strict=True):
         for row, tensor in zip(table[1:], comparison["tensors"], strict=True):
@@ -152,10 +152,10 @@ def test_it_needs_nothing_but_itself(file, tmp_path):
 
 def test_it_fits_a_phone(file, tmp_path):
     """At 390 pixels nothing is wider than the page, charts fill the width, and their letters stay readable."""
-    found = probed(file, tmp_path, width=390)
-    assert found["width"] == 390 and found["content"] <= 390
-    assert all(300 < width < 390 for width in found["pictures"])
-    assert found["letters"] >= 10
+    sizes = probed(file, tmp_path, width=390)
+    assert sizes["width"] == 390 and sizes["content"] <= 390
+    assert all(300 < width < 390 for width in sizes["pictures"])
+    assert sizes["letters"] >= 10
 
 
 def test_it_is_light_and_dark(file, tmp_path):
