@@ -513,8 +513,8 @@ def test_a_report_that_has_no_folder_is_refused_before_anything_is_computed(
     monkeypatch.setattr(verifying, "verify", lambda *args, **options: pytest.fail("it went on"))
     command = ["verify", str(TF.folder), str(folder), option, str(tmp_path / "nowhere" / "x")]
     assert cli._run(command, Console()) == OutputError.exit_code
-    message = capsys.readouterr().err
-    assert "there is no folder" in message and "next: Create it: mkdir -p" in message
+    said = capsys.readouterr().err
+    assert "there is no folder" in said and "next: Create it: mkdir -p" in said
 
 
 def test_the_table_is_shown_though_a_report_cannot_be_written(folder, tmp_path, capsys):
