@@ -163,10 +163,10 @@ def test_regenerate_says_what_it_needs(tmp_path: Path) -> None:
     command = [sys.executable, str(FIXTURES / "regenerate.py")]
     environment = os.environ | {"PYTHONPATH": str(FIXTURES.parent)}
     for arguments in (["--help"], [str(tmp_path), "--check", "huawei-torch-qa"], ["-", "no-such-fixture"]):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
-        output = done.stdout + done.stderr
-        assert "Traceback" not in output
-        assert any(word in output for word in ("pip install 'nezha-convert[tf]'", "is not a clone", "no such fixture"))
+        done = subprocess.run([*command, *arguments], capture_said=True, text=True, env=environment, check=False)
+        said = done.stdout + done.stderr
+        assert "Traceback" not in said
+        assert any(word in said for word in ("pip install 'nezha-convert[tf]'", "is not a clone", "no such fixture"))
 
 
 # The originals, live.
