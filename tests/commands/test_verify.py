@@ -1,4 +1,4 @@
-"""`verify`: every right conversion passes, every way to be wrong fails and is named, bad input is refused in words."""
+"""`verify`: each right conversion passes, each mistake fails and is named, bad input is refused with a reason."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def with_tokenizer(tmp_path, vocab) -> Path:
     return converted(TF, tmp_path / "out", vocab=vocab)
 
 
-# A right conversion.
+# Right conversions pass.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -95,7 +95,7 @@ def test_the_conversion_of_every_golden_passes(golden, dtype, tmp_path):
     names = [tensor.name for tensor in report.comparisons[0].tensors]
     assert names[:3] == ["embeddings", "layer_0", "layer_1"]
     assert {"short", "past the clip", "past 512", "padded", "pair"} == {case.name for case in report.cases}
-    # Right by a wide margin: the tolerance is no closer fit than it has to be, and no wider than the table says.
+    # The margin is wide, so no tolerance is too close; and each tolerance is that of the table.
     for comparison in report.comparisons:
         margin = {"float32": 10, "float16": 3, "bfloat16": 3}[comparison.arithmetic]
         assert comparison.worst.relative_error < comparison.tolerance / margin
@@ -139,7 +139,7 @@ def test_progress_counts_every_step_once(folder):
     assert list(dict.fromkeys(seen)) == [(i, steps) for i in range(steps + 1)]
 
 
-# Every way to be wrong. Hashes are written anew after a mutation: the numbers alone must notice.
+# Each mistake fails. After a mutation the hashes are updated, so that only the numbers can show it.
 
 
 def rehash(folder: Path) -> None:
@@ -181,7 +181,7 @@ def _neighbour(tensors: dict[str, torch.Tensor]) -> None:
 
 def _flip_exponent(tensors: dict[str, torch.Tensor]) -> None:
     weight = tensors[f"{LAYER}.0.output.LayerNorm.weight"].numpy()
-    weight.view(np.uint32)[3] ^= 1 << 23  # the exponent's lowest bit: twice or half the value
+    weight.view(np.uint32)[3] ^= 1 << 23  # the lowest bit of the exponent: the value doubles or halves
 
 
 def _not_a_number(tensors: dict[str, torch.Tensor]) -> None:
@@ -240,7 +240,7 @@ def test_a_mutation_fails_and_the_first_tensor_that_departs_is_named(mutation, d
     assert sharpest.first_departs.name == first
     assert f"first departs {first}: " in report.verdict
     assert json.loads((folder / "conversion.json").read_text())["parity"]["passed"] is False
-    json.loads(report.to_json(), parse_constant=pytest.fail)  # a NaN is not JSON
+    json.loads(report.to_json(), parse_constant=pytest.fail)  # NaN is not JSON
 
 
 def test_a_value_that_is_not_finite_fails_whatever_is_allowed(folder):
@@ -248,7 +248,7 @@ def test_a_value_that_is_not_finite_fails_whatever_is_allowed(folder):
     rehash(folder)
     report = nezha_convert.verify(TF.folder, folder, tolerance=1e30)
     pooler = next(tensor for tensor in report.comparisons[0].tensors if tensor.name == "pooler")
-    assert (pooler.nonfinite, pooler.passed, report.passed) == (10, False, False)  # one of each row of the inputs
+    assert (pooler.nonfinite, pooler.passed, report.passed) == (10, False, False)  # one value in each row of the inputs
     assert "10 values not finite" in report.verdict
     assert not any(tensor.nonfinite for tensor in report.comparisons[0].tensors[:3])
 
@@ -294,7 +294,7 @@ def test_the_way_out_of_an_overridden_source_passes(tmp_path):
     assert report.passed and not report.warnings
 
 
-# A decoder of its own.
+# Models whose decoder is not tied.
 
 
 @pytest.fixture
@@ -385,7 +385,7 @@ def test_the_wrong_casing_fails_by_the_vocabulary_alone(more, tmp_path):
     assert report.passed and f"{made} as the conversion was told; the vocabulary is {is_}" in report.warnings[-1]
 
     record = json.loads((output / "conversion.json").read_text())
-    for decision in record["decisions"]:  # as if the converter had come to it by itself
+    for decision in record["decisions"]:  # as if the converter had decided so
         decision["reason"] = decision["reason"].replace("asked for on the command line", "a mistake")
     (output / "conversion.json").write_text(json.dumps(record))
     report = nezha_convert.verify(TF.folder, output, vocab=vocab)
@@ -561,7 +561,7 @@ def test_a_text_longer_than_memory_allows_is_refused_before_anything_is_computed
 
 
 def test_the_memory_that_a_pass_takes_is_what_is_estimated(tmp_path):
-    """Peak memory of a longer text over that of a short one, in processes of their own."""
+    """The peak memory for a long text minus that for a short one, each in its own process."""
     script = """
 import json, re, sys
 import numpy as np
@@ -573,7 +573,7 @@ checkpoint = open_checkpoint(source)
 case = {name: np.ones((1, int(length)), int) for name in ("input_ids", "attention_mask", "token_type_ids")}
 Oracle(checkpoint.entries, json.loads(checkpoint.config.read_text()), "pretraining").forward_all([case])
 LoadedModel(__import__("pathlib").Path(folder), "NezhaForPreTraining", "pretraining").run(case, "float32")
-# Not ru_maxrss: a child's begins with its parent's.
+# Not ru_maxrss: in a child it begins with its parent's value.
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
     output = converted(TF, tmp_path / "out")
@@ -591,7 +591,7 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
     assert taken < estimated < 3 * taken
 
 
-# What CI sees.
+# Reports for CI.
 
 
 def test_junit_has_a_case_for_every_tensor_and_a_failure_for_every_departure(folder, tmp_path):
@@ -608,7 +608,7 @@ def test_junit_has_a_case_for_every_tensor_and_a_failure_for_every_departure(fol
 
 
 def test_the_documented_example_fails_when_the_folder_stops_matching(tmp_path):
-    """The three lines of docs/verify.md, run by pytest as a user's CI runs them."""
+    """The three lines of docs/verify.md, run by pytest as in a user's CI."""
     text = (FIXTURES.parent / "docs" / "verify.md").read_text("utf-8")
     example = next(block for block in text.split("```python\n")[1:] if "def test_" in block).split("```")[0]
     assert len([line for line in example.splitlines() if line and not line.startswith("import")]) == 3
@@ -653,7 +653,7 @@ def test_the_original_program_is_a_second_reference(name, tmp_path):
 
 
 def test_the_original_tokenizer_is_compared_where_it_is_given(with_tokenizer, vocab, monkeypatch):
-    """What reaches the original and what comes back from it; tests/parity/originals runs it live."""
+    """Checks what is passed to the original and what comes back. tests/parity/originals runs it live."""
     asked = SimpleNamespace()
 
     def tokenize(clone: str, path: Path, texts: list[str], *, lower_case: bool, rules: object) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The model card: valid metadata, everything that a stranger should know, and nothing that is only true at home."""
+"""The model card: valid metadata, all that a stranger needs to know, and nothing about this machine."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def record(tmp_path_factory) -> dict:
 
 def section(card: str, title: str) -> str:
     """The text below a heading."""
-    (found,) = re.findall(rf"^## {re.escape(title)}\n\n(.*?)(?=\n## |\Z)", card, re.DOTALL | re.MULTILINE)
-    return found
+    (text,) = re.findall(rf"^## {re.escape(title)}\n\n(.*?)(?=\n## |\Z)", card, re.DOTALL | re.MULTILINE)
+    return text
 
 
 def rows(text: str) -> list[list[str]]:
@@ -46,7 +46,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def of_size(record: dict, vocabulary: int, hidden: int, layers: int, **changes) -> dict:
-    """A record of a model of another size."""
+    """The record of a model that has another size."""
     names = ["nezha.embeddings.word_embeddings.weight"]
     names += [f"nezha.encoder.layer.{i}.output.dense.bias" for i in range(layers)]
     shapes = [[vocabulary, hidden]] + [[hidden]] * layers
@@ -140,15 +140,15 @@ def test_it_names_what_was_read_and_written_with_hashes(record):
 
 
 def test_it_gives_every_decision_with_its_reason(record):
-    found = rows(section(conversion_card(record), "Decisions"))
-    assert [row[0].strip("`") for row in found] == [decision["field"] for decision in record["decisions"]]
-    assert all(row[2] for row in found)
+    cells = rows(section(conversion_card(record), "Decisions"))
+    assert [row[0].strip("`") for row in cells] == [decision["field"] for decision in record["decisions"]]
+    assert all(row[2] for row in cells)
 
 
 def test_it_counts_what_was_left_out_by_reason(record):
-    found = rows(section(conversion_card(record), "Left out"))
-    assert sum(int(row[0]) for row in found) == len(record["dropped"])
-    assert sum(int(row[1].replace(",", "")) for row in found) == sum(tensor["nbytes"] for tensor in record["dropped"])
+    cells = rows(section(conversion_card(record), "Left out"))
+    assert sum(int(row[0]) for row in cells) == len(record["dropped"])
+    assert sum(int(row[1].replace(",", "")) for row in cells) == sum(tensor["nbytes"] for tensor in record["dropped"])
 
 
 def test_it_shows_the_parity_that_was_measured(record):
@@ -208,7 +208,7 @@ def test_its_lines_load_the_model(record, tmp_path):
 
 
 def test_its_lines_load_the_model_where_no_package_is_installed_and_nobody_answers(tmp_path):
-    """Where `import nezha` has not named the classes, transformers asks before it runs a folder's code."""
+    """Without `import nezha` the classes are unknown, so transformers asks before it runs the folder's code."""
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
     convert(TF, tmp_path / "out", vocab=tmp_path / "vocab.txt")
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
@@ -223,7 +223,7 @@ assert importlib.util.find_spec("nezha") is None
     environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": ""}
     done = warm_python.run(["-c", program], cwd=tmp_path, env=environment | {"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[2, 5, 3]\n"  # and no question
+    assert done.stdout == "[2, 5, 3]\n"  # and it asked nothing
 
 
 def test_a_pushed_card_names_its_repository(record):
@@ -261,7 +261,7 @@ def test_a_stranger_s_file_name_stays_a_name(record, name):
     file = {"name": name, "nbytes": 1, "sha256": "0" * 64}
     text = section(conversion_card(record | {"source_files": [file]}), "What was converted from what")
     line = next(line for line in text.splitlines() if line.startswith("| read"))
-    # A bar is part of its cell after an odd number of backslashes; all between two grave accents is code.
+    # After an odd number of backslashes a bar is part of the cell. Between two grave accents everything is code.
     cells = re.findall(r"\| ((?:\\.|[^\\|])*) ", line)
     assert len(cells) == 4 and line.endswith("|")
     assert cells[1][0] == cells[1][-1] == "`" and "`" not in cells[1][1:-1]

@@ -1,6 +1,6 @@
-"""Converted folders on every release of transformers that they are for, each in an environment of its own.
+"""Converted folders on the releases of transformers that they support, each in its own environment.
 
-By default the ends of the range; `NEZHA_MATRIX=all` (or `nox -s matrix`) takes all of RELEASES.
+By default the oldest and the newest run; `NEZHA_MATRIX=all` (or `nox -s matrix`) runs all of RELEASES.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import transformers
 from goldens import GOLDENS, errors
 
-own = transformers.__version__.startswith("4.40.")  # this one has a Nezha, and needs none of ours
+own = transformers.__version__.startswith("4.40.")  # this release has its own Nezha and does not need ours
 worst = {}
 for golden in GOLDENS:
     folder = Path(sys.argv[1]) / golden.name.replace(".", "-")
@@ -49,7 +49,7 @@ for golden in GOLDENS:
     assert type(model).__module__.startswith("transformers.models." if own else "transformers_modules."), type(model)
     for case, expected in golden.cases():
         if own and expected["input_ids"].shape[-1] > model.config.max_position_embeddings:
-            continue  # that class has no positions past it
+            continue  # that class has no further positions
         found = max(errors(golden, model.eval(), case, expected).values())
         worst[golden.name] = max(found, worst.get(golden.name, 0.0))
 tokenizer = transformers.AutoTokenizer.from_pretrained(Path(sys.argv[1]) / "tokenizer")

@@ -33,10 +33,10 @@ BY_NAME = {golden.name: golden for golden in GOLDENS}
 CASE = "short"
 """The inputs: 12 tokens, some of them padding, are enough for every mutation."""
 REFUSED = math.inf
-"""A mutation that makes shapes or names disagree is noticed too, before anything is computed."""
+"""The error of a mutation that makes shapes or names disagree: it is noticed before anything is computed."""
 
 
-# In the tables that convert.
+# Mutations of the tables that convert.
 
 
 def _defaults(**changed: Any) -> Callable[[Family], Family]:
@@ -77,7 +77,7 @@ def _exchanged(one: str, other: str) -> Callable[[Family], Family]:
     return _rules(change)
 
 
-# In the dialect that the oracle reads by.
+# Mutations of the dialects that the oracle reads by.
 
 
 def _dialect(**changed: Any) -> Callable[[Dialect], Dialect]:
@@ -96,7 +96,7 @@ def _spelt(one: str, other: str) -> Callable[[Dialect], Dialect]:
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is changed: in the table, in the dialect, or in the oracle's attention."""
+    """A change of the table, of the dialect, or of the oracle's attention."""
 
     table: Callable[[Family], Family] | None = None
     dialect: Callable[[Dialect], Dialect] | None = None
@@ -177,27 +177,27 @@ TABLE = {
     "bert4keras-masked-lm": (*MASKED_LM, "Huawei's epsilon"),
     "bert4keras-sequence-classification": ("classifiers the other way",),
 }
-"""What is noticed in each fixture."""
+"""By fixture, the mutations that it shows."""
 
 ROWS = [(fixture, mutation) for fixture, mutations in TABLE.items() for mutation in mutations]
 
 
 def worst(name: str, model: Oracle) -> float:
-    """The largest error of any recorded output, as a part of its range; `REFUSED` where it cannot be computed."""
+    """The largest error of all recorded outputs, as a part of their range; `REFUSED` if they cannot be computed."""
     golden = goldens(name)[CASE]
-    if POOLER not in HEADS[model.head].parts:  # some programs record one all the same
+    if POOLER not in HEADS[model.head].parts:  # some programs record a pooler all the same
         golden.pop("pooled_output", None)
     try:
         return max(departures(model, golden).values())
-    except (ValueError, MappingError):  # matrices that do not fit
+    except (ValueError, MappingError):  # shapes that do not fit
         return REFUSED
 
 
 def of_the_conversion(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> float:
-    """What is computed, by the oracle, from a conversion by a mutated table."""
+    """The oracle's outputs for a conversion by a mutated table."""
     entries, _, _ = source(name)
     table, mutate = recognise.family_of(entries), mutation.table or (lambda table: table)
-    monkeypatch.setattr(config, "TRANSFORMERS", mutate(TRANSFORMERS))  # whose activations ports of Huawei's code have
+    monkeypatch.setattr(config, "TRANSFORMERS", mutate(TRANSFORMERS))  # ports of Huawei's code have its activations
     monkeypatch.setattr(recognise, "FAMILIES", tuple(mutate(one) if one is table else one for one in FAMILIES))
     try:
         convert(BY_NAME[name].folder, folder, head=BY_NAME[name].head)
@@ -208,7 +208,7 @@ def of_the_conversion(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def of_the_source(name: str, monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> float:
-    """What a mutated oracle computes from the source."""
+    """A mutated oracle's outputs for the source."""
     entries, raw, head = source(name)
     dialect = oracle.dialect_of(entries, raw)
     monkeypatch.setattr(oracle, "dialect_of", lambda *_: mutation.dialect(dialect) if mutation.dialect else dialect)

@@ -116,7 +116,7 @@ numpy.save({str(tmp_path / "states.npy")!r}, states[-1].numpy())
     assert error <= TF.tolerance
 
 
-# Mutations: for each way to be wrong, the parity above must say so.
+# Mutations: the comparison above must notice each mistake.
 
 
 @pytest.fixture
