@@ -1,5 +1,6 @@
-"""NEZHA for transformers. Importing this package makes `AutoModel...from_pretrained` know `model_type: nezha`."""
+"""NEZHA for transformers. Importing this package registers `model_type: nezha` with `AutoModel...from_pretrained`."""
 
+import transformers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -12,7 +13,6 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
     BertTokenizer,
-    BertTokenizerFast,
 )
 
 from .configuration_nezha import NezhaConfig
@@ -21,6 +21,7 @@ from .modeling_nezha import (
     NezhaForMultipleChoice,
     NezhaForNextSentencePrediction,
     NezhaForPreTraining,
+    NezhaForPreTrainingOutput,
     NezhaForQuestionAnswering,
     NezhaForSequenceClassification,
     NezhaForTokenClassification,
@@ -28,23 +29,31 @@ from .modeling_nezha import (
     NezhaPreTrainedModel,
 )
 
+__version__ = "0.1.0"
+"""nezha_convert's version, which the same distribution contains; a test compares the two."""
+
 __all__ = [
     "NezhaConfig",
     "NezhaForMaskedLM",
     "NezhaForMultipleChoice",
     "NezhaForNextSentencePrediction",
     "NezhaForPreTraining",
+    "NezhaForPreTrainingOutput",
     "NezhaForQuestionAnswering",
     "NezhaForSequenceClassification",
     "NezhaForTokenClassification",
     "NezhaModel",
     "NezhaPreTrainedModel",
+    "__version__",
 ]
 
-# exist_ok: transformers 4 knows the name "nezha" already, for a deprecated class that ours replaces.
+# exist_ok: transformers 4 already has a deprecated class under the name "nezha", which ours replaces.
 AutoConfig.register("nezha", NezhaConfig, exist_ok=True)
 AutoTokenizer.register(
-    NezhaConfig, slow_tokenizer_class=BertTokenizer, fast_tokenizer_class=BertTokenizerFast, exist_ok=True
+    NezhaConfig,
+    slow_tokenizer_class=BertTokenizer,
+    fast_tokenizer_class=transformers.BertTokenizerFast,  # type: ignore[attr-defined]  # an alias in transformers 5
+    exist_ok=True,
 )
 for _auto, _model in (
     (AutoModel, NezhaModel),

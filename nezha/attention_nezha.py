@@ -11,27 +11,29 @@ For a head of size d, a clip distance K, and i, j the positions of a query and a
 
 This is section 3.1 of arXiv 1909.00204 with one difference: the paper writes the sinusoid of the signed distance j - i,
 while the code that trained the released weights takes it of the shifted index p (NEZHA-TensorFlow/modeling.py, lines
-705-759, in huawei-noah/Pretrained-Language-Model). The weights know the code's table, so this is the code's.
+705-759, in huawei-noah/Pretrained-Language-Model). The weights were trained with the code's table, so it is used here.
 
 R depends on positions alone: not on the input, the head or the layer. So a model needs one table of 2K + 1 rows (33 KB
 for NEZHA-base), expanded to [L, L, d] once a forward pass and shared by all its layers; and nothing limits L.
 
-Three forms compute the same numbers; `choose_attention` picks one for a forward pass. All they do with R is two linear
-maps, each the other's adjoint, and the forward and the backward pass need both of them:
+Three forms compute the same numbers; `choose_attention` picks one for a forward pass. They need R for two linear
+maps only. Each is the other's adjoint, and both the forward and the backward pass use both:
 
     scores(X, Y)_ij = x_i . (y_j + R[p(i, j)])                   of queries, keys; of the output's gradient, values
     mix(W, Y)_i     = sum over j of w_ij (y_j + R[p(i, j)])      of probabilities, values; of the scores' gradient, keys
 
-Reference. R expanded to [L, L, d] and the formulas as they stand. It can return the probabilities, and be traced.
+Reference. It expands R to [L, L, d] and computes the formulas as written. It can return the probabilities, and torch
+can trace it.
 
-Short. R expanded as well. For a fixed i, the terms with it are ordinary products, batched over the position i instead
-of batch and head. With the sequence first in memory, batch and head merge into B H without a copy:
+Short. It expands R too. For a fixed i, the terms with R are ordinary matrix products, batched over the position i
+instead of batch and head. With the sequence first in memory, batch and head merge into B H without a copy:
 
     x_i . R[p(i, j)]                       [B H, d] x [d, L]
     sum over j of w_ij R[p(i, j)]          [B H, L] x [L, d]
 
-Long. Expanded, R would have L^2 rows, and all but 2K - 1 in each L would be R[0], on the left, or R[2K], on the right.
-Take a block of queries i = s + r, 0 <= r < m <= 2K. With T = R - R[0] and t = T[2K], shift the rows of Y for it:
+Long. Expanded, R would have L rows for each query, and all but 2K - 1 of them would be R[0] (keys far to the left) or
+R[2K] (keys far to the right). Take a block of queries i = s + r,
+0 <= r < m <= 2K. With T = R - R[0] and t = T[2K], shift the rows of Y:
 
     y'_j             = y_j + R[0] + [j >= s + K] t
     y_j + R[p(i, j)] = y'_j + T[p(i, j)] - [j >= s + K] t
@@ -39,15 +41,15 @@ Take a block of queries i = s + r, 0 <= r < m <= 2K. With T = R - R[0] and t = T
 What is added to y'_j is 0 for j <= i - K, where T[0] = 0 and j < s + K, and for j >= i + K, where T[2K] = t and
 j >= s + K. A band remains, j = i - K + 1 + c with 0 <= c < 2K, and in it T[c + 1] - [r + c >= 2K - 1] t. For scores it
 is one product with T[1:], 2K wide, less a fixed triangle of that product's last column; `mix` is the adjoint. In memory
-the band lies along a diagonal: its row r + 1 starts L + 1 entries after its row r, which is a strided view. Where that
-view leaves the sequence, at both ends, it meets other rows, and nothing is added or taken. The last block goes first,
-so that t is added to each row of Y once.
+the band lies along a diagonal: its row r + 1 starts L + 1 entries after its row r, so a strided view selects it. At
+both ends of the sequence this view runs into neighbouring rows; those entries are neither changed nor used. The blocks
+run from last to first, so that t is added to each row of Y only once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -57,10 +59,11 @@ from torch.nn import functional
 BLOCK = 128
 """Queries that the long form takes at a time: few enough for their scores to stay in cache."""
 
-USE_TRITON = False
-"""Whether NVIDIA GPUs use the fused kernel of `triton_nezha.py`. Not yet: it has run in Triton's interpreter alone."""
-
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
+"""A form of attention: takes what `relative_attention` takes, returns what it returns."""
+
+fused_attention: Attention | None = None
+"""A kernel for NVIDIA GPUs to use instead of the reference form; `nezha.triton_nezha.enable()` sets it."""
 
 
 def relative_position_table(
@@ -71,15 +74,15 @@ def relative_position_table(
     Args:
         max_relative_position: K, in tokens, at least 1.
         head_size: d. With an odd d the last column has no partner and is 0, as in Huawei's code.
-        device, dtype: of the result; torch's defaults when None.
+        device, dtype: those of the result; None means torch's defaults.
 
     Shape:
         result: [2K + 1, d]; row p is the distance p - K.
     """
-    # Built in float64 and cast: computed in float32, the angles alone are off by 4.5e-6. MPS has no float64.
-    on = "cpu" if device is not None and device.type == "mps" else device
-    index = torch.arange(2 * max_relative_position + 1, device=on, dtype=torch.float64)
-    exponent = torch.arange(0, head_size - 1, 2, device=on, dtype=torch.float64) / head_size
+    # Computed in float64, then cast: in float32 the angles alone would be off by 4.5e-6. MPS has no float64.
+    computed_on = torch.device("cpu") if device is not None and device.type == "mps" else device
+    index = torch.arange(2 * max_relative_position + 1, device=computed_on, dtype=torch.float64)
+    exponent = torch.arange(0, head_size - 1, 2, device=computed_on, dtype=torch.float64) / head_size
     angle = index[:, None] / 10000.0**exponent
     table = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
     table = functional.pad(table, (0, head_size % 2))
@@ -99,7 +102,7 @@ def expand_relative_positions(table: Tensor, length: int) -> Tensor:
 
 
 def is_traced() -> bool:
-    """Whether torch writes this pass down, to run it on other inputs."""
+    """Whether torch records this pass, to run it again on other inputs."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -109,32 +112,28 @@ def choose_attention(
     mask: Tensor | None = None,
     *,
     reference: bool = False,
-    fused: Callable[[], Attention | None] = lambda: None,
 ) -> tuple[Attention, Tensor]:
-    """The form of attention for a forward pass, and the relations that it takes.
+    """Choose the form of attention for a forward pass, and prepare R for it.
 
     Args:
         table: [2K + 1, d], of `relative_position_table`, on the device of the pass.
         length: L, of its sequences.
         mask: of the pass, [B or 1, H or 1, L or 1, L].
-        reference: whether it must be the reference, as for `output_attentions`.
-        fused: gives the kernel of `triton_nezha.py`, or None where Triton is missing.
+        reference: True demands the reference form, as `output_attentions` does.
 
     Returns:
-        `relative_attention`, `fast_relative_attention` or the kernel; the table for the long form and the kernel, or
-        the table expanded.
+        `relative_attention`, `fast_relative_attention` or `fused_attention`; and R as this form takes it: the table
+        for the long form and for the kernel, the expanded table for the others.
     """
-    # A traced program may not depend on the length, and holds no strided diagonals.
+    # A traced program must work for every length, and cannot contain strided diagonals.
     if not reference and not is_traced():
         if table.device.type == "cpu":
-            # Below this the long form's blocks would be small, and its products as many as the short form's.
+            # In shorter sequences the long form's blocks would be small, and it would not save any products.
             long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
             return fast_relative_attention, table if long else expand_relative_positions(table, length)
-        for_keys = mask is None or mask.shape[1:3] == (1, 1)
-        if USE_TRITON and table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128 and for_keys:
-            kernel = fused()
-            if kernel is not None:
-                return kernel, table
+        fits_kernel = table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128
+        if fused_attention and fits_kernel and (mask is None or mask.shape[1:3] == (1, 1)):
+            return fused_attention, table
     return relative_attention, expand_relative_positions(table, length)
 
 
@@ -149,8 +148,8 @@ def relative_attention(
 ) -> tuple[Tensor, Tensor]:
     """Self-attention with relative positions in its scores and in its values: the reference form.
 
-    The softmax is computed in float32 whatever the inputs' precision. A query all of whose keys are masked attends to
-    all of them alike: its output is finite and means nothing.
+    The softmax is computed in float32 or better. If every key of a query is masked, the query attends to all keys
+    equally; its output is finite but meaningless.
 
     Args:
         mask: True where a query may attend to a key; None lets every query attend to every key.
@@ -176,10 +175,10 @@ def relative_attention(
 def fast_relative_attention(
     query: Tensor, key: Tensor, value: Tensor, relations: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0
 ) -> tuple[Tensor, None]:
-    """`relative_attention` by the short or the long form, with a backward pass of its own.
+    """`relative_attention` in the short or the long form, with its own backward pass.
 
-    Half precision is computed in float32. Dropout takes its random numbers from torch's generator, but not as
-    `functional.dropout` does: other probabilities fall for the same seed.
+    Half precision is computed in float32. Dropout draws from torch's generator, but in another way than
+    `functional.dropout`: for the same seed it drops other probabilities.
 
     Shape:
         query, key, value: [B, H, L, d]; best as views of [L, B, H, d].
@@ -188,18 +187,18 @@ def fast_relative_attention(
         result: [B, H, L, d], a view of [L, B, H, d]; and None where the reference has probabilities.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
-    keep = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     if mask is not None:
         mask = None if mask.all() else mask[(None,) * (4 - mask.dim())]
     with torch.autocast("cpu", enabled=False):
-        given = (one.to(dtype) for one in (query, key, value, relations))
-        return _FastAttention.apply(*given, mask, dropout, keep).to(query.dtype), None
+        inputs = (tensor.to(dtype) for tensor in (query, key, value, relations))
+        return _FastAttention.apply(*inputs, mask, dropout, needs_grad).to(query.dtype), None
 
 
 class _FastAttention(torch.autograd.Function):
-    """Softmax attention over the `scores` and `mix` of a form, a block of queries at a time.
+    """Softmax attention by the `scores` and `mix` of a form, one block of queries at a time.
 
-    For the backward pass it keeps the probabilities, B H L^2 of them; their signs say which of them dropout dropped.
+    For the backward pass it saves all B H L^2 probabilities; a negative sign marks one that dropout dropped.
     """
 
     @staticmethod
@@ -211,51 +210,54 @@ class _FastAttention(torch.autograd.Function):
         relations: Tensor,
         mask: Tensor | None,
         dropout: float,
-        keep: bool,
+        needs_grad: bool,
     ) -> Tensor:
-        form, scale, kept = _form(relations, query), query.shape[-1] ** -0.5, []
+        form, scale = _form(relations, query), query.shape[-1] ** -0.5
+        saved: list[Tensor] = []
         bias = None
         if mask is not None:
-            # The lowest finite value, which swallows the score: where every key is masked, all keys weigh the same.
+            # Adding the lowest finite value swallows the score: if every key is masked, all keys get the same weight.
             lowest = torch.finfo(query.dtype).min
             bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, lowest)
         output = _sequence_first(query)
-        for queries, keys, values, outputs, biases in form.groups(query, key, value, output, bias):
+        for biases, (queries, keys, values, outputs) in form.groups(bias, query, key, value, output):
             keys, values = form.rows(keys), form.rows(values)
             for block in form.blocks:
                 form.shift(block, keys, values)
-                probabilities = form.memory("kept" if keep else "scores", block)
-                form.scores(queries[:, block], keys, block, _queries(biases, block), scale, out=probabilities)
+                probabilities = form.memory("saved" if needs_grad else "scores", block)
+                bias = None if biases is None else _queries(biases, block)
+                form.scores(queries[:, block], keys, block, bias, scale, out=probabilities)
                 torch.softmax(probabilities, dim=-1, out=probabilities)
                 weights = probabilities
                 if dropout:
                     _drop_by_sign(probabilities, dropout)
                     weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block))
                 form.mix(weights, values, block, out=outputs[:, block])
-                if keep:
-                    kept.append(probabilities)
+                if needs_grad:
+                    saved.append(probabilities)
         if dropout:
             output *= _scale_of_kept(dropout)
         ctx.dropout = dropout
-        ctx.save_for_backward(query, key, value, relations, mask, *kept)
+        ctx.save_for_backward(query, key, value, relations, mask, *saved)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, relations, mask, *kept = ctx.saved_tensors
-        form, kept = _form(relations, query), iter(kept)
+        query, key, value, relations, mask, *saved = ctx.saved_tensors
+        form, unused = _form(relations, query), iter(saved)
         scale, scale_of_kept = query.shape[-1] ** -0.5, _scale_of_kept(ctx.dropout)
-        # A query with every key masked has constant scores.
+        # If every key of a query is masked, its scores are constant and pass no gradient.
         dead = None if mask is None or mask.any(-1).all() else ~mask.any(-1, keepdim=True)
         by_query, by_key, by_value = (_sequence_first(query).zero_() for _ in range(3))
-        given = (query, key, value, gradient, dead, by_query, by_key, by_value)
+        tensors = (query, key, value, gradient, by_query, by_key, by_value)
         with torch.autocast("cpu", enabled=False):
-            for queries, keys, values, gradients, deads, for_query, for_key, for_value in form.groups(*given):
+            for deads, group in form.groups(dead, *tensors):
+                queries, keys, values, gradients, for_query, for_key, for_value = group
                 keys, values = form.rows(keys), form.rows(values)
                 for block in form.blocks:
                     form.shift(block, keys, values)
-                    probabilities = next(kept)
+                    probabilities = next(unused)
                     weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block))
                     for_value.baddbmm_(weights.transpose(1, 2), gradients[:, block], alpha=scale_of_kept)
                     by_scores = form.memory("scores", block)
@@ -270,6 +272,33 @@ class _FastAttention(torch.autograd.Function):
         return by_query.mul_(scale), by_key, by_value, None, None, None, None
 
 
+class _Form(Protocol):
+    """The short or the long form: how it groups heads, blocks queries, and computes `scores` and `mix` for a block."""
+
+    blocks: list[slice]
+    """The queries of each block, in the order to compute them."""
+
+    def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
+        """Views of what broadcasts to [B, H, ...], one group of heads at a time."""
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """Keys or values of a group, as `shift`, `scores` and `mix` take them."""
+
+    def shift(self, block: slice, *rows: Tensor) -> None:
+        """Prepare `rows` in place for `block`; called for the blocks in order."""
+
+    def memory(self, use: str, block: slice) -> Tensor:
+        """Uninitialised scores of a block; what is "saved" shares no memory with other blocks."""
+
+    def scores(
+        self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
+    ) -> None:
+        """Write bias + scale x scores(vectors, rows) to `out`, which is of `memory`."""
+
+    def mix(self, weights: Tensor, rows: Tensor, block: slice, out: Tensor) -> None:
+        """Write mix(weights, rows) to `out`; the weights are of `memory`."""
+
+
 class _Short:
     """The short form: one group of B H heads, one block of L queries."""
 
@@ -278,16 +307,20 @@ class _Short:
         self.batch, self.heads, self.length, _ = query.shape
         self.blocks = [slice(0, self.length)]
 
-    def groups(self, *tensors: Tensor | None) -> list[list[Tensor | None]]:
-        """What broadcasts to [B, H, ...] as one group [B H, ...]."""
-        return [[None if one is None else one.expand(self.batch, self.heads, -1, -1).flatten(0, 1) for one in tensors]]
+    def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
+        """What broadcasts to [B, H, ...], as one group [B H, ...]."""
+
+        def merged(tensor: Tensor) -> Tensor:
+            return tensor.expand(self.batch, self.heads, -1, -1).flatten(0, 1)
+
+        yield None if optional is None else merged(optional), [merged(tensor) for tensor in tensors]
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """Keys or values [B H, L, d], as they are."""
+        """Keys or values [B H, L, d], unchanged."""
         return tensor
 
     def shift(self, block: slice, *rows: Tensor) -> None:
-        """Nothing here."""
+        """Does nothing: the short form uses unshifted rows."""
 
     def memory(self, use: str, block: slice) -> Tensor:
         """New memory for scores [B H, L, L]."""
@@ -308,48 +341,54 @@ class _Short:
 
 
 class _Long:
-    """The long form: a group for each sequence, and in it blocks of m queries. The derivation above has its names."""
+    """The long form: one group for each sequence, blocks of m queries. The names are those of the derivation above."""
 
     def __init__(self, table: Tensor, query: Tensor) -> None:
         self.batch, self.heads, self.length, _ = query.shape
-        # A smaller K is one of BLOCK / 2 whose outer rows are alike.
+        # Widen a smaller K to BLOCK / 2: the added rows repeat the outermost ones, so no score changes.
         clip = table.shape[0] // 2
         self.clip = max(clip, BLOCK // 2)
         table = table[torch.arange(-self.clip, self.clip + 1).clamp(-clip, clip) + clip]
         self.first, self.band = table[0], table[1:] - table[0]
-        # Longer blocks would let the band of one head run into that of the next.
+        # In longer blocks, the band of one head would run into that of the next.
         size = min(BLOCK, self.length + 1 - 2 * self.clip)
         self.blocks = [slice(start, min(start + size, self.length)) for start in range(0, self.length, size)][::-1]
         row, column = torch.arange(size)[:, None], torch.arange(2 * self.clip)
         self.triangle = (row + column >= 2 * self.clip - 1).to(table.dtype)
-        self.outside, self.scratch = {}, {}
+        self.outside: dict[int, Tensor] = {}
+        self.scratch: dict[str, Tensor] = {}
         for block in self.blocks:
             position = block.start - self.clip + 1 + row[: block.stop - block.start] + column
             outside = (position < 0) | (position >= self.length)
             if outside.any():
                 self.outside[block.start] = outside
 
-    def groups(self, *tensors: Tensor | None) -> list[list[Tensor | None]]:
-        """What broadcasts to [B, H, ...] as B groups [H, ...]."""
-        return [
-            [None if one is None else one.expand(self.batch, self.heads, -1, -1)[item] for one in tensors]
-            for item in range(self.batch)
-        ]
+    def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
+        """What broadcasts to [B, H, ...], as B groups [H, ...]."""
+
+        def of(item: int, tensor: Tensor) -> Tensor:
+            return tensor.expand(self.batch, self.heads, -1, -1)[item]
+
+        for item in range(self.batch):
+            yield None if optional is None else of(item, optional), [of(item, tensor) for tensor in tensors]
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """Keys or values y [H, L, d] as y + R[0], a copy, for `shift` to change."""
+        """Keys or values y [H, L, d] as a new tensor y + R[0], which `shift` changes in place."""
         return torch.add(tensor, self.first, out=torch.empty(tensor.shape, dtype=tensor.dtype))
 
     def shift(self, block: slice, *rows: Tensor) -> None:
-        """From y' for the block after `block`, or from `rows` before the last one, to y' for `block`."""
+        """Turn y' for the following block (for the last block: the result of `rows`) into y' for `block`."""
         size = self.triangle.shape[0]
-        for one in rows:
-            one[:, block.start + self.clip : block.start + self.clip + size] += self.band[-1]
+        for tensor in rows:
+            tensor[:, block.start + self.clip : block.start + self.clip + size] += self.band[-1]
 
     def memory(self, use: str, block: slice) -> Tensor:
-        """Memory for scores [H, m, L], the same for every block unless they are "kept"; around it, for the diagonal."""
+        """Memory for scores [H, m, L], with room on both sides for the diagonal's view.
+
+        All blocks share the memory of one use, unless the use is "saved".
+        """
         slack, rows = 2 * self.clip, block.stop - block.start
-        if use == "kept" or use not in self.scratch:
+        if use == "saved" or use not in self.scratch:
             most = self.heads * self.triangle.shape[0] * self.length
             self.scratch[use] = self.band.new_empty(slack + most + slack)
         size = self.heads * rows * self.length
@@ -379,49 +418,49 @@ class _Long:
         return scores.as_strided((heads, rows, 2 * self.clip), (rows * length, length + 1, 1), start)
 
     def _inside(self, band: Tensor, block: slice) -> Tensor:
-        """A band, made zero outside of the sequence whatever was there."""
+        """The band, with zeros where it leaves the sequence."""
         outside = self.outside.get(block.start)
         return band if outside is None else band.masked_fill_(outside, 0)
 
 
-def _form(relations: Tensor, query: Tensor) -> _Short | _Long:
+def _form(relations: Tensor, query: Tensor) -> _Form:
     return _Short(relations, query) if relations.dim() == 3 else _Long(relations, query)
 
 
 def _sequence_first(like: Tensor) -> Tensor:
-    """Memory for a result [B, H, L, d] in which L comes first, as the next layer wants it."""
+    """Uninitialised memory for a result [B, H, L, d] whose L comes first in memory, as the next layer needs it."""
     batch, heads, length, size = like.shape
     return like.new_empty(length, batch, heads, size).permute(1, 2, 0, 3)
 
 
-def _queries(tensor: Tensor | None, block: slice) -> Tensor | None:
-    """A block of [B H, L or 1, ...]."""
-    return tensor if tensor is None or tensor.shape[1] == 1 else tensor[:, block]
+def _queries(tensor: Tensor, block: slice) -> Tensor:
+    """The rows of a block, of a tensor [heads, L or 1, ...]."""
+    return tensor if tensor.shape[1] == 1 else tensor[:, block]
 
 
 def fast_dropout(tensor: Tensor, rate: float) -> Tensor:
-    """`functional.dropout` of a tensor on the CPU, four times faster: a training step spends 3 % on the other one."""
+    """`functional.dropout` of a tensor on the CPU, four times faster: torch's own takes 3 % of a training step."""
     return tensor * (_uniform(tensor) >= _threshold(rate)).to(tensor.dtype).mul_(_scale_of_kept(rate))
 
 
 def _drop_by_sign(probabilities: Tensor, rate: float) -> None:
-    """Give each probability, with this chance and independently, a negative sign."""
+    """Give each probability a negative sign, independently, with the chance `rate`."""
     uniform = _uniform(probabilities).to(probabilities.dtype)
     torch.copysign(probabilities, uniform.add_(0.5 - _threshold(rate)), out=probabilities)
 
 
 def _uniform(like: Tensor) -> Tensor:
-    """Independent whole numbers of 16 bits, from -2^15 on: a draw of 64 bits makes four, which is what is fast here."""
+    """Independent random integers from -2^15 to 2^15 - 1. It is fast because each draw of 64 bits gives four."""
     draws = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return draws.view(torch.int16)[: like.numel()].view(like.shape)
 
 
 def _threshold(rate: float) -> int:
-    """What a share `rate` of those numbers is below; rates are multiples of 2^-16."""
+    """The number that a share `rate` of `_uniform`'s numbers is below; the rate is rounded to a multiple of 2^-16."""
     return round(rate * 2**16) - 2**15
 
 
 def _scale_of_kept(rate: float) -> float:
-    """What is kept counts for what is dropped; nothing is left of it if all is dropped."""
+    """What dropout multiplies kept values by, so that the expected sum stays the same; 0 if it drops everything."""
     dropped = round(rate * 2**16) / 2**16
     return 0.0 if dropped == 1 else 1 / (1 - dropped)

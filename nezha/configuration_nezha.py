@@ -22,11 +22,11 @@ class NezhaConfig(PretrainedConfig):
             TensorFlow code with tanh (`"gelu_pytorch_tanh"`); a checkpoint needs the one it was trained with.
         hidden_dropout_prob: dropout on hidden states.
         attention_probs_dropout_prob: dropout on attention probabilities.
-        max_position_embeddings: the length the model was trained for, in tokens. Information for tokenizers and
-            readers: NEZHA has no table of positions, and takes sequences of any length.
+        max_position_embeddings: the length that the model was trained for, in tokens. Only tokenizers and readers use
+            it: NEZHA has no table of positions and takes sequences of any length.
         max_relative_position: clip distance K, in tokens; two tokens further apart count as K apart. Every released
             Chinese model has 64 (hard-coded in Huawei's NEZHA-TensorFlow/modeling.py), the English one 127.
-        type_vocab_size: segments that `token_type_ids` can tell apart.
+        type_vocab_size: how many segments `token_type_ids` can distinguish.
         initializer_range: standard deviation of freshly initialised weights.
         layer_norm_eps: epsilon of every layer norm.
         classifier_dropout: dropout before a classifier; None means `hidden_dropout_prob`.
@@ -75,8 +75,8 @@ class NezhaConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
         self.classifier_dropout = classifier_dropout
-        # transformers 4 has these four in its base class and writes only what differs from the base's default;
-        # transformers 5 does not have them. Set here, they are the same in both.
+        # transformers 4 has these four in its base class and writes only what differs from its own defaults;
+        # transformers 5 does not have them. Setting them here gives both the same values.
         self.pad_token_id = pad_token_id
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id

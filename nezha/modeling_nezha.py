@@ -1,8 +1,8 @@
 """NEZHA in PyTorch: the encoder and its heads.
 
-A NEZHA (arXiv 1909.00204) is a BERT without absolute positions, whose self-attention sees the clipped distance of every
-two tokens instead (`attention_nezha.py`). Modules, and so the names of the weights, are those of transformers 4.40.2's
-NEZHA: its checkpoints load unchanged. Runs on transformers 4.52 and later.
+A NEZHA (arXiv 1909.00204) is a BERT without absolute positions; its self-attention uses the clipped distance of every
+two tokens instead (`attention_nezha.py`). Modules and weights have the names of transformers 4.40.2's NEZHA, so its
+checkpoints load unchanged. Runs on transformers 4.52 and later.
 
 Shapes below: B sequences of L tokens, hidden size D, vocabulary V.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,25 +35,34 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .attention_nezha import Attention, choose_attention, fast_dropout, is_traced, relative_position_table
 from .configuration_nezha import NezhaConfig
 
+Forward = TypeVar("Forward", bound=Callable[..., ModelOutput])
+
+
+def tuple_on_request(forward: Forward) -> Forward:
+    """transformers' `can_return_tuple` (with `return_dict=False` a model returns a tuple), for type checkers."""
+    return cast(Forward, can_return_tuple(forward))
+
 
 class NezhaDropout(nn.Dropout):
-    """Dropout of hidden states, with fewer random numbers on the CPU."""
+    """Dropout of hidden states that needs fewer random numbers on the CPU."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Any shape."""
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if not self.training or self.p == 0 or traced or hidden_states.device.type != "cpu":
+        if not self.training or self.p == 0 or is_traced() or hidden_states.device.type != "cpu":
             return super().forward(hidden_states)
         return fast_dropout(hidden_states, self.p)
 
 
 class NezhaEmbeddings(nn.Module):
-    """Word plus segment embeddings, normalised. There are no position embeddings."""
+    """Word plus segment embeddings, normalised. NEZHA has no position embeddings."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
-        # padding_idx keeps the padding row out of training; a loaded row stays as it was trained.
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        # padding_idx keeps the padding row out of training; a row from a checkpoint keeps its values. Typed as a
+        # module, since `set_input_embeddings` may put any other module here.
+        self.word_embeddings: nn.Module = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = NezhaDropout(config.hidden_dropout_prob)
@@ -63,11 +72,12 @@ class NezhaEmbeddings(nn.Module):
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if token_type_ids is None:
             token_type_ids = torch.zeros(words.shape[:-1], dtype=torch.long, device=words.device)
-        return self.dropout(self.LayerNorm(words + self.token_type_embeddings(token_type_ids)))
+        embeddings: Tensor = self.dropout(self.LayerNorm(words + self.token_type_embeddings(token_type_ids)))
+        return embeddings
 
 
 class NezhaSelfAttention(nn.Module):
-    """Projections to queries, keys and values around the attention that `choose_attention` chose."""
+    """Project to queries, keys and values, then attend in the form that `choose_attention` chose."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -80,9 +90,9 @@ class NezhaSelfAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, attend: Attention, relations: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """[L, B, D] to [L, B, D], and the attention probabilities [B, heads, L, L] if `attend` gives them.
+        """[L, B, D] to [L, B, D], and the attention probabilities [B, heads, L, L] if `attend` returns them.
 
-        Here and in the layers, `attend` takes `relations`, and `attention_mask` broadcasts to [B, heads, L, L].
+        Here and in the layers, `relations` belongs to `attend`, and `attention_mask` broadcasts to [B, heads, L, L].
         """
         context, probabilities = attend(
             self._split_heads(self.query(hidden_states)),
@@ -96,11 +106,12 @@ class NezhaSelfAttention(nn.Module):
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         """[L, B, D] to [B, heads, L, head_size]."""
-        return projected.unflatten(-1, (-1, self.head_size)).permute(1, 2, 0, 3)
+        heads: Tensor = projected.unflatten(-1, (-1, self.head_size))
+        return heads.permute(1, 2, 0, 3)
 
 
 class NezhaResidual(nn.Module):
-    """The end of both halves of a layer: project, drop out, add what came in, normalise."""
+    """The end of both halves of a layer: project, drop out, add the half's input, normalise."""
 
     def __init__(self, config: NezhaConfig, in_features: int) -> None:
         super().__init__()
@@ -109,8 +120,9 @@ class NezhaResidual(nn.Module):
         self.dropout = NezhaDropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
-        """[L, B, in_features] and what came in, [L, B, D], to [L, B, D]."""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
+        """[L, B, in_features] and the half's input [L, B, D] to [L, B, D]."""
+        normalised: Tensor = self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
+        return normalised
 
 
 class NezhaAttention(nn.Module):
@@ -130,7 +142,7 @@ class NezhaAttention(nn.Module):
 
 
 class NezhaIntermediate(nn.Module):
-    """The widening of the feed-forward half, with its activation."""
+    """The first layer of the feed-forward half, and its activation."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -140,17 +152,20 @@ class NezhaIntermediate(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[L, B, D] to [L, B, intermediate_size]."""
-        wide = self.dense(hidden_states)
+        wide: Tensor = self.dense(hidden_states)
         if self.gelu is None or torch.is_grad_enabled() or is_traced():
-            return self.activation(wide)
-        # In place: a second tensor of this size, of memory that the system has to clear, is 4 % of a pass of 4 x 512.
-        return torch.ops.aten.gelu_(wide, approximate=self.gelu)
+            wide = self.activation(wide)
+        else:
+            # In place. The system would have to clear the memory of a second tensor of this size, which takes 4 % of a
+            # pass of 4 x 512 tokens.
+            torch.ops.aten.gelu_(wide, approximate=self.gelu)
+        return wide
 
 
 class NezhaLayer(GradientCheckpointingLayer):
     """One transformer layer.
 
-    It takes and gives [B, L, D], and inside of it the sequence comes first: so batch and heads merge without a copy.
+    It takes and returns [B, L, D]. Inside, the sequence comes first, so that batch and heads merge without a copy.
     """
 
     def __init__(self, config: NezhaConfig) -> None:
@@ -163,17 +178,18 @@ class NezhaLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: Tensor, attend: Attention, relations: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, L, D] to [B, L, D], best as a view of [L, B, D]; the rest as in `NezhaSelfAttention`."""
+        """[B, L, D], best as a view of [L, B, D], to [B, L, D]; the rest as in `NezhaSelfAttention`."""
         attended, probabilities = self.attention(hidden_states.transpose(0, 1), attend, relations, attention_mask)
         hidden_states = apply_chunking_to_forward(self._feed_forward, self.chunk_size_feed_forward, 0, attended)
         return hidden_states.transpose(0, 1), probabilities
 
     def _feed_forward(self, attended: Tensor) -> Tensor:
-        return self.output(self.intermediate(attended), attended)
+        output: Tensor = self.output(self.intermediate(attended), attended)
+        return output
 
 
 class NezhaEncoder(nn.Module):
-    """The layers, and the relative positions that all of them share."""
+    """The layers, and the table of relative positions that they share."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -190,20 +206,18 @@ class NezhaEncoder(nn.Module):
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
         """Embeddings [B, L, D] to the last layer's output [B, L, D], and on request everything before it."""
-        # Made afresh for each pass, which costs next to nothing. Kept as a buffer instead, it would come back from
-        # `from_pretrained` unset: transformers 5 builds on the meta device and restores only what a checkpoint holds.
+        # Computed in each pass, which costs next to nothing. As a buffer, it would be unset after `from_pretrained`:
+        # transformers 5 builds a model on the meta device and restores only what the checkpoint holds.
         table = relative_position_table(
             self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
         )
         reference = output_attentions or self.config._attn_implementation == "eager"
-        attend, relations = choose_attention(
-            table, hidden_states.shape[1], attention_mask, reference=reference, fused=_fused_attention
-        )
+        attend, relations = choose_attention(table, hidden_states.shape[1], attention_mask, reference=reference)
 
         all_hidden_states, all_attentions = [hidden_states], []
         hidden_states = hidden_states.transpose(0, 1).contiguous().transpose(0, 1)
         for layer in self.layer:
-            # All by position: reentrant gradient checkpointing passes no gradient through keywords.
+            # All arguments by position: reentrant gradient checkpointing passes no gradient through keywords.
             hidden_states, probabilities = layer(hidden_states, attend, relations, attention_mask)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
@@ -217,17 +231,8 @@ class NezhaEncoder(nn.Module):
         )
 
 
-def _fused_attention() -> Attention | None:
-    """The fused kernel, where Triton is installed. Imported here: transformers copies only what this file imports."""
-    try:
-        from .triton_nezha import fused_relative_attention
-    except ImportError:
-        return None
-    return fused_relative_attention
-
-
 class NezhaPooler(nn.Module):
-    """The first token's hidden state, projected: what the heads over whole sequences read."""
+    """Projects the first token's hidden state, for the heads that classify whole sequences."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -235,11 +240,12 @@ class NezhaPooler(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, L, D] to [B, D]."""
-        return self.dense(hidden_states[:, 0]).tanh()
+        first: Tensor = self.dense(hidden_states[:, 0])
+        return first.tanh()
 
 
 class NezhaPredictionTransform(nn.Module):
-    """What a hidden state goes through before it is compared with every word."""
+    """Transforms a hidden state before it is compared with every word."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__()
@@ -249,14 +255,15 @@ class NezhaPredictionTransform(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, L, D] to [B, L, D]."""
-        return self.LayerNorm(self.activation(self.dense(hidden_states)))
+        transformed: Tensor = self.LayerNorm(self.activation(self.dense(hidden_states)))
+        return transformed
 
 
 class NezhaPredictions(nn.Module):
     """Hidden states to a score for every word of the vocabulary.
 
-    The bias is here, as in every checkpoint, and not the decoder's as well: FSDP2 shares a parameter between the word
-    embeddings and the decoder, which become one group, but none between them and the rest.
+    The bias is a parameter of this module, as in every checkpoint, and the decoder has none. FSDP2 puts the word
+    embeddings and the decoder, which share a weight, into one group; a parameter cannot be in two groups.
     """
 
     def __init__(self, config: NezhaConfig) -> None:
@@ -267,12 +274,13 @@ class NezhaPredictions(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, L, D] to [B, L, V]."""
-        # In place: the scores are the largest tensor of a pass, and under autocast a sum would be in float32.
-        return self.decoder(self.transform(hidden_states)).add_(self.bias)
+        # In place: the scores are the largest tensor of a pass, and under autocast a new sum would be in float32.
+        scores: Tensor = self.decoder(self.transform(hidden_states))
+        return scores.add_(self.bias)
 
 
 class NezhaPretrainingHeads(nn.Module):
-    """The heads of pretraining, under the names they have in every checkpoint."""
+    """The heads of pretraining, under the names that every checkpoint has for them."""
 
     def __init__(self, config: NezhaConfig, *, predictions: bool, seq_relationship: bool) -> None:
         super().__init__()
@@ -283,19 +291,20 @@ class NezhaPretrainingHeads(nn.Module):
 
 
 class NezhaPreTrainedModel(PreTrainedModel):
-    """What every NEZHA has in common: initialisation, and what transformers needs to know to load and run it."""
+    """Common to every NEZHA: initialisation, and what transformers has to know to load and run it."""
 
     config_class = NezhaConfig
     base_model_prefix = "nezha"
     supports_gradient_checkpointing = True
-    # Whether Trainer passes `num_items_in_batch`, and leaves the division by the batches it accumulates to the loss.
-    # Not said, it would conclude so from **kwargs. True for the heads with `labels`, by which it counts.
+    # Whether Trainer passes `num_items_in_batch`, so that the loss divides by it and Trainer does not. Without this
+    # attribute, Trainer would assume True wherever it sees **kwargs. The heads with `labels`, which Trainer counts,
+    # set it to True.
     accepts_loss_kwargs = False
-    _no_split_modules: ClassVar[list[str]] = ["NezhaEmbeddings", "NezhaLayer"]
-    # "sdpa", the default, stands for the fast forms of `attention_nezha.py`, "eager" for the reference.
+    _no_split_modules = ["NezhaEmbeddings", "NezhaLayer"]  # noqa: RUF012  a ClassVar may not override transformers' own
+    # "sdpa", the default, means the fast forms of `attention_nezha.py`; "eager" means the reference form.
     _supports_sdpa = True
-    # Constants that older releases of transformers wrote into checkpoints, and their second name of a bias.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+    # Older releases of transformers wrote these constants, and a second name of the decoder's bias, into checkpoints.
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         r"relative_positions_encoding\.positions_encoding$",
         r"embeddings\.token_type_ids$",
         r"embeddings\.position_ids$",
@@ -304,14 +313,14 @@ class NezhaPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        """Whether `set_attn_implementation` works; transformers would look for its own functions in this source."""
+        """`set_attn_implementation` works; transformers would otherwise look for its own functions in this source."""
         return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        # While transformers 5 loads, `nn.init` leaves loaded parameters alone, but it cannot know them by a row.
+        # While transformers 5 loads a model, `nn.init` skips loaded parameters, but not one row of a loaded parameter.
         loaded = getattr(getattr(module, "weight", None), "_is_hf_initialized", False)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None and not loaded:
             nn.init.zeros_(module.weight[module.padding_idx])
@@ -322,11 +331,11 @@ class NezhaPreTrainedModel(PreTrainedModel):
 
 
 class NezhaModel(NezhaPreTrainedModel):
-    """The encoder: hidden states for tokens and, through the pooler, one for the sequence.
+    """The encoder: a hidden state for each token and, from the pooler, one for the sequence.
 
     Args:
         config: sizes and choices.
-        add_pooling_layer: False leaves the pooler out, as the heads over tokens do.
+        add_pooling_layer: False leaves the pooler out, as the heads for tokens do.
     """
 
     def __init__(self, config: NezhaConfig, add_pooling_layer: bool = True) -> None:
@@ -336,15 +345,15 @@ class NezhaModel(NezhaPreTrainedModel):
         self.pooler = NezhaPooler(config) if add_pooling_layer else None
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         """The word embedding, for transformers to tie and resize."""
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word embedding."""
         self.embeddings.word_embeddings = value
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -359,7 +368,7 @@ class NezhaModel(NezhaPreTrainedModel):
         Args:
             input_ids: token ids [B, L].
             attention_mask: not 0 (or True) where a token may be attended to. [B, L] for keys, [B, L, L] for every
-                query and key, or [B, 1 or heads, L, L]. None means everywhere.
+                query and key, or [B, 1 or heads, L, L]. None lets every token attend to every token.
             token_type_ids: segment of each token [B, L]; None means all 0.
             inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             output_attentions: also return every layer's attention probabilities, [B, heads, L, L] each.
@@ -369,7 +378,7 @@ class NezhaModel(NezhaPreTrainedModel):
             `last_hidden_state` [B, L, D] and `pooler_output` [B, D] (None without a pooler).
 
         Raises:
-            ValueError: not exactly one of `input_ids` and `inputs_embeds`, or a mask of another shape.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("NezhaModel takes either input_ids or inputs_embeds: one of them, not both.")
@@ -405,22 +414,24 @@ def _broadcastable_mask(attention_mask: Tensor, length: int) -> Tensor:
 class _NezhaWithPredictions(NezhaPreTrainedModel):
     """A model whose `cls.predictions` scores the vocabulary."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
+    cls: NezhaPretrainingHeads
+    _tied_weights_keys = {  # noqa: RUF012
         "cls.predictions.decoder.weight": "nezha.embeddings.word_embeddings.weight"
     }
 
-    def tie_weights(self, *args: Any, missing_keys: set[str] | None = None, **kwargs: Any) -> None:
-        """Tie, also where a checkpoint holds both names of one tensor, as 4.40.2's `.bin` files do.
+    def tie_weights(self, missing_keys: set[str] | None = None, *args: Any, **kwargs: Any) -> None:
+        """Tie the weights, also if a checkpoint holds one tensor under both names, as 4.40.2's `.bin` files do.
 
-        transformers 5.0 would leave the two apart; calling the second name missing makes it tie them.
+        transformers 5.0 would not tie the two then. It does if the second name counts as missing.
         """
         if missing_keys is None:
-            return super().tie_weights(*args, **kwargs)
+            super().tie_weights(*((None, *args) if args else ()), **kwargs)  # transformers 4's takes no argument
+            return
         for second, first in self.get_expanded_tied_weights_keys().items():
             both = [self.get_parameter(name) for name in (first, second) if name not in missing_keys]
-            if len(both) == 2 and not any(one.is_meta for one in both) and torch.equal(*both):
+            if len(both) == 2 and not any(weight.is_meta for weight in both) and torch.equal(*both):
                 missing_keys.add(second)
-        return super().tie_weights(*args, missing_keys=missing_keys, **kwargs)
+        super().tie_weights(missing_keys, *args, **kwargs)
 
     def get_output_embeddings(self) -> nn.Linear:
         """The layer over the vocabulary, for transformers to tie and resize."""
@@ -430,10 +441,11 @@ class _NezhaWithPredictions(NezhaPreTrainedModel):
         """Replace the layer over the vocabulary; if it has a bias, that becomes the bias of `cls.predictions`."""
         self.cls.predictions.decoder = new_embeddings
         if new_embeddings.bias is not None:
-            self.cls.predictions.bias, new_embeddings.bias = new_embeddings.bias, None
+            self.cls.predictions.bias = new_embeddings.bias
+            new_embeddings.register_parameter("bias", None)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As in every transformers model; the bias of a new word is 0."""
+        """Resize as every transformers model does; the bias of a new word is 0."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         bias = self.cls.predictions.bias
         bias.data = functional.pad(bias.data, (0, embeddings.num_embeddings - len(bias)))
@@ -445,9 +457,9 @@ class NezhaForPreTrainingOutput(ModelOutput):
     """Scores of both pretraining heads.
 
     Attributes:
-        loss: the sum of both losses, when both labels were given.
+        loss: the sum of both losses, if the call had both labels.
         prediction_logits: [B, L, V].
-        seq_relationship_logits: [B, 2]; column 0 for "the second segment follows the first".
+        seq_relationship_logits: [B, 2]; column 0 means "the second segment follows the first".
         hidden_states, attentions: on request, as in `NezhaModel`.
     """
 
@@ -469,7 +481,7 @@ class NezhaForPreTraining(_NezhaWithPredictions):
         self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=True)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -486,11 +498,11 @@ class NezhaForPreTraining(_NezhaWithPredictions):
 
         Args:
             labels: the word at each position [B, L]; -100 where the loss ignores it.
-            next_sentence_label: [B]; 0 if the second segment follows the first, 1 if not. A loss takes both labels.
-            num_items_in_batch: words with a label in all batches of an optimizer step, if the loss is to be a share of
-                their mean.
-            num_pairs_in_batch: the same for `next_sentence_label`. Trainer does not count these; without it, sentence
-                order has in each batch the weight that the words have.
+            next_sentence_label: [B]; 0 if the second segment follows the first, 1 if not. A loss needs both labels.
+            num_items_in_batch: words with a label in all batches of an optimizer step; the loss is then this batch's
+                share of their mean.
+            num_pairs_in_batch: the same for `next_sentence_label`. Trainer does not count these; if it is None, the
+                loss of the sentence order has the same weight in each batch as the loss of the words.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         prediction_logits = self.cls.predictions(outputs.last_hidden_state)
@@ -521,7 +533,7 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
         self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=False)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -536,7 +548,8 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
 
         Args:
             labels: the word at each position [B, L]; -100 where the loss ignores it.
-            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
+            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
+                mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.cls.predictions(outputs.last_hidden_state)
@@ -559,7 +572,7 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
         self.cls = NezhaPretrainingHeads(config, predictions=False, seq_relationship=True)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -574,7 +587,8 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
 
         Args:
             labels: [B]; 0 if the second segment follows the first, 1 if not.
-            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
+            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
+                mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.cls.seq_relationship(outputs.pooler_output)
@@ -593,13 +607,13 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = _num_labels(config)
         self.nezha = NezhaModel(config)
         self.dropout = _classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -614,9 +628,10 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
 
         Args:
             labels: [B] class ids; or numbers, [B, num_labels] or with one label [B]; or [B, num_labels] of 0.0 and
-                1.0 for several labels at once. Which of them, `config.problem_type` says; if it does not, the labels
-                decide as in every transformers model, and their decision is kept in the config.
-            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
+                1.0 for several labels at once. `config.problem_type` says which of the three. If it is None, the type
+                of the labels decides, as in every transformers model, and the config keeps the decision.
+            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
+                mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))
@@ -654,7 +669,7 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -669,14 +684,15 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
 
         Args:
             labels: the right choice [B].
-            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
+            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
+                mean.
         """
-        choices = next((given.shape[1] for given in (input_ids, inputs_embeds) if given is not None), 1)
-        flat = (
-            None if given is None else given.flatten(0, 1)
-            for given in (input_ids, attention_mask, token_type_ids, inputs_embeds)
+        choices = next((tensor.shape[1] for tensor in (input_ids, inputs_embeds) if tensor is not None), 1)
+        sequences = (
+            None if tensor is None else tensor.flatten(0, 1)
+            for tensor in (input_ids, attention_mask, token_type_ids, inputs_embeds)
         )
-        outputs = self.nezha(*flat, return_dict=True, **kwargs)
+        outputs = self.nezha(*sequences, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
         return MultipleChoiceModelOutput(
             loss=None if labels is None else _cross_entropy(logits, labels, num_items_in_batch),
@@ -693,13 +709,13 @@ class NezhaForTokenClassification(NezhaPreTrainedModel):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = _num_labels(config)
         self.nezha = NezhaModel(config, add_pooling_layer=False)
         self.dropout = _classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -714,7 +730,8 @@ class NezhaForTokenClassification(NezhaPreTrainedModel):
 
         Args:
             labels: each token's label [B, L]; -100 where the loss ignores it.
-            num_items_in_batch: labels in all batches of an optimizer step, if the loss is to be a share of their mean.
+            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
+                mean.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
@@ -727,16 +744,16 @@ class NezhaForTokenClassification(NezhaPreTrainedModel):
 
 
 class NezhaForQuestionAnswering(NezhaPreTrainedModel):
-    """The span of a text that answers a question: its first and its last token."""
+    """Finds the span of a text that answers a question: its first and its last token."""
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
         self.nezha = NezhaModel(config, add_pooling_layer=False)
-        # Start and end: always two rows, whatever num_labels says.
+        # Always two rows, start and end, whatever num_labels is.
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
-    @can_return_tuple
+    @tuple_on_request
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -750,7 +767,8 @@ class NezhaForQuestionAnswering(NezhaPreTrainedModel):
         """Score each token as the span's start [B, L] and as its end [B, L].
 
         Args:
-            start_positions, end_positions: [B]; one past the sequence, the answer was cut off and the loss ignores it.
+            start_positions, end_positions: [B]; the loss ignores a position outside the sequence, where the answer was
+                cut off.
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
@@ -766,20 +784,26 @@ class NezhaForQuestionAnswering(NezhaPreTrainedModel):
         )
 
 
+def _num_labels(config: NezhaConfig) -> int:
+    if config.num_labels is None:
+        raise ValueError("NezhaConfig: a classifier needs id2label or num_labels, found neither.")
+    return config.num_labels
+
+
 def _classifier_dropout(config: NezhaConfig) -> nn.Dropout:
-    given = config.classifier_dropout
-    return nn.Dropout(config.hidden_dropout_prob if given is None else given)
+    rate = config.classifier_dropout
+    return nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """Over all labels but -100."""
+    """Cross entropy over all labels except -100."""
     return _loss(functional.cross_entropy, logits.flatten(0, -2), labels.flatten(), num_items)
 
 
 def _loss(function: Callable[..., Tensor], logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """The mean over this batch's labels; or, of the mean over `num_items` labels of several batches, its share.
+    """The mean over this batch's labels; with `num_items`, this batch's share of the mean over several batches.
 
-    At least in float32, since a sum soon leaves the range of float16; on whatever device the logits ended up.
+    Computed in float32 or better, since a sum soon leaves the range of float16, and on the device of the logits.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labels = labels.to(logits.device) if function is functional.cross_entropy else labels.to(logits)
@@ -789,7 +813,7 @@ def _loss(function: Callable[..., Tensor], logits: Tensor, labels: Tensor, num_i
 
 
 def _span_loss(logits: Tensor, positions: Tensor) -> Tensor:
-    """Cross entropy over the tokens [B, L] of one sequence each; a position outside of it does not count."""
+    """Cross entropy over the tokens of each sequence [B, L]; a position outside the sequence does not count."""
     length = logits.shape[1]
     positions = positions.flatten().to(logits.device).clamp(0, length)
     return functional.cross_entropy(logits, positions, ignore_index=length)

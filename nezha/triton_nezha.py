@@ -1,22 +1,23 @@
 """NEZHA's attention as one fused kernel for NVIDIA GPUs: flash attention with relative positions, forward and backward.
 
-Notation as in `attention_nezha.py`. Nothing of size L^2 is stored, and nothing of R is expanded. Let a block of queries
+Notation as in `attention_nezha.py`. The kernel stores nothing of size L^2 and does not expand R. Let a block of queries
 start at s, i = s + r, and let w_m be the frequency of columns 2m and 2m + 1. Where |j - i| <= K,
 
     R[j - i + K, 2m]     = sin((j - s + K) w_m - r w_m)
     R[j - i + K, 2m + 1] = cos((j - s + K) w_m - r w_m)
 
-so that a vector's product with R is the product of the vector, rotated by r w_m in each pair of columns, with a row of
+so a vector's product with R is the product of the vector, rotated by r w_m in each pair of columns, with a row of
 
     S[j - s + K, 2m] = sin((j - s + K) w_m),   S[j - s + K, 2m + 1] = cos((j - s + K) w_m)
 
-whose angles are small, since both are counted from the block's start: the distance K and a block on either side. Sums
-over j are the adjoint: they are gathered against S, and rotated back once at the end. Where |j - i| > K, R is one of
-two rows, and its products one number for each query. So a block of keys near the queries costs one more product than
-plain attention in the scores and one in the sums, and a block far from them none.
+whose angles stay small, since j is counted from the block's start: S covers the distance K and a block on either side.
+Sums over j are the adjoint: they are accumulated against S and rotated back once at the end. Where |j - i| > K, R is
+one of two rows, and its product is one number for each query. So a block of keys near the queries costs one more
+product than plain attention in the scores and one in the sums; a block far from them costs none.
 
-NOT YET RUN ON A GPU, and so off by default (`attention_nezha.USE_TRITON`): its numbers are checked in Triton's
-interpreter, float32 and float16, and it compiles for compute capabilities 8.0 and 9.0, bfloat16 too.
+NOT YET RUN ON A GPU. So nothing uses it until you call `enable()`, and converted folders do not carry this file. Tests
+check its numbers in Triton's interpreter, in float32 and float16, and that it compiles for compute capabilities 8.0 and
+9.0, bfloat16 too.
 """
 
 from __future__ import annotations
@@ -24,25 +25,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:  # in a `try`, or transformers would refuse to load the model where Triton is missing
-    raise ImportError("nezha's fused kernel needs the package triton") from error
+from . import attention_nezha
+
+
+def enable() -> None:
+    """Let every NEZHA of the package `nezha` use this kernel on NVIDIA GPUs, wherever it fits.
+
+    Models loaded with `trust_remote_code` run their folder's own code and do not see it.
+    """
+    attention_nezha.fused_attention = fused_relative_attention
 
 
 def fused_relative_attention(
     query: Tensor, key: Tensor, value: Tensor, relations: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0
 ) -> tuple[Tensor, None]:
-    """`relative_attention`, fused.
+    """`relative_attention` as one kernel.
 
     Shape:
         query, key, value: [B, H, L, d], d at most 128.
         relations: the table [2K + 1, d].
-        mask: True for the keys that may be attended to, [B or 1, 1, 1, L], or None.
+        mask: True where a query may attend to a key, [B or 1, 1, 1, L]; or None.
         result: [B, H, L, d], a view of [L, B, H, d]; and None where the reference has probabilities.
     """
     batch, _, length, _ = query.shape
@@ -53,7 +60,7 @@ def fused_relative_attention(
 
 
 class _FusedAttention(torch.autograd.Function):
-    """For the backward pass it keeps its inputs, its output, and each softmax's highest score and sum."""
+    """For the backward pass it saves its inputs, its output, and each softmax's highest score and sum."""
 
     @staticmethod
     def forward(
@@ -68,7 +75,7 @@ class _FusedAttention(torch.autograd.Function):
     ) -> Tensor:
         batch, heads, length, size = query.shape
         output = _sequence_first(query)
-        # Not the logarithm of the sum: where every key is masked, the lowest number would swallow it.
+        # Not the sum's logarithm plus the highest score: if every key is masked, that score would swallow the sum.
         highest, total = torch.empty(2, batch * heads, length, device=query.device, dtype=torch.float32)
         options = _options(relations, query, dropout)
         tables = _tables(relations, size, options["BLOCK"])
@@ -95,8 +102,8 @@ class _FusedAttention(torch.autograd.Function):
         grid = (triton.cdiv(length, options["BLOCK"]), batch * heads)
         shared = (present, highest, total, inner, ctx.seed, length, heads, size)
         _by_query[grid](*_with_strides(query, key, value, gradient, by_query), *tables, *shared, **options)
-        given = _with_strides(query, key, value, gradient, by_key, by_value)
-        _by_key_and_value[grid](*given, *tables, *shared, **options)
+        pointers = _with_strides(query, key, value, gradient, by_key, by_value)
+        _by_key_and_value[grid](*pointers, *tables, *shared, **options)
         return by_query, by_key, by_value, None, None, None, None
 
 
@@ -106,8 +113,8 @@ def _sequence_first(like: Tensor) -> Tensor:
 
 
 def _with_strides(*tensors: Tensor) -> list[Any]:
-    """Each tensor [B, H, L, d], then its strides."""
-    return [one for tensor in tensors for one in (tensor, *tensor.stride())]
+    """Each tensor [B, H, L, d], followed by its strides."""
+    return [argument for tensor in tensors for argument in (tensor, *tensor.stride())]
 
 
 def _options(relations: Tensor, query: Tensor, dropout: float) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def _options(relations: Tensor, query: Tensor, dropout: float) -> dict[str, Any]
         "dropout": dropout,
         "CLIP": relations.shape[0] // 2,
         "SIZE": size,
-        # Queries, and keys, that a program holds at a time: they fit the 99 KiB of shared memory of small GPUs.
+        # Queries (and keys) that a program holds at a time. They fit a small GPU's 99 KiB of shared memory.
         "BLOCK": 64 if size * query.element_size() <= 128 else 32,
         "DROPOUT": dropout > 0,
         "num_stages": 1,
@@ -127,7 +134,8 @@ def _options(relations: Tensor, query: Tensor, dropout: float) -> dict[str, Any]
 def _tables(relations: Tensor, size: int, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """R [2K + 1, d]; S [2K + 4 m, d] from the index -2 m on; the rotations' cosines and signed sines [m, d].
 
-    m is the block. Angles in float64, as in `relative_position_table`. An odd size leaves its last column alone.
+    m is the block size. Angles are computed in float64, as in `relative_position_table`. With an odd size, the last
+    column is not rotated.
     """
     clip, device = relations.shape[0] // 2, relations.device
     pairs = torch.arange(0, size - 1, 2, device=device, dtype=torch.float64)
@@ -149,7 +157,7 @@ def _tables(relations: Tensor, size: int, block: int) -> tuple[Tensor, Tensor, T
 
 @triton.jit
 def _load(pointer, start, column, length, size, stride_l, stride_d, BLOCK: tl.constexpr):  # noqa: N803
-    """Rows start .. start + BLOCK - 1 of one head, zero outside of it."""
+    """Rows start .. start + BLOCK - 1 of one head; zero outside the sequence."""
     row = start + tl.arange(0, BLOCK)
     inside = (row[:, None] < length) & (column[None, :] < size)
     return tl.load(pointer + row[:, None] * stride_l + column[None, :] * stride_d, mask=inside, other=0.0)
@@ -165,7 +173,7 @@ def _rotations(cosines, sines, size, BLOCK: tl.constexpr, SIZE: tl.constexpr):  
 
 @triton.jit
 def _sinusoids(table, start, size, CLIP: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr):  # noqa: N803
-    """S for the keys of a block that begins `start` after the queries' block."""
+    """S for a block of keys that starts `start` after the block of queries."""
     row = start + CLIP + 2 * BLOCK + tl.arange(0, BLOCK)[:, None]
     column = tl.arange(0, SIZE)[None, :]
     inside = (row >= 0) & (row < 2 * CLIP + 4 * BLOCK) & (column < size)
@@ -180,7 +188,7 @@ def _one_row(table, index, size, SIZE: tl.constexpr):  # noqa: N803
 
 @triton.jit
 def _scores(vectors, rotated, left, right, rows, sinusoid, distance, near, CLIP: tl.constexpr):  # noqa: N803
-    """x_i . (y_j + R[p(i, j)]) for a block of each."""
+    """x_i . (y_j + R[p(i, j)]) for a block of queries and a block of keys."""
     scores = tl.dot(vectors, tl.trans(rows), input_precision="ieee")
     if near:
         relative = tl.dot(rotated, tl.trans(sinusoid).to(rotated.dtype), input_precision="ieee")
@@ -192,7 +200,7 @@ def _scores(vectors, rotated, left, right, rows, sinusoid, distance, near, CLIP:
 
 @triton.jit
 def _back(gathered, cosine, sine, lefts, rights, first, last, BLOCK: tl.constexpr, SIZE: tl.constexpr):  # noqa: N803
-    """The sums over relations: those gathered against S rotated back, and the two far rows."""
+    """The sums over R: what was gathered against S, rotated back, plus the two far rows."""
     even, odd = tl.split(tl.reshape(gathered, (BLOCK, SIZE // 2, 2)))
     swapped = tl.reshape(tl.join(odd, even), (BLOCK, SIZE))
     return gathered * cosine - swapped * sine + lefts * first + rights * last
@@ -238,7 +246,8 @@ def _forward(
         sinusoid = _sinusoids(sinusoids, key_start - start, size, CLIP, BLOCK, SIZE)
         scores = _scores(queries, rotated, left, right, keys, sinusoid, distance, near, CLIP) * scale
         seen = tl.load(present + batch * length + key, mask=key < length, other=0) != 0
-        # As in the other forms: a row with every key masked is uniform, so masked is not outside.
+        # Masked keys get a finite score, as in the other forms: if all are masked, all weigh the same. Keys past the
+        # end of the sequence get minus infinity.
         scores = tl.where(seen[None, :], scores, -3.0e38)
         scores = tl.where(key[None, :] < length, scores, -float("inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
@@ -277,7 +286,7 @@ def _by_scores(
     if DROPOUT:
         kept = _kept(seed, head, query, key, length, dropout)
         dropped = tl.where(kept, weights / (1 - dropout), 0.0)
-    # Masked scores are constants, also where every key is masked and weighs something.
+    # A masked score is a constant, even if every key is masked and its weight is not zero.
     return dropped, tl.where(seen, dropped * by_weights - weights * inner[:, None], 0.0)
 
 

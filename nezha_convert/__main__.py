@@ -4,11 +4,11 @@ from .cli.process import prepare
 
 
 def main() -> None:
-    """Run the command line; what takes time is imported once signals are minded."""
+    """Run the command line. The imports that take time come after signals have their handlers."""
     prepare()
-    from .cli import app as cli
+    from .cli import app
 
-    cli.main()
+    app.main()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The command line: the only folder that knows click and rich."""
+"""The command line: the only folder that imports click and rich."""

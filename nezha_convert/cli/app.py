@@ -1,51 +1,36 @@
-"""The command line: thin click commands. The only file that knows click."""
+"""The command line: one thin click command for each verb."""
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-import traceback
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from .. import hub
 from .._version import __version__
-from ..commands import convert as conversion
-from ..commands import diff as differences
-from ..commands import export as exports
-from ..commands import push as upload
-from ..commands import repair as repairs
-from ..commands import verify as compare
-from ..errors import CancelledError, NezhaConvertError, OutputError, UsageError
-from ..families import ACTIVATIONS, HEADS
-from ..families.programs import PROGRAMS
+from ..commands import convert as convert_verb
+from ..commands import diff as diff_verb
+from ..commands import export as export_verb
+from ..commands import inspect as inspect_verb
+from ..commands import pull as pull_verb
+from ..commands import push as push_verb
+from ..commands import repair as repair_verb
+from ..commands import verify as verify_verb
+from ..errors import UsageError
+from ..families import PROGRAMS
+from ..families.heads import HEADS
+from ..families.transformers import ACTIVATIONS
 from ..folder.card import LICENSES
-from ..formats.open import open_checkpoint
 from ..parity.render import html, junit
 from ..parity.report import check_folder
+from . import options
 from .console import Console
-from .process import Stop, end_with, silence_broken
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _size(value: str) -> int:
-    """Bytes, from a number with a unit."""
-    found = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value)
-    nbytes = int(found[1]) * _UNITS.get(found[2].upper(), 0) if found else 0
-    if not nbytes:
-        raise click.BadParameter(f"{value!r} is not a size; expected a number with KB, MB or GB, such as 2GB")
-    return nbytes
+from .run import run
 
 
 class _Group(click.Group):
-    """Lists the commands in the order of a user's way."""
+    """Lists the commands in the order in which a user meets them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -67,24 +52,17 @@ def cli() -> None:
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
 
     Exit codes: 0 done, 1 parity failed, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot
-    be written, 6 the Hub refused or failed, 70 a fault of nezha-convert, 130 interrupted
-    (143 by SIGTERM), 141 nobody reads the output.
+    be written, 6 the Hub refused or failed, 70 a fault of nezha-convert, 130 interrupted (143 by SIGTERM), 141 nobody
+    reads the output.
     """
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")
-_prefix_option = click.option(
-    "--prefix", metavar="NAME.", help="Where the model lies inside a larger one, such as encoder. or student/"
-)
-_config_option = click.option("--config", type=_EXISTING, help="bert_config.json, if it is not beside the weights.")
 
 
 @cli.command()
 @click.argument("source")
-@_config_option
-@_prefix_option
+@options.config
+@options.prefix
 @click.option("--tensors", is_flag=True, help="List every tensor with its type and shape.")
-@_json_option
+@options.as_json
 def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool, as_json: bool) -> None:
     """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Writes nothing.
 
@@ -94,47 +72,41 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
       nezha-convert inspect NEZHA-Base/model.ckpt-900000.index --tensors
       nezha-convert inspect pytorch_model.bin --json
     """
-    found = conversion.inspect(source, config=config, prefix=prefix)
-    entries = open_checkpoint(hub.local_source(source)[0]).entries.values() if tensors else None
-    Console(as_json).inspection(found, entries)
+    Console(as_json).show(inspect_verb.inspect(source, config=config, prefix=prefix, tensors=tensors))
 
 
 @cli.command()
 @click.argument("source")
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option("--head", type=click.Choice(list(HEADS)), help="What to convert to; inferred when the tensors say it.")
-@click.option("--labels", type=_EXISTING, help="Names of the classifier's rows: one a line, or JSON.")
-@_config_option
-@click.option("--vocab", type=_EXISTING, help="vocab.txt, if it is not beside the weights.")
-@click.option("--lower-case/--cased", "lower_case", default=None, help="Casing; the vocabulary says it otherwise.")
+@click.argument("output", type=options.FOLDER)
+@click.option("--head", type=click.Choice(list(HEADS)), help="What to convert to; default: what the tensors show.")
+@click.option("--labels", type=options.EXISTING_FILE, help="Names of the classifier's labels: one a line, or JSON.")
+@options.config
+@options.vocab
+@click.option("--lower-case/--cased", "lower_case", default=None, help="Casing; default: what the vocabulary shows.")
 @click.option(
-    "--activation", type=click.Choice(ACTIVATIONS), help="transformers' name of it, instead of the one decided."
+    "--activation", type=click.Choice(ACTIVATIONS), help="The activation by transformers' name; default: the source's."
 )
-@click.option("--max-relative-position", type=click.IntRange(1), help="Clip distance, instead of the one decided.")
+@click.option("--max-relative-position", type=click.IntRange(1), help="Clip distance; default: the source's.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Element type of the weights; the source's otherwise.",
+    help="Element type of the weights; default: the source's.",
 )
-@click.option(
-    "--allow-overflow",
-    is_flag=True,
-    help="Write what --dtype cannot hold as infinity, and say so.",
-)
+@click.option("--allow-overflow", is_flag=True, help="Write values that --dtype cannot hold as infinity, and say so.")
 @click.option(
     "--max-shard-size",
     "max_shard_bytes",
-    type=_size,
+    type=options.size,
     metavar="SIZE",
     default="5GB",
     show_default=True,
     help="Split the weights into files of at most this size.",
 )
-@_prefix_option
-@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@options.prefix
+@options.dry_run
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
-@_json_option
-def convert(source: str, output: Path, as_json: bool, **options: Any) -> None:
+@options.as_json
+def convert(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     """Convert SOURCE into the folder OUTPUT: weights, config, tokenizer, the model's own code, and a report.
 
     OUTPUT appears complete, read back and compared, or not at all.
@@ -146,41 +118,40 @@ def convert(source: str, output: Path, as_json: bool, **options: Any) -> None:
       nezha-convert convert pytorch_model.bin out/ --config bert_config.json --vocab vocab.txt --dtype bfloat16
     """
     console = Console(as_json)
-    with console.progress(f"converting {Path(source).name}") as (started, progress):
-        report = conversion.convert(source, output, started=started, progress=progress, **options)
-    console.report(report)
-
-
-_file = click.Path(dir_okay=False, path_type=Path)
+    with console.progress(f"converting {Path(source).name}", "bytes") as progress:
+        report = convert_verb.convert(source, output, progress=progress, **settings)
+    console.show(report)
 
 
 @cli.command()
 @click.argument("source")
-@click.argument("output", type=click.Path(path_type=Path))
-@_config_option
-@click.option("--vocab", type=_EXISTING, help="vocab.txt, if it is not beside the weights.")
-@click.option("--texts", type=_EXISTING, help="Compare on these texts too: one a line, a tab parts a pair.")
+@click.argument("output", type=options.FOLDER)
+@options.config
+@options.vocab
+@click.option(
+    "--texts", type=options.EXISTING_FILE, help="Compare on these texts too: one a line, or two with a tab between."
+)
 @click.option(
     "--original",
     metavar="CLONE",
-    help="Run the original program too: a clone of Huawei's repository, or transformers==4.40.2.",
+    help="Also run the original program: a clone of Huawei's repository, or transformers==4.40.2.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, min_open=True),
-    help="Largest error, as a part of each tensor's range; the element type's own otherwise.",
+    help="Largest error allowed, as a part of each tensor's range; default: by the element type.",
 )
-@click.option("--junit", "junit_file", type=_file, help="Write the outcome for a CI service.")
-@click.option("--html", "html_file", type=_file, help="Write the outcome as a page to look at.")
+@click.option("--junit", "junit_file", type=options.FILE, help="Write the outcome for a CI service.")
+@click.option("--html", "html_file", type=options.FILE, help="Write the outcome as a web page.")
 @click.option("--no-record", "record", flag_value=False, default=True, help="Leave OUTPUT's conversion.json as it is.")
-@_json_option
+@options.as_json
 def verify(
     source: str,
     output: Path,
     junit_file: Path | None,
     html_file: Path | None,
     as_json: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
     """Prove that OUTPUT computes what SOURCE computes, layer by layer; exit with 1 if it does not.
 
@@ -198,9 +169,9 @@ def verify(
         check_folder(file)
     if html_file:
         html.check_html()
-    with console.steps() as progress:
-        report = compare.verify(source, output, progress=progress, **options)
-    console.parity(report)  # before the files: one that cannot be written takes nothing away
+    with console.progress("hashing, loading", "steps") as progress:
+        report = verify_verb.verify(source, output, progress=progress, **settings)
+    console.show(report)  # before the files: if one cannot be written, the outcome is still shown
     if junit_file:
         junit.write_junit(report, junit_file)
     if html_file:
@@ -209,18 +180,10 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
-_token_option = click.option(
-    "--token", help="The Hub's token. HF_TOKEN or `hf auth login` are better: others may see a command line."
-)
-_endpoint_option = click.option(
-    "--endpoint", metavar="URL", help="Another server than the public Hub; also HF_ENDPOINT."
-)
-
-
 @cli.command()
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("output", type=options.FOLDER)
 @click.argument("repo_id", metavar="OWNER/NAME")
-@click.option("--license", metavar="ID", help="What holds for the weights, as the Hub spells it: apache-2.0, mit, ...")
+@click.option("--license", metavar="ID", help="License of the weights, as the Hub spells it: apache-2.0, mit, ...")
 @click.option("--private", is_flag=True, help="Create a private repository; one that exists must be private.")
 @click.option("--revision", metavar="BRANCH", help="A branch that exists, instead of main.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch.")
@@ -228,13 +191,13 @@ _endpoint_option = click.option(
 @click.option("--no-card", "card", flag_value=False, default=True, help="Leave the repository's README.md as it is.")
 @click.option("--force", is_flag=True, help="Push a folder that is not proved; its card says so and why.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the card, offline.")
-@_token_option
-@_endpoint_option
-@_json_option
-def push(output: Path, repo_id: str, license: str | None, as_json: bool, **options: Any) -> None:
-    """Push the verified folder OUTPUT to the Hub in one commit, with its card. What is there already is not sent again.
+@options.token
+@options.endpoint
+@options.as_json
+def push(output: Path, repo_id: str, license: str | None, as_json: bool, **settings: Any) -> None:
+    """Push the verified folder OUTPUT to the Hub in one commit, with its card. Files that are there are not sent again.
 
-    A model that was trained goes out the same way once nezha_convert.record_training has recorded it.
+    A trained model is pushed the same way, once nezha_convert.record_training has recorded it.
 
     \b
     Examples:
@@ -244,19 +207,19 @@ def push(output: Path, repo_id: str, license: str | None, as_json: bool, **optio
       nezha-convert push my-classifier/ owner/nezha-chnsenti --license apache-2.0
     """
     console = Console(as_json)
-    if license is None and options["card"] and console.asks:
+    if license is None and settings["card"] and console.asks:
         license = click.prompt("License of these weights", type=click.Choice(LICENSES), show_choices=False, err=True)
-    console.pushed(upload.push(output, repo_id, license=license, bars=console.bars, **options))
+    console.show(push_verb.push(output, repo_id, license=license, bars=console.bars, **settings))
 
 
 @cli.command()
 @click.argument("address", metavar="hf://OWNER/NAME[@REVISION]")
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
-@_token_option
-@_endpoint_option
-@_json_option
+@click.argument("folder", required=False, type=options.FOLDER)
+@options.token
+@options.endpoint
+@options.as_json
 def pull(address: str, folder: Path | None, token: str | None, endpoint: str | None, as_json: bool) -> None:
-    """Download a model from the Hub: one kind of weights and what belongs to them, into the cache or to FOLDER.
+    """Download a model from the Hub into the cache or to FOLDER: its weights in one format, and what belongs to them.
 
     \b
     Examples:
@@ -264,20 +227,20 @@ def pull(address: str, folder: Path | None, token: str | None, endpoint: str | N
       nezha-convert pull hf://owner/nezha-base@refs/pr/1 nezha-base/
     """
     console = Console(as_json)
-    console.pulled(hub.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
+    console.show(pull_verb.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
 
 
 @cli.command()
 @click.argument("source")
-@click.argument("output", required=False, type=click.Path(path_type=Path))
+@click.argument("output", required=False, type=options.FOLDER)
 @click.option(
     "--create-pr", is_flag=True, help="Open a pull request with the repaired files at SOURCE, hf://owner/name."
 )
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
-@_token_option
-@_endpoint_option
-@_json_option
-def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> None:
+@options.token
+@options.endpoint
+@options.as_json
+def repair(source: str, output: Path | None, as_json: bool, **settings: Any) -> None:
     """Say what is wrong with the copy SOURCE, and repair it into OUTPUT or by a pull request. A good one is left alone.
 
     \b
@@ -287,30 +250,30 @@ def repair(source: str, output: Path | None, as_json: bool, **options: Any) -> N
       nezha-convert repair hf://owner/name --create-pr
     """
     console = Console(as_json)
-    with console.progress(f"repairing {Path(source).name}") as (started, progress):
-        done = repairs.repair(source, output, bars=console.bars, started=started, progress=progress, **options)
-    console.repaired(done)
+    with console.progress(f"repairing {Path(source).name}", "bytes") as progress:
+        result = repair_verb.repair(source, output, bars=console.bars, progress=progress, **settings)
+    console.show(result)
 
 
 @cli.command()
 @click.argument("output")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=options.FOLDER)
 @click.option("--to", required=True, type=click.Choice([*PROGRAMS, "onnx"]), help="What is to load TARGET.")
 @click.option(
-    "--accept-activation", is_flag=True, help="Go on if the program has another GELU; the report says what it changes."
+    "--accept-activation", is_flag=True, help="Accept another GELU in that program; the report says what it changes."
 )
 @click.option("--fp16", "precision", flag_value="float16", help="An ONNX graph in half precision.")
 @click.option("--int8", "precision", flag_value="int8", help="An ONNX graph with weights quantized to 8 bits.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@options.dry_run
 @click.option("--force", is_flag=True, help="Replace TARGET if it is an exported folder.")
-@_json_option
+@options.as_json
 def export(
-    output: str, target: Path, to: str, precision: str | None, accept_activation: bool, as_json: bool, **options: Any
+    output: str, target: Path, to: str, precision: str | None, accept_activation: bool, as_json: bool, **settings: Any
 ) -> None:
     """Write the converted folder OUTPUT as another program's own files: Huawei's, an older transformers', ...
 
-    TARGET appears complete, read back and compared bit by bit, or not at all. What would compute other numbers there
-    is refused.
+    TARGET appears complete, read back and compared bit by bit, or not at all. A model for which the program would
+    compute other numbers is refused.
 
     \b
     Examples:
@@ -323,94 +286,40 @@ def export(
     if to == "onnx":
         if accept_activation:
             raise UsageError("--accept-activation: not for --to onnx")
-        with console.steps() as steps:
-            report = exports.export_graph(output, target, precision=precision or "float32", progress=steps, **options)
+        with console.progress("loading", "steps") as progress:
+            report = export_verb.export_graph(
+                output, target, precision=precision or "float32", progress=progress, **settings
+            )
     else:
         if precision:
             raise UsageError(f"--fp16 and --int8 are for --to onnx, not for --to {to}")
-        with console.progress(f"exporting {Path(output).name}") as (started, progress):
-            options |= {"accept_activation": accept_activation, "started": started, "progress": progress}
-            report = exports.export(output, target, to, **options)
-    console.exported(report)
+        settings["accept_activation"] = accept_activation
+        with console.progress(f"exporting {Path(output).name}", "bytes") as progress:
+            report = export_verb.export(output, target, to, progress=progress, **settings)
+    console.show(report)
 
 
 @cli.command()
 @click.argument("a")
 @click.argument("b")
-@_json_option
+@options.as_json
 def diff(a: str, b: str, as_json: bool) -> None:
     """Compare the checkpoints A and B, of any programs, tensor by tensor; exit with 1 if they differ.
 
-    Names and layouts are made the same first: a TensorFlow checkpoint can be compared with a converted folder.
+    Names and layouts are converted first, so a TensorFlow checkpoint can be compared with a converted folder.
 
     \b
     Examples:
       nezha-convert diff NEZHA-Base/ nezha-base/
       nezha-convert diff old/pytorch_model.bin hf://owner/name --json
     """
-    found = differences.diff(a, b)
-    Console(as_json).difference(found)
-    if not found.same:
+    difference = diff_verb.diff(a, b)
+    Console(as_json).show(difference)
+    if not difference.same:
         raise click.exceptions.Exit(1)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_run(arguments, Console("--json" in arguments)))
-
-
-def _run(arguments: list[str], console: Console) -> int:
-    """The exit code of a command, whatever happens to it."""
-    stop, Console.began = Stop(), False
-    try:
-        with stop.minded():
-            return _command(arguments, console, stop)
-    except (KeyboardInterrupt, click.Abort):  # a signal; or Ctrl-C or Ctrl-D at a question
-        cancelled = CancelledError(stop.number)
-        in_words = Console.began or not console.as_json
-        say = partial(console.say, cancelled.message) if in_words else None
-        return end_with(_told(console, cancelled, say))
-
-
-def _command(arguments: list[str], console: Console, stop: Stop) -> int:
-    """The exit code of a command, whose errors become messages."""
-    try:
-        # Not cli.main(): it would turn a broken pipe into exit code 1.
-        with cli.make_context("nezha-convert", list(arguments)) as context:
-            cli.invoke(context)
-        sys.stdout.flush()
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        return _told(console, UsageError(error.format_message()), None if console.as_json else error.show)
-    except click.Abort:
-        raise
-    except Exception as error:
-        if stop.asked:  # a library has made another error of it
-            raise KeyboardInterrupt from error
-        if isinstance(error, NezhaConvertError):
-            return _told(console, error)
-        if sys.stdout in silence_broken() and isinstance(error, OSError):
-            if isinstance(error, BrokenPipeError):  # the reader of our output has gone, which is its right
-                return 128 + 13  # as of SIGPIPE, which Python ignores
-            return _told(Console(), OutputError(f"stdout: cannot be written ({error.strerror})"))
-        what = f"a fault of nezha-convert: {type(error).__name__}: {error}"
-        hint = "Please report it with the output of the same command under NEZHA_DEBUG=1."
-        return _told(console, NezhaConvertError(what, hint=hint))
-    return 0
-
-
-def _told(console: Console, error: NezhaConvertError, tell: Callable[[], None] | None = None) -> int:
-    """The exit code of `error`, which `tell` or the console says, if anybody still listens."""
-    for say in (tell or partial(console.error, error), partial(Console().error, error)):
-        try:
-            if os.environ.get("NEZHA_DEBUG") and not isinstance(error, CancelledError):
-                traceback.print_exc()
-            say()
-            sys.stdout.flush()
-            break
-        except OSError:
-            if sys.stdout not in silence_broken():
-                break
-    return error.exit_code
+    sys.exit(run(cli, arguments, Console("--json" in arguments)))

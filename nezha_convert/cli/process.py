@@ -1,6 +1,6 @@
-"""What a command is to the system: its signals and its standard streams.
+"""A command as the operating system sees it: signals, standard streams, exit code.
 
-Imported before anything else of a command, so it imports nothing that takes time.
+`__main__` imports this before anything else, so it imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import Any, NoReturn, TextIO
 from ..errors import CancelledError
 
 STOPS = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []), signal.SIGTERM)
-"""Ctrl-C, a terminal that is closed, and whoever asks the process to end."""
+"""The signals that ask the process to end: Ctrl-C, a closed terminal, `kill`."""
 
 ONE_REQUEST = 1.0
-"""Seconds within which signals count as one: `timeout` and some shells send a second one to the whole group."""
+"""Seconds within which several signals count as one request: `timeout` and some shells send a second one to the whole
+process group."""
 
 
 class _Output(FileIO):
-    """Standard output or error, which remembers that it could not be written to."""
+    """Standard output or error; `broken` says whether a write has failed."""
 
     broken = False
 
@@ -39,54 +40,55 @@ class _Output(FileIO):
             raise
 
 
-_ending: list[int] = []
-"""The exit code of a process that was stopped."""
+_exit_codes: list[int] = []
+"""The codes given to `end_with`; the process ends with the last one."""
 
 
 def prepare() -> None:
-    """For the time of the imports: a signal ends the process at once, since nothing has been written yet.
+    """Set up streams and signals for the time of the imports.
 
-    Standard streams that are closed become /dev/null. Otherwise the next file to be opened would get their number, and
-    what a library prints would go into it.
+    A signal ends the process at once, since nothing has been written yet. A closed standard stream becomes /dev/null:
+    otherwise the next file that is opened would get its descriptor, and what a library prints would go into that file.
     """
-    atexit.register(_end)  # the first to be registered is the last to run
+    atexit.register(_end)  # Python runs the function that is registered first last
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = _opened(1, sys.stdout)
-    sys.stderr = _opened(2, sys.stderr)
+    sys.stdout = _reopen(1, sys.stdout)
+    sys.stderr = _reopen(2, sys.stderr)
     for stop in STOPS:
-        if signal.getsignal(stop) != signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(stop) != signal.SIG_IGN:  # nohup ignores SIGHUP, and it stays ignored
             signal.signal(stop, _quit)
 
 
 def end_with(code: int) -> int:
-    """`code`, with which a process that was `prepare`d ends, come what may.
+    """Make a process that was `prepare`d end with the exit code `code`, and return it.
 
-    Python would end by SIGINT, whatever code it is given, once a KeyboardInterrupt has passed through code that a
-    library written in C runs.
+    Without this, Python ends by SIGINT, whatever code it is given, once a KeyboardInterrupt has passed through Python
+    code that a library written in C runs.
     """
-    _ending.append(code)
+    _exit_codes.append(code)
     return code
 
 
 def _end() -> None:
-    if _ending:
+    if _exit_codes:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # nobody listens, and the code says the rest
+            with suppress(OSError):  # nobody reads it; the exit code still tells
                 stream.flush()
-        os._exit(_ending[-1])
+        os._exit(_exit_codes[-1])
 
 
-def _opened(number: int, as_python_has_it: TextIO | None) -> TextIO:
-    """The standard stream `number`: buffered whatever Python was told, since nothing is printed before the end."""
+def _reopen(number: int, stream: TextIO | None) -> TextIO:
+    """Python's standard stream `number` as an `_Output`. It is buffered even under `python -u`: a command prints at its
+    end."""
     raw = _Output(number, "w", closefd=False)
     encoding, errors = "utf-8", "backslashreplace"
-    if as_python_has_it is not None:
-        encoding, errors = as_python_has_it.encoding, as_python_has_it.errors or "strict"
+    if stream is not None:
+        encoding, errors = stream.encoding, stream.errors or "strict"
     return TextIOWrapper(BufferedWriter(raw), encoding, errors, line_buffering=number == 2 or raw.isatty())
 
 
@@ -100,7 +102,12 @@ def _quit(number: int, frame: Any) -> NoReturn:
 
 
 class Stop:
-    """The signal that has asked the process to end, if one has."""
+    """Turns signals that ask the process to end into KeyboardInterrupt.
+
+    Attributes:
+        asked: whether a signal has asked.
+        number: the signal that did.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -109,45 +116,48 @@ class Stop:
         self._lost = False
 
     @contextmanager
-    def minded(self) -> Iterator[None]:
-        """Until the end of the block, a signal of `STOPS` raises KeyboardInterrupt, so that whatever runs cleans up.
+    def interrupting(self) -> Iterator[None]:
+        """Within the block, a signal of `STOPS` raises KeyboardInterrupt, so that the running code cleans up.
 
-        In a process that was `prepare`d they change nothing after it: the outcome is known then.
+        After the block, a process that was `prepare`d ignores these signals: its outcome is known by then.
         """
         before = {number: signal.getsignal(number) for number in STOPS}
-        hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        hook, sys.unraisablehook = sys.unraisablehook, self._catch_lost
         try:
             for number, handler in before.items():
                 if handler != signal.SIG_IGN:
-                    signal.signal(number, self._stop)
+                    signal.signal(number, self._interrupt)
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_IGN if handler is _quit else handler)
             sys.unraisablehook = hook
-            if self._lost:  # and did not come again in time: the command has ended
+            if self._lost:  # the command has ended before the timer: raise nothing any more
                 signal.signal(signal.SIGALRM, signal.SIG_IGN)
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _stop(self, number: int, frame: Any) -> None:
+    def _interrupt(self, number: int, frame: Any) -> None:
         now = time.monotonic()
         if now >= self._at + ONE_REQUEST:
             self._at, self.number, self.asked = now, number, True
             raise KeyboardInterrupt
 
-    def _swallowed(self, unraisable: Any) -> None:
-        """Python's hook for errors that nobody can catch, as in a finalizer: what was to stop us comes again."""
+    def _catch_lost(self, unraisable: Any) -> None:
+        """Raise a KeyboardInterrupt again, by a timer, if it was raised where nobody can catch it, as in a finalizer.
+
+        This is Python's `unraisablehook`.
+        """
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
             self._lost = True
-            signal.signal(signal.SIGALRM, self._again)
+            signal.signal(signal.SIGALRM, self._raise_again)
             signal.setitimer(signal.ITIMER_REAL, 0.01, 0.05)
         else:
             sys.__unraisablehook__(unraisable)
 
-    def _again(self, number: int, frame: FrameType | None) -> None:
+    def _raise_again(self, number: int, frame: FrameType | None) -> None:
         outer = frame
         while outer:
-            if outer.f_code is Stop._swallowed.__code__:  # still there, where it would be lost again: the next time
+            if outer.f_code is Stop._catch_lost.__code__:  # still in the hook, which loses it too: wait for the timer
                 return
             outer = outer.f_back
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -155,7 +165,7 @@ class Stop:
 
 
 def silence_broken() -> list[TextIO]:
-    """The standard streams that could not be written to; what they still hold, and what comes, is thrown away."""
+    """Point each standard stream that a write has failed on to /dev/null; return these streams."""
     broken = []
     for stream in (sys.stdout, sys.stderr):
         raw = getattr(getattr(stream, "buffer", None), "raw", None)

@@ -20,6 +20,7 @@ from goldens import FIXTURES, GOLDENS
 
 import nezha_convert
 from nezha_convert.cli.app import main
+from nezha_convert.commands import convert as convert_verb
 from nezha_convert.files import staging
 from nezha_convert.weights import write as writer
 
@@ -462,7 +463,8 @@ def process(*arguments: object, **options) -> subprocess.Popen:
 @pytest.fixture
 def large(tmp_path) -> Path:
     """A checkpoint whose conversion takes long enough to be interrupted."""
-    from nezha_convert.families import ENCODER, HUAWEI_TF, POOLER, TARGETS
+    from nezha_convert.families import HUAWEI_TF
+    from nezha_convert.families.heads import ENCODER, POOLER, TARGETS
     from nezha_convert.families.rules import Op, numbered
 
     config = json.loads((TF / "bert_config.json").read_text()) | {"hidden_size": 512, "intermediate_size": 2048}
@@ -515,7 +517,7 @@ def test_a_fault_of_ours_is_not_taken_for_failed_parity(run, monkeypatch, debug)
     def faulty(*arguments, **options):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(nezha_convert.conversion, "inspect", faulty)
+    monkeypatch.setattr(convert_verb, "inspect", faulty)
     monkeypatch.setenv("NEZHA_DEBUG", debug)
     result = run("inspect", TF, "--json")
     document = json.loads(result.out)

@@ -30,7 +30,7 @@ from nezha_convert import (
     inspect,
     verify,
 )
-from nezha_convert.commands.convert import MODEL_FILES
+from nezha_convert.folder.model_code import MODEL_FILES
 from nezha_convert.folder.trained import is_name
 
 CODE = Path(nezha.__file__).parent
@@ -112,6 +112,12 @@ def test_what_a_trainer_leaves_is_not_of_the_record(folder):
     assert names == {"config.json", "model.safetensors", *tokenizer, *MODEL_FILES}
 
 
+def test_the_kernel_of_an_old_folder_is_recorded_since_its_code_does_not_load_without_it(place):
+    (place / "model" / "triton_nezha.py").write_text("# saved with the model's own code\n")
+    record(place / "model", place / "base")
+    assert "triton_nezha.py" in {file["name"] for file in read(place / "model")["output_files"]}
+
+
 def test_the_shards_of_large_weights_are_recorded(place):
     model = AutoModelForSequenceClassification.from_pretrained(place / "model")
     model.save_pretrained(place / "model", max_shard_size="40KB")
@@ -121,7 +127,7 @@ def test_the_shards_of_large_weights_are_recorded(place):
     names = {file["name"] for file in record(place / "model", place / "base").record["output_files"]}
     shards = {path.name for path in (place / "model").glob("model-*.safetensors")}
     assert len(shards) > 1 and {*shards, "model.safetensors.index.json"} <= names
-    assert len(names) == 9 + len(shards)
+    assert len(names) == 5 + len(MODEL_FILES) + len(shards)
 
 
 def test_code_that_was_saved_with_the_model_is_what_it_ran_and_stays(place):

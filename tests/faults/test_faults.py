@@ -91,8 +91,8 @@ def writing(to: str, converted: Path, output: Path) -> list[object]:
 
 @pytest.mark.parametrize("name", ["convert --force", "export --to huawei-tf", "repair", "convert an archive"])
 def test_a_killed_command_leaves_all_or_nothing_and_the_next_one_cleans_up(name: str, tmp_path: Path) -> None:
-    """All commands, a hundred times each: python tests/kill.py."""
-    arguments = [sys.executable, ROOT / "tests/kill.py", "--kills", str(MOMENTS or 15), name]
+    """All commands, a hundred times each: python tests/helpers/kill.py."""
+    arguments = [sys.executable, ROOT / "tests/helpers/kill.py", "--kills", str(MOMENTS or 15), name]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -298,7 +298,7 @@ class Last:
         time.sleep(0.01)
 stop = Stop()
 try:
-    with stop.minded():
+    with stop.interrupting():
         Last()
         time.sleep(60)
 except KeyboardInterrupt:
@@ -314,12 +314,13 @@ def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost() -> None:
 
 THROUGH_C = """
 import ctypes, sys
-from nezha_convert import __main__, cli
+from nezha_convert import __main__
+from nezha_convert.commands import convert
 def stopped(*_, **__):
     run = ctypes.pythonapi.PyRun_String
     run.restype, run.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
     run(b"import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)", 257, {}, {})
-cli.conversion.inspect = stopped
+convert.inspect = stopped
 sys.argv = ["nezha-convert", "inspect", "x"]
 __main__.main()
 """

@@ -21,8 +21,7 @@ from nezha_convert import convert
 from nezha_convert.errors import CheckpointError
 from nezha_convert.families import PADDLE, PADDLE_BASE
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import DTYPES, read_paddle
-from nezha_convert.formats.paddle.write import write_paddle
+from nezha_convert.formats.paddle import DTYPES, read_paddle, write_paddle
 from nezha_convert.formats.pickles import machine as pickle_machine
 from nezha_convert.formats.tensor import Tensor
 from nezha_convert.mapping.config import read_config

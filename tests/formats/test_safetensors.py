@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from strategies import arrays
 
 from nezha_convert.errors import CheckpointError
-from nezha_convert.formats.safetensors import read as reader
-from nezha_convert.formats.safetensors.read import read_safetensors
+from nezha_convert.formats import safetensors as reader
+from nezha_convert.formats.safetensors import read_safetensors
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 

@@ -13,13 +13,11 @@ from tempfile import TemporaryDirectory
 
 from nezha_convert.errors import NezhaConvertError
 
+from . import forked
 from .targets import SEPARATOR, Target
 
 MEMORY = 24
 """Bytes that Python and NumPy may hold for each byte of input, past the target's own allowance."""
-
-ADDRESS_SPACE = 512 << 20
-"""What a run may map past what it had; an allocation of what a header claims does not fit into it."""
 
 MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -77,7 +75,7 @@ def _bounded(size: int, free: int) -> Iterator[None]:
 
 def _cpu_seconds() -> float:
     """Of this process and of those that it has started and that have ended."""
-    return sum(os.times()[:4])
+    return sum(os.times()[:4]) + forked.spent
 
 
 def _check_message(error: NezhaConvertError) -> None:
@@ -94,7 +92,7 @@ def _check_message(error: NezhaConvertError) -> None:
 
 
 def limit_memory() -> None:
-    """From here on this process cannot map more than ADDRESS_SPACE past what it has."""
+    """From here on this process cannot map more than `forked.ADDRESS_SPACE` past what it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + ADDRESS_SPACE
+    limit = pages * resource.getpagesize() + forked.ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

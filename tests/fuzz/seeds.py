@@ -19,7 +19,7 @@ import bundles
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from nezha_convert.formats.paddle.write import write_paddle
+from nezha_convert.formats.paddle import write_paddle
 from nezha_convert.formats.tensor import Tensor
 
 from . import broken_hdf5

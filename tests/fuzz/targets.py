@@ -16,16 +16,17 @@ import bundles
 
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.record import ConvertedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import read_paddle
-from nezha_convert.formats.safetensors.read import read_safetensors
+from nezha_convert.formats.paddle import read_paddle
+from nezha_convert.formats.safetensors import read_safetensors
 from nezha_convert.formats.tf_bundle.read import read_bundle
 from nezha_convert.formats.torch.read import read_torch
-from nezha_convert.mapping.config import ConfigBuilder, architecture_of, read_config, read_labels
+from nezha_convert.mapping.config import architecture_of, decide_config, read_config
+from nezha_convert.mapping.labels import read_labels
 from nezha_convert.mapping.recognise import family_of
 from nezha_convert.tokenizer.byte_bpe import spelled_out
 from nezha_convert.tokenizer.wordpiece import (
@@ -170,17 +171,15 @@ def _config(folder: Path) -> Any:
     path = folder / "config.json"
     raw = read_config(path, path)
     found = []
-    for table, entries in _families():
+    for family, entries in _families():
         for name in ("pretraining", "sequence-classification", "token-classification"):
-            builder = ConfigBuilder(raw, table, HEADS[name], entries)
             try:
-                builder.build()
+                config = decide_config(raw, family, HEADS[name], entries)
             except MappingError as error:
                 found.append(error.message)
                 continue
-            builder.dimensions()
-            assert json.loads(json.dumps(builder.to_json("float32"), allow_nan=False))
-            found.append([builder.fields, builder.ignored, [decision.reason for decision in builder.decisions]])
+            assert json.loads(json.dumps(config.to_json({}, "float32"), allow_nan=False))
+            found.append([config.fields, config.ignored, [decision.reason for decision in config.decisions]])
     return [found, architecture_of(raw)]
 
 
@@ -212,7 +211,7 @@ def _conversion(folder: Path) -> Any:
     found = ConvertedFolder(folder)
     files = [[file.name, file.sha256, digest] for file, digest in found.files()]
     for field in ("do_lower_case", "activation"):
-        found.decision(field), found.asked_for(field)
+        found.decision(field), found.origin(field)
     found.keep({"passed": True})
     assert not list(folder.glob(".*"))
     again = ConvertedFolder(folder)

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from nezha_convert.checkpoint import TensorEntry
-from nezha_convert.families import HUAWEI_TF, MLM, NSP, TARGETS
+from nezha_convert.families import HUAWEI_TF
+from nezha_convert.families.heads import MLM, NSP, TARGETS
 from nezha_convert.families.rules import Op, numbered
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import read_paddle
-from nezha_convert.formats.paddle.write import write_paddle
-from nezha_convert.formats.safetensors.read import read_safetensors
-from nezha_convert.formats.safetensors.write import header, write_safetensors
+from nezha_convert.formats.paddle import read_paddle, write_paddle
+from nezha_convert.formats.safetensors import header, read_safetensors, write_safetensors
 from nezha_convert.formats.tensor import Tensor, raw
 from nezha_convert.formats.tf_bundle import write as tf_bundle
 from nezha_convert.formats.tf_bundle.read import read_bundle

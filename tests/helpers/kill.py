@@ -1,6 +1,6 @@
 """Kill convert, export and repair by SIGKILL at chosen steps and at random moments, and look at what is left.
 
-    python tests/kill.py [--kills 100] [COMMAND ...]
+    python tests/helpers/kill.py [--kills 100] [COMMAND ...]
 
 A step is a call that the system sees: open, write, fsync, rename and the like. A child counts its own and kills itself
 before a given one. After each kill the output is absent or complete (byte by byte that of an undisturbed run, or with
@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from nezha_convert import convert, export  # noqa: E402
 from nezha_convert.cli.app import main  # noqa: E402
-from nezha_convert.families.programs import PROGRAMS  # noqa: E402
+from nezha_convert.families import PROGRAMS  # noqa: E402
 from nezha_convert.folder.record import ConvertedFolder  # noqa: E402
 from nezha_convert.formats.open import open_checkpoint  # noqa: E402
 

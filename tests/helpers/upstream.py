@@ -14,7 +14,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import warm_python
+
 INSTALL_SECONDS = 600
+QUICK = ("--no-compile",)
+"""Python compiles what a program imports, which is a small part of a release."""
 
 
 class UnavailableError(Exception):
@@ -28,7 +32,7 @@ def installed_release(release: str) -> Path:
     """
 
     def install(folder: Path) -> None:
-        _pip("install", "--target", str(folder), f"transformers=={release}")
+        _pip("install", *QUICK, "--target", str(folder), f"transformers=={release}")
 
     return _cached(f"transformers-{release}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
@@ -37,9 +41,9 @@ def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()
     """A folder with `requirements` and what they depend on, and with those of `alone` without; `name` is its own."""
 
     def install(folder: Path) -> None:
-        _pip("install", "--target", str(folder), *requirements)
+        _pip("install", *QUICK, "--target", str(folder), *requirements)
         if alone:
-            _pip("install", "--no-deps", "--target", str(folder), *alone)
+            _pip("install", *QUICK, "--no-deps", "--target", str(folder), *alone)
 
     return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
@@ -79,10 +83,11 @@ def run_isolated(release: str, program: str, *arguments: str, path: Path | None 
     return run_python(program, *arguments, path=[installed_release(release), *([path] if path else [])])
 
 
-def run_python(program: str, *arguments: str, path: list[Path] | None = None) -> str:
-    """Run a Python program in a fresh interpreter outside the checkout; what it printed.
+def run_python(program: str, *arguments: str, path: list[Path] | None = None, warm: bool = False) -> str:
+    """Run a Python program in a process of its own outside the checkout; what it printed.
 
-    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides.
+    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides. A `warm`
+    one has torch imported already: not for tests of imports, nor for a `path` with other releases of its libraries.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         environment = {
@@ -92,14 +97,18 @@ def run_python(program: str, *arguments: str, path: list[Path] | None = None) ->
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": elsewhere,
         }
-        ran = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=elsewhere,
-            timeout=INSTALL_SECONDS,
-        )
+        command = ["-c", program, *arguments]
+        if warm:
+            ran = warm_python.run(command, env=environment, cwd=elsewhere)
+        else:
+            ran = subprocess.run(
+                [sys.executable, *command],
+                capture_output=True,
+                text=True,
+                env=environment,
+                cwd=elsewhere,
+                timeout=INSTALL_SECONDS,
+            )
     assert ran.returncode == 0, f"the program failed:\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout
 

@@ -470,7 +470,7 @@ def test_tracing_takes_the_reference():
         (None, torch.float32, 256, "relative_attention"),
     ],
 )
-def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_switched_on(
+def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_enabled(
     mask, dtype, head_size, expected, monkeypatch
 ):
     def fused_relative_attention():
@@ -484,9 +484,8 @@ def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_switched_on(
     table = torch.zeros(129, head_size, dtype=dtype).as_subclass(OnGpu)
     monkeypatch.setattr(attention_nezha, "expand_relative_positions", lambda *given: None)
     mask = None if mask is None else torch.ones(mask, dtype=torch.bool)
-    given = {"fused": lambda: fused_relative_attention}
-    assert choose_attention(table, 300, mask, **given)[0] is relative_attention
-    monkeypatch.setattr(attention_nezha, "USE_TRITON", True)
-    assert choose_attention(table, 300, mask, **given)[0].__name__ == expected
-    assert choose_attention(table, 300, mask, **given, reference=True)[0] is relative_attention
-    assert choose_attention(table, 300, mask, fused=lambda: None)[0] is relative_attention
+    monkeypatch.setattr(attention_nezha, "fused_attention", None)
+    assert choose_attention(table, 300, mask)[0] is relative_attention
+    monkeypatch.setattr(attention_nezha, "fused_attention", fused_relative_attention)
+    assert choose_attention(table, 300, mask)[0].__name__ == expected
+    assert choose_attention(table, 300, mask, reference=True)[0] is relative_attention

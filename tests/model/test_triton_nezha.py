@@ -12,7 +12,7 @@ import pytest
 import torch
 import upstream
 
-from nezha import attention_nezha, modeling_nezha
+from nezha import attention_nezha
 from nezha.attention_nezha import expand_relative_positions, relative_attention, relative_position_table
 
 triton = pytest.importorskip("triton")
@@ -117,9 +117,11 @@ def test_dropout_drops_at_its_rate_and_gradients_go_through_what_it_left():
         torch.testing.assert_close(one.double(), other, rtol=0, atol=3e-6 * max(1.0, other.abs().max().item()))
 
 
-def test_the_model_finds_it_and_it_is_off_by_default():
-    assert modeling_nezha._fused_attention() is triton_nezha.fused_relative_attention
-    assert not attention_nezha.USE_TRITON
+def test_it_is_off_until_it_is_enabled(monkeypatch):
+    assert attention_nezha.fused_attention is None
+    monkeypatch.setattr(attention_nezha, "fused_attention", None)  # and so again after the test
+    triton_nezha.enable()
+    assert attention_nezha.fused_attention is triton_nezha.fused_relative_attention
 
 
 COMPILE = """

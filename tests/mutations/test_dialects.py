@@ -1,7 +1,7 @@
-"""Every habit of every program, told wrong: the comparison with what that program computed must notice.
+"""Every default of every program, told wrong: the comparison with what that program computed must notice.
 
-One table. Each mutation is made twice: in the tables that convert (`mapping.tables`), whose output is then compared,
-and in the dialect that the oracle reads the source by (`parity.dialects`).
+One table. Each mutation is made twice: in the tables that convert (`families`), whose output is then compared,
+and in the dialect that the oracle reads the source by (`parity.oracle.dialects`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from recorded import departures, goldens, source
 
 from nezha_convert import convert
 from nezha_convert.errors import MappingError
-from nezha_convert.families import DECODER, FAMILIES, HEADS, POOLER, TRANSFORMERS
-from nezha_convert.families.rules import Habit, Op, Rule, Table
+from nezha_convert.families import FAMILIES, TRANSFORMERS
+from nezha_convert.families.heads import DECODER, HEADS, POOLER
+from nezha_convert.families.rules import Default, Family, Op, Rule
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.mapping import config, recognise
 from nezha_convert.parity.oracle import formulas
@@ -38,35 +39,35 @@ REFUSED = math.inf
 # In the tables that convert.
 
 
-def _habits(**changed: Any) -> Callable[[Table], Table]:
-    return lambda table: replace(table, habits=replace(table.habits, **changed))
+def _defaults(**changed: Any) -> Callable[[Family], Family]:
+    return lambda table: replace(table, defaults=replace(table.defaults, **changed))
 
 
-def _number(field: str, value: float) -> Callable[[Table], Table]:
-    def mutated(table: Table) -> Table:
-        habit = Habit(value, "a mutation", fixed=True)
-        return _habits(numbers={**table.habits.numbers, field: habit}, positions="")(table)
+def _number(field: str, value: float) -> Callable[[Family], Family]:
+    def mutated(table: Family) -> Family:
+        default = Default(value, "a mutation", fixed=True)
+        return _defaults(numbers={**table.defaults.numbers, field: default}, positions="")(table)
 
     return mutated
 
 
-def _other_gelu(table: Table) -> Table:
+def _other_gelu(table: Family) -> Family:
     other = {"gelu": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu"}
-    return _habits(activations={name: other.get(meant, meant) for name, meant in table.habits.activations.items()})(
+    return _defaults(activations={name: other.get(meant, meant) for name, meant in table.defaults.activations.items()})(
         table
     )
 
 
-def _rules(change: Callable[[Rule], Rule]) -> Callable[[Table], Table]:
+def _rules(change: Callable[[Rule], Rule]) -> Callable[[Family], Family]:
     return lambda table: replace(table, rules={part: tuple(map(change, rules)) for part, rules in table.rules.items()})
 
 
-def _as_it_lies(ending: str) -> Callable[[Table], Table]:
+def _as_it_lies(ending: str) -> Callable[[Family], Family]:
     other = {Op.COPY: Op.TRANSPOSE, Op.TRANSPOSE: Op.COPY}
     return _rules(lambda rule: replace(rule, op=other[rule.op]) if rule.target.endswith(ending) else rule)
 
 
-def _exchanged(one: str, other: str) -> Callable[[Table], Table]:
+def _exchanged(one: str, other: str) -> Callable[[Family], Family]:
     def change(rule: Rule) -> Rule:
         for a, b in ((one, other), (other, one)):
             if a in rule.target:
@@ -97,7 +98,7 @@ def _spelt(one: str, other: str) -> Callable[[Dialect], Dialect]:
 class Mutation:
     """What is changed: in the table, in the dialect, or in the oracle's attention."""
 
-    table: Callable[[Table], Table] | None = None
+    table: Callable[[Family], Family] | None = None
     dialect: Callable[[Dialect], Dialect] | None = None
     attention: Callable[..., Any] | None = None
 
@@ -128,7 +129,7 @@ MUTATIONS = {
     "classifiers the other way": Mutation(
         _rules(
             lambda rule: (
-                _as_it_lies("weight")(Table("", "", {"": (rule,)}, FAMILIES[0].habits)).rules[""][0]
+                _as_it_lies("weight")(Family("", "", "", {"": (rule,)}, FAMILIES[0].defaults)).rules[""][0]
                 if rule.target in ("classifier.weight", "qa_outputs.weight", "cls.seq_relationship.weight")
                 else rule
             )

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from nezha_convert import MappingError, convert, verify
-from nezha_convert.checkpoint import TensorEntry, row_blocks
+from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
 from nezha_convert.families.rules import Op
+from nezha_convert.formats.blocks import row_blocks
 from nezha_convert.mapping.plan import Step
 from nezha_convert.parity.measure import Measurement
 from nezha_convert.weights.numbers import _CHUNK, Tally, TensorNumbers, add_up, refuse_overflow

@@ -11,13 +11,12 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm_python
 from clones import CLONE, need
 
 from nezha_convert.checkpoint import Checkpoint
@@ -160,10 +159,9 @@ def test_what_an_original_cannot_do_is_refused(clone: Path, monkeypatch: pytest.
 
 
 def test_regenerate_says_what_it_needs(tmp_path: Path) -> None:
-    command = [sys.executable, str(FIXTURES / "regenerate.py")]
     environment = os.environ | {"PYTHONPATH": str(FIXTURES.parent)}
     for arguments in (["--help"], [str(tmp_path), "--check", "huawei-torch-qa"], ["-", "no-such-fixture"]):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
+        done = warm_python.run([FIXTURES / "regenerate.py", *arguments], env=environment)
         said = done.stdout + done.stderr
         assert "Traceback" not in said
         assert any(word in said for word in ("pip install 'nezha-convert[tf]'", "is not a clone", "no such fixture"))

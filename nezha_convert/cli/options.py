@@ -1,0 +1,36 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(path_type=Path)
+
+
+def size(value: str) -> int:
+    """Bytes, from a number with a unit."""
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value)
+    nbytes = int(match[1]) * _UNITS.get(match[2].upper(), 0) if match else 0
+    if not nbytes:
+        raise click.BadParameter(f"{value!r} is not a size; expected a number with KB, MB or GB, such as 2GB")
+    return nbytes
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")
+config = click.option("--config", type=EXISTING_FILE, help="bert_config.json, if it is not beside the weights.")
+vocab = click.option("--vocab", type=EXISTING_FILE, help="vocab.txt, if it is not beside the weights.")
+prefix = click.option(
+    "--prefix", metavar="NAME.", help="Where the model lies inside a larger one, such as encoder. or student/"
+)
+token = click.option(
+    "--token", help="The Hub's token. HF_TOKEN or `hf auth login` are better: others may see a command line."
+)
+endpoint = click.option("--endpoint", metavar="URL", help="Another server than the public Hub; also HF_ENDPOINT.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")

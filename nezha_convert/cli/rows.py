@@ -1,0 +1,239 @@
+"""What a person sees of a result. For each type of result, one function yields its parts from top to bottom."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from ..checkpoint import Decision
+from ..commands.diff import EQUAL, Difference
+from ..commands.export import ExportReport
+from ..commands.inspect import Inspection
+from ..commands.repair import Repair
+from ..folder.report import FileRecord, Report
+from ..hub import Pulled, Pushed
+from ..mapping.plan import Dropped
+from ..parity.report import Comparison, ParityReport
+
+SHOWN = 20
+"""Problems in the text of a result or error; ``--json`` has all."""
+
+Row = tuple[str, str]
+"""A label and a text; neighbouring rows form one table."""
+
+Part = Row | str | Comparison
+"""A row, a line of its own, or a table of numbers."""
+
+Result = Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport
+"""What a command returns. Its `to_dict()` is the document of ``--json``."""
+
+
+def parts(result: Result) -> Iterator[Part]:
+    """The parts of `result`, in the order to show them."""
+    return _PARTS[type(result)](result)
+
+
+def size(nbytes: int) -> str:
+    """Bytes for a person, in powers of 1000."""
+    from rich.filesize import decimal
+
+    return decimal(nbytes)
+
+
+def _inspection(inspection: Inspection) -> Iterator[Part]:
+    heads = inspection.heads
+    yield "source", f"{inspection.source} ({inspection.format})"
+    yield "files", _sizes(inspection.files)
+    yield "family", inspection.title
+    yield "head", f"{' or '.join(heads)}: {inspection.reason}" if heads else "unknown"
+    if inspection.training:
+        yield "trained", inspection.training
+    yield "model", _model(inspection.model)
+    yield (
+        "tensors",
+        f"{inspection.tensors:,} of {size(inspection.nbytes)}: {size(inspection.weight_nbytes)} weights kept, "
+        f"{size(inspection.optimizer_nbytes)} optimizer state in {inspection.optimizer_tensors:,}",
+    )
+    yield from _dropped(inspection.dropped)
+    yield from _decided(inspection.decisions)
+    problems = inspection.problems
+    yield from _first("problem", problems, more=("", f"and {len(problems) - SHOWN} more problems; --json has all"))
+    yield "next", inspection.hint
+    for tensor in inspection.entries or ():
+        yield f"{tensor.name}  {tensor.dtype}  {list(tensor.shape)}"
+
+
+def _report(report: Report) -> Iterator[Part]:
+    yield "source", f"{report.source}: {report.title}"
+    yield "head", f"{report.head}: {report.head_reason}"
+    used, dropped, tied = len(report.written), len(report.dropped), len(report.tied)
+    yield "tensors", f"{used:,} used, {dropped:,} dropped, {tied:,} tied"
+    yield "saved", f"{size(report.source_nbytes - report.weight_nbytes)} of {size(report.source_nbytes)}"
+    yield from _dropped(report.dropped)
+    yield from _decided(report.decisions)
+    if report.ignored_fields:
+        yield "ignored", f"fields of the config that have no meaning here: {', '.join(report.ignored_fields)}"
+    if report.numbers:
+        warnings = report.numbers.warnings
+        yield "numbers", report.numbers.summary
+        more = f"and {len(warnings) - SHOWN} more; conversion.json has all"
+        yield from _first("warning", warnings, more=("warning", more))
+    if report.dry_run:
+        yield "output", f"would write {size(report.weight_nbytes)} of weights to {report.output}; nothing was written"
+        return
+    yield "output", f"{report.output} ({size(sum(file.nbytes for file in report.output_files))})"
+    yield "checked", "every tensor read back and equal bit by bit; hashes are in conversion.json"
+    yield "time", f"{report.seconds:.1f} s"
+
+
+def _difference(difference: Difference) -> Iterator[Part]:
+    for tensor in difference.tensors:
+        if tensor.verdict == EQUAL:
+            continue
+        shapes, dtypes = map(str, map(list, tensor.shapes)), dict.fromkeys(tensor.dtypes)
+        line = f"{tensor.name}  {tensor.verdict}: {' and '.join(shapes)} {' and '.join(dtypes)}"
+        if tensor.count:
+            line += f", {tensor.count:,} elements by up to {tensor.largest:.3g}, {tensor.relative:.3g} of the range"
+        yield line
+    names = (difference.a, difference.b)
+    for side, name, family, others in zip("ab", names, difference.families, difference.left_out, strict=True):
+        yield side, f"{name}: {family}; {others:,} names are no weights"
+    for side, unknown in zip("ab", difference.unknown, strict=True):
+        texts = [f"only in {side}, in no table of its family: {name}" for name in unknown]
+        more = f"and {len(unknown) - SHOWN} more in {side}; --json has all"
+        yield from _first("unknown", texts, more=("unknown", more))
+    counts = Counter(tensor.verdict for tensor in difference.tensors)
+    yield "tensors", ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
+    yield "verdict", "the same" if difference.same else "DIFFERENT"
+
+
+def _parity(report: ParityReport) -> Iterator[Part]:
+    yield from report.comparisons
+    yield "output", f"{report.output}: {report.architecture} in {report.dtype}, from {report.source}"
+    yield "inputs", ", ".join(f"{case.name} {list(case.shape)}" for case in report.cases)
+    tokenizer = report.tokenizer
+    if tokenizer:
+        compared = f"{tokenizer.texts} texts against {tokenizer.reference}, {len(tokenizer.differing)} differ"
+    yield "tokenizer", compared if tokenizer else "none in the output"
+    for warning in report.warnings:
+        yield "warning", warning
+    for failure in report.failures:
+        yield "problem", failure
+    yield "time", f"{report.seconds:.1f} s"
+    yield "verdict", "passed" if report.passed else "FAILED"
+
+
+def _pushed(pushed: Pushed) -> Iterator[Part]:
+    for file in pushed.files:
+        yield file.state, f"{file.name} ({size(file.nbytes)})"
+    for name in pushed.left_out:
+        yield "left out", f"{name}: not of the record"
+    for doubt in pushed.doubts:
+        yield "warning", doubt
+    if not pushed.dry_run:
+        yield from _commit(pushed)
+        return
+    yield pushed.repo_id, "nothing was sent; its card would be:" if pushed.card else "nothing was sent"
+    if pushed.card:
+        yield "\n" + pushed.card.removesuffix("\n")
+
+
+def _pulled(pulled: Pulled) -> Iterator[Part]:
+    for name, nbytes in pulled.files:
+        yield "file", f"{name} ({size(nbytes)})"
+    yield "address", str(pulled.address)
+    yield "folder", str(pulled.folder)
+    yield "next", f"nezha-convert inspect {pulled.folder}"
+
+
+def _repair(repair: Repair) -> Iterator[Part]:
+    yield "source", repair.source
+    for fault in repair.faults:
+        yield "problem", f"{fault.kind}: {fault.found}"
+        yield "repair", fault.repair
+    if not repair.faults:
+        yield "verdict", "nothing is wrong with it; it was left alone"
+    if repair.report:
+        yield "output", f"{repair.report.output}: every tensor read back and equal bit by bit"
+    if repair.pushed:
+        yield from _commit(repair.pushed)
+    if repair.faults and not (repair.report or repair.pushed):
+        targets = "OUTPUT, or --create-pr" if repair.source.startswith("hf://") else "OUTPUT"
+        yield "next", f"nezha-convert repair {repair.source} {targets}"
+
+
+def _export(report: ExportReport) -> Iterator[Part]:
+    yield "source", f"{report.source}: {report.head}"
+    yield "program", report.title
+    yield from _decided(report.decisions)
+    if report.written:
+        zeros = sum(tensor.source == "zeros" for tensor in report.written)
+        yield "tensors", f"{len(report.written):,} of {size(report.weight_nbytes)}, {zeros:,} of them zeros"
+    if report.dry_run:
+        yield "output", f"would be {report.output}; nothing was written"
+        return
+    yield "output", f"{report.output}: {_sizes(report.output_files)}"
+    for m in report.measured:
+        error, differs = f"{m.relative_error:.1e} of its range", f"argmax differs in {m.argmax_differs:.1%}"
+        yield "checked", f"{m.output}: {error} from PyTorch, {differs}"
+    if not report.measured:
+        yield "checked", "every tensor read back and equal bit by bit; hashes are in export.json"
+    yield "time", f"{report.seconds:.1f} s"
+    yield "next", report.loaded_by
+
+
+_PARTS: dict[type, Callable[[Any], Iterator[Part]]] = {
+    Difference: _difference,
+    ExportReport: _export,
+    Inspection: _inspection,
+    ParityReport: _parity,
+    Pulled: _pulled,
+    Pushed: _pushed,
+    Repair: _repair,
+    Report: _report,
+}
+
+
+def _first(label: str, texts: Sequence[str], *, more: Row) -> Iterator[Row]:
+    """The first rows; `more` is the last one if there are others."""
+    for text in texts[:SHOWN]:
+        yield label, text
+    if len(texts) > SHOWN:
+        yield more
+
+
+def _sizes(files: Iterable[FileRecord]) -> str:
+    return ", ".join(f"{file.name} ({size(file.nbytes)})" for file in files)
+
+
+def _commit(pushed: Pushed) -> Iterator[Row]:
+    if pushed.created:
+        yield "created", pushed.url
+    if pushed.pull_request:
+        yield "pull request", pushed.pull_request
+    else:
+        yield "commit", f"{pushed.url}/commit/{pushed.commit}" if pushed.commit else "none: nothing changed"
+
+
+def _model(fields: dict[str, Any]) -> str:
+    if not fields:
+        return "unknown"
+    return (
+        f"{fields['num_hidden_layers']} layers, hidden {fields['hidden_size']}, {fields['num_attention_heads']} heads, "
+        f"vocabulary {fields['vocab_size']:,}, clip distance {fields['max_relative_position']}, {fields['hidden_act']}"
+    )
+
+
+def _dropped(dropped: Iterable[Dropped]) -> Iterator[Row]:
+    sizes_by_reason: dict[str, list[int]] = {}
+    for tensor in dropped:
+        sizes_by_reason.setdefault(tensor.reason, []).append(tensor.nbytes)
+    for reason, sizes in sizes_by_reason.items():
+        yield "dropped", f"{len(sizes):,} ({size(sum(sizes))}): {reason}"
+
+
+def _decided(decisions: Iterable[Decision]) -> Iterator[Row]:
+    for d in decisions:
+        yield "decided", f"{d.field} = {json.dumps(d.value, ensure_ascii=False)}: {d.reason}"
