@@ -159,7 +159,7 @@ def test_the_wheel_is_the_packages_and_its_metadata_alone(wheel):
     """An installer only copies these: it runs code for a .pth file, a setup.py or scripts, and there are none."""
     (folder,) = {name.split("/")[0] for name in wheel if ".dist-info/" in name}
     metadata = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
-    sources = {path.relative_to(ROOT).as_posix() for path in (*SOURCES, *ROOT.glob("nezha*/py.typed"))}
+    sources = {path.relative_to(ROOT).as_posix() for path in SOURCES} | {"nezha/py.typed", "nezha_convert/py.typed"}
     assert set(wheel) == sources | {f"{folder}/{name}" for name in metadata}
     assert all(wheel[name] == (ROOT / name).read_bytes() for name in sources)
     assert wheel[f"{folder}/entry_points.txt"].split() == [
