@@ -1,10 +1,10 @@
-"""NEZHA's attention beside attention without relative positions, which is what BERT pays.
+"""Compare NEZHA's attention with attention without relative positions, which is what BERT has.
 
     python benchmarks/attention.py [--pairs 15] [--threads 2] [--shapes 8x128 4x512 ...]
 
-One call with the 12 heads of size 64 of NEZHA-base, K = 64; in training, forward and backward with dropout 0.1. The
-bound is torch's `scaled_dot_product_attention` on the same shapes; the reference is the form that `"eager"` runs. All
-in one process, interleaved; the ratios are of neighbouring runs. Replaces its section of ``benchmarks/RESULTS.md``.
+One call with NEZHA-base's 12 heads of size 64, K = 64; in training, forward and backward with dropout 0.1. The bound
+is torch's `scaled_dot_product_attention` on the same shapes; the reference is the form that `"eager"` selects. All run
+in one process, in turns; each ratio is of neighbouring runs. Replaces its section of ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 def row(shape: str, training: bool, pairs: int) -> str:
     """One line of the table."""
     batch, length = map(int, shape.split("x"))
-    # As the models lay them out: the sequence first in ours, the batch first in BERT.
+    # Laid out as in the models: the sequence first in NEZHA, the batch first in BERT.
     ours = [torch.randn(length, batch, HEADS, HEAD_SIZE).permute(1, 2, 0, 3) for _ in range(3)]
     plain = [torch.randn(batch, length, HEADS, HEAD_SIZE).transpose(1, 2) for _ in range(3)]
     table = relative_position_table(CLIP, HEAD_SIZE)
@@ -80,15 +80,15 @@ def row(shape: str, training: bool, pairs: int) -> str:
     print(f"{shape} {'training' if training else 'inference'}", flush=True)
     return (
         f"| {'training' if training else 'inference'} | {shape} | {form} "
-        f"| {spread([1e3 * one for one in seconds['fast']], 1)} "
+        f"| {spread([1e3 * second for second in seconds['fast']], 1)} "
         f"| {spread(ratios(seconds['fast'], seconds['plain']))} "
         f"| {spread(ratios(seconds['reference'], seconds['fast']), 1)} |"
     )
 
 
 def timed(attention: Callable[..., torch.Tensor], inputs: list[torch.Tensor], training: bool) -> float:
-    """Seconds of one call, with its backward pass in training."""
-    inputs = [one.detach().requires_grad_(training) for one in inputs]
+    """Seconds that a call takes, in training with its backward pass."""
+    inputs = [tensor.detach().requires_grad_(training) for tensor in inputs]
     started = time.perf_counter()
     with torch.set_grad_enabled(training):
         output = attention(*inputs)

@@ -1,8 +1,8 @@
-"""NEZHA-size TensorFlow checkpoints with random weights, for the benchmarks.
+"""Write TensorFlow checkpoints of NEZHA's sizes with random weights, for the benchmarks.
 
     python benchmarks/checkpoints.py FOLDER base|large|base+lamb|large+lamb
 
-Prints the bundle's prefix; what is there already is kept.
+Prints the bundle's prefix. A checkpoint that exists is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from bundles import write_bundle
 
@@ -42,7 +42,7 @@ SIZES = {
 
 
 def write_checkpoint(folder: Path, size: str) -> Path:
-    """Write a pre-training checkpoint of `size`, with LAMB's slots if it says so; the bundle's prefix."""
+    """Write a pre-training checkpoint of `size`, with LAMB's slots if it ends in +lamb; return the bundle's prefix."""
     size, _, lamb = size.partition("+")
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / "model.ckpt-1"

@@ -1,14 +1,14 @@
-"""How long a conversion takes and how much memory, beside the least that any conversion must do.
+"""Measure a conversion's time and memory, and compare them with the least that any conversion must do.
 
     python benchmarks/convert.py [--sizes base large] [--pairs 7] [--folder DIR] [--peer CLONE --peer-python PYTHON]
 
-Whole processes, interleaved (A, B, C, A, B, C, ...), medians with quartiles and the median of the pairs' ratios.
-``cp`` of the data file reads and writes every byte once; ``cp, sync`` puts it on the disk, as a conversion does;
-``cp, sha256sum, cmp`` is what coreutils need for the promises that a conversion makes: both hashes and a comparison.
+Whole processes that take turns (A, B, C, A, B, C, ...): medians with quartiles, and the median of the pairs' ratios.
+``cp`` of the data file reads and writes every byte once. ``cp, sync`` also puts it on the disk, as a conversion does.
+``cp, sha256sum, cmp`` does with coreutils what a conversion promises: two hashes and a comparison.
 
-The peer is Huawei's own converter (its copy in JABER-PyTorch, the one that starts) from a clone of
-huawei-noah/Pretrained-Language-Model, unmodified, run by a Python that has tensorflow and torch; its ``.cuda()`` and
-its downloads are neutralised in memory. Replaces its section of ``benchmarks/RESULTS.md``.
+The peer is Huawei's own converter (its copy in JABER-PyTorch, the only one that starts) from a clone of
+huawei-noah/Pretrained-Language-Model, unmodified, run by a Python that has tensorflow and torch. Its ``.cuda()`` and
+its downloads are replaced in memory. Replaces its section of ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 PEER = """
 import runpy, sys, torch
 from unittest.mock import MagicMock
-# For downloads, which a local conversion never does.
+# They are for downloads, which a local conversion does not need.
 sys.modules.update(dict.fromkeys(("boto3", "botocore", "botocore.exceptions", "requests", "tqdm"), MagicMock()))
 torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor
 sys.path.insert(0, sys.argv[1])
@@ -65,7 +65,7 @@ def main() -> None:
 
 def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
     """The table's rows for one checkpoint."""
-    # In a process of its own: a child's peak memory counts from its parent's, so this one stays small.
+    # In another process: a child's peak memory starts at its parent's, so this process stays small.
     made = [sys.executable, str(HERE / "checkpoints.py"), str(folder / size), size]
     prefix = Path(subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip())
     data = Path(f"{prefix}.data-00000-of-00001")
@@ -110,15 +110,15 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> list[str]:
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Seconds on the clock and peak MiB of a command."""
+    """Wall-clock seconds and peak MiB of a command."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr
-    said = process.stderr.read()
+    messages = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{command}: exit code {process.returncode}\n{said.decode()}")
+        raise SystemExit(f"{command}: exit code {process.returncode}\n{messages.decode()}")
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 

@@ -1,12 +1,12 @@
-"""Whole-word masking beside transformers' own collator, in tokens a second of one process.
+"""Compare whole-word masking with transformers' own collator, in tokens a second of one process.
 
     python benchmarks/masking.py [--pairs 15] [--text FILE]
 
-Both take the same sequences of 128 tokens in batches of 32 and of 256 and give padded tensors. Word boundaries are in
-the examples already: word starts in ours, character offsets in theirs, as each documents it. They take turns; the
-ratios are of neighbouring runs. Seconds are the process's own on the CPU, so that other programs on the machine count
-little. Also how long the words are that each one masks, and what finding the boundaries once costs. Replaces its
-section of ``benchmarks/RESULTS.md``.
+Both take the same sequences of 128 tokens in batches of 32 and of 256 and return padded tensors. The examples contain
+the word boundaries: word starts for ours, character offsets for theirs, as each documents it. The two take turns; each
+ratio is of neighbouring runs. Time is CPU time of the process, so that other programs matter little. The table also
+shows how long the masked words are, and the text below it what finding the boundaries costs. Replaces its section of
+``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--text", type=Path, help="Chinese text; else words of jieba's dictionary, by their frequency")
+    parser.add_argument(
+        "--text", type=Path, help="Chinese text; default: words of jieba's dictionary, drawn by frequency"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     text = options.text.read_text("utf-8") if options.text else invented()
@@ -50,7 +52,7 @@ def main() -> None:
     ours, theirs = examples(text, tokenizer)
     encoding = SEQUENCES * LENGTH / (time.process_time() - started)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it only ever replaces by [MASK]
+        warnings.simplefilter("ignore")  # it warns that it replaces by [MASK] only
         upstream = DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True, seed=0)
     contenders = {"this collator": (WholeWordMasking(tokenizer), ours), "transformers'": (upstream, theirs)}
     rows = []
@@ -58,7 +60,7 @@ def main() -> None:
         seconds = measure(contenders, batch, options.pairs)
         for name, times in seconds.items():
             collator, data = contenders[name]
-            rate = [SEQUENCES * LENGTH / 1e6 / one for one in times]
+            rate = [SEQUENCES * LENGTH / 1e6 / second for second in times]
             share, word = masked(collator, data, batch)
             rows.append(
                 f"| {batch} | {name} | {spread(rate)} | {spread(ratios(seconds['this collator'], times))} "
@@ -83,7 +85,7 @@ def main() -> None:
 
 
 def invented() -> str:
-    """Lines of words of jieba's dictionary by their frequency, twenty words to a comma or full stop."""
+    """Lines of twenty words of jieba's dictionary, drawn by frequency, with a comma in the middle."""
     jieba.initialize()
     words = [word for word, count in jieba.dt.FREQ.items() if count and all("\u4e00" <= c <= "\u9fa5" for c in word)]
     rng = random.Random(0)  # noqa: S311  not for secrets
@@ -93,7 +95,7 @@ def invented() -> str:
 
 
 def examples(text: str, tokenizer: BertTokenizer) -> tuple[list[dict], list[dict]]:
-    """The same sequences in the form of either collator."""
+    """The same sequences in the form of our collator and in that of transformers'."""
     ids = np.concatenate(encode(text.split("\n"), tokenizer), 1)
     width = LENGTH - 2
     ours, theirs = [], []
@@ -101,7 +103,7 @@ def examples(text: str, tokenizer: BertTokenizer) -> tuple[list[dict], list[dict
         tokens, starts = ids[:, number * width % (ids.shape[1] - width) :][:, :width].tolist()
         tokens = [tokenizer.cls_token_id, *tokens, tokenizer.sep_token_id]
         ours.append({"input_ids": tokens, "token_type_ids": [0] * LENGTH, "word_starts": [1, *starts, 1]})
-        # One character a token and no spaces: the offsets of running text.
+        # The offsets of running text: one character a token, no spaces.
         offsets = [(0, 0), *((i, i + 1) for i in range(width)), (0, 0)]
         special = [1, *[0] * width, 1]
         theirs.append(
@@ -116,20 +118,20 @@ def examples(text: str, tokenizer: BertTokenizer) -> tuple[list[dict], list[dict
 
 
 def measure(contenders: dict[str, tuple[Callable, list[dict]]], batch: int, pairs: int) -> dict[str, list[float]]:
-    """Seconds of every round by contender; the first round warms up."""
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    """Seconds of every round by contender; the first round is a warm-up and does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(pairs + 1):
         for name, (collator, data) in contenders.items():
             started = time.process_time()
             for start in range(0, len(data), batch):
                 collator(data[start : start + batch])
             if number:
-                found[name].append(time.process_time() - started)
-    return found
+                seconds[name].append(time.process_time() - started)
+    return seconds
 
 
 def masked(collator: Callable, data: list[dict], batch: int) -> tuple[float, float]:
-    """The share of the tokens that is to be predicted, and the mean length of the runs of such tokens."""
+    """The share of the tokens to predict, and the mean length of the runs of such tokens."""
     chosen = np.concatenate(
         [collator(data[i : i + batch])["labels"].numpy() != -100 for i in range(0, len(data), batch)]
     )

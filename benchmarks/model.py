@@ -1,14 +1,14 @@
-"""NEZHA-base beside BERT-base with SDPA, and beside transformers 4.40.2's NEZHA.
+"""Compare NEZHA-base with BERT-base with SDPA, and with transformers 4.40.2's NEZHA.
 
     python benchmarks/model.py [--peer] [--pairs 9] [--threads 2] [--cases infer:8x128 train:2x512 load ...]
 
-Random weights, 12 layers. Each model lives in a process of its own, and they take turns: (A, B, C, A, B, C, ...); the
-ratios are of neighbouring runs. A training step is forward, mean of squares, backward, with dropout 0.1. The limit is
-what BERT's matrix products alone take, without softmax, dropout, norms or activations. Peak memory is the process's
-own, from `VmHWM`, reset before the runs; "growth" is what it adds to the memory before. `--peer` runs transformers
-4.40.2 from the isolated environment of the tests. `load` times `from_pretrained`. Replaces its section of
-``benchmarks/RESULTS.md`` and draws ``benchmarks/model.svg``. On a machine that others use too, ``--cpu --threads 1``
-gives figures that repeat: CPU time of one thread, in a section of its own.
+Random weights, 12 layers. Each model has its own process, and they take turns (A, B, C, A, B, C, ...); each ratio is of
+neighbouring runs. A training step is forward, mean of squares, backward, with dropout 0.1. The limit is the time of
+BERT's matrix products alone, without softmax, dropout, norms or activations. Peak memory is that of the process, from
+`VmHWM`, reset before the runs; "growth" is the peak less the memory before the runs. `--peer` runs transformers 4.40.2
+from the isolated environment of the tests. `load` times `from_pretrained`. Replaces its section of
+``benchmarks/RESULTS.md`` and draws ``benchmarks/model.svg``. On a shared machine, ``--cpu --threads 1`` gives figures
+that repeat: CPU time of one thread, in a section of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--peer", action="store_true")
-    parser.add_argument("--cpu", action="store_true", help="CPU time of the process, not time on the clock")
+    parser.add_argument("--cpu", action="store_true", help="measure CPU time of the process, not wall-clock time")
     parser.add_argument("--worker", nargs=2, metavar=("SUBJECT", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -51,15 +51,16 @@ def main() -> None:
 
     rows, bars = [], []
     for case in options.cases:
-        found = measure(case, options)
-        ours = found["nezha"]["seconds"]
-        for subject, one in found.items():
+        figures = measure(case, options)
+        ours = figures["nezha"]["seconds"]
+        for subject, measured in figures.items():
             rows.append(
-                f"| {case.replace(':', ' ')} | {NAMES[subject]} | {spread(one['seconds'])} "
-                f"| {spread(ratios(ours, one['seconds']))} | {one['peak']:.0f} | {one['growth']:.0f} |"
+                f"| {case.replace(':', ' ')} | {NAMES[subject]} | {spread(measured['seconds'])} "
+                f"| {spread(ratios(ours, measured['seconds']))} | {measured['peak']:.0f} | {measured['growth']:.0f} |"
             )
-        bert = found["bert"]["seconds"]
-        bars.append((case, {name: ratios(one["seconds"], bert) for name, one in found.items() if name in COLOURS}))
+        bert = figures["bert"]["seconds"]
+        shown = {name: ratios(figures[name]["seconds"], bert) for name in figures if name in COLOURS}
+        bars.append((case, shown))
     lines = [
         f"`python benchmarks/model.py`: 12 layers, random weights, float32, {options.threads} threads, "
         f"{'CPU time' if options.cpu else 'time on the clock'}; {options.pairs} interleaved rounds, a process a model. "
@@ -80,25 +81,25 @@ def main() -> None:
 def measure(case: str, options: argparse.Namespace) -> dict[str, dict]:
     """Seconds of every round and the memory of every model, by subject."""
     subjects = ["nezha", "bert", *(["peer"] if options.peer else []), *(["limit"] if case != "load" else [])]
-    found: dict[str, dict] = {subject: {"seconds": []} for subject in subjects}
+    figures: dict[str, dict] = {subject: {"seconds": []} for subject in subjects}
     processes = {subject: start(subject, case, options) for subject in subjects}
     for number in range(options.pairs + 1):
         for subject, process in processes.items():
-            figures = ask(process, "run")
-            if number:  # the first round warms up
-                found[subject]["seconds"].append(figures["seconds"])
+            seconds = ask(process, "run")["seconds"]
+            if number:  # the first round is a warm-up
+                figures[subject]["seconds"].append(seconds)
         print(f"{case}: {number} of {options.pairs}", file=sys.stderr)
     for subject, process in processes.items():
-        found[subject] |= ask(process, "memory")
+        figures[subject] |= ask(process, "memory")
         process.communicate()
-    return found
+    return figures
 
 
 def start(subject: str, case: str, options: argparse.Namespace) -> subprocess.Popen:
-    """A process that runs one case of one model at each "run"; returned when it is ready."""
+    """Start a process that runs a case of a model at each "run", and wait until it is ready."""
     path = [str(HERE.parent)]
     if subject == "peer":
-        sys.path.insert(0, str(HERE.parent / "tests"))
+        sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
         import upstream
 
         path.insert(0, str(upstream.installed_release("4.40.2")))
@@ -113,7 +114,7 @@ def start(subject: str, case: str, options: argparse.Namespace) -> subprocess.Po
 
 
 def ask(process: subprocess.Popen, command: str | None) -> dict:
-    """The process's answer to a command, or its first words."""
+    """The process's answer to a command; without one, its message that it is ready."""
     assert process.stdin and process.stdout
     if command:
         print(command, file=process.stdin, flush=True)
@@ -124,7 +125,7 @@ def ask(process: subprocess.Popen, command: str | None) -> dict:
 
 
 def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> None:
-    """In a process of its own: make ready, then answer "run" and "memory" until the end of the input."""
+    """The work of such a process: prepare, then answer "run" and "memory" until the end of the input."""
     import torch
 
     torch.set_num_threads(threads)
@@ -178,10 +179,10 @@ def model(subject: str, kind: str, batch: int, length: int, folder: str) -> Call
 
 
 def products(kind: str, batch: int, length: int) -> Callable[[], None]:
-    """The matrix products of 12 layers, into memory that is there: [b, m, k] by [b, k, n] for each (b, m, k, n).
+    """The matrix products of 12 layers, into allocated memory: [b, m, k] by [b, k, n] for each (b, m, k, n).
 
-    Attention goes by sequences and 128 queries, whose scores stay in cache. A training step has two more products of
-    each, for the gradients of both its factors.
+    Attention works on 128 queries of a sequence at a time, whose scores stay in cache. In a training step, each product
+    needs two more, for the gradients of its factors.
     """
     import torch
 
@@ -204,19 +205,20 @@ def products(kind: str, batch: int, length: int) -> Callable[[], None]:
 
 
 def answer(figures: dict) -> None:
-    """A line of JSON."""
+    """Print a line of JSON."""
     print(json.dumps(figures), flush=True)
 
 
 def reset_peak() -> float:
-    """Forget the peak of memory so far, as Linux lets a process do; MiB in use now."""
+    """Reset the process's peak memory, which Linux allows; return the MiB in use now."""
     Path("/proc/self/clear_refs").write_text("5")
     return status("VmRSS")
 
 
 def status(field: str) -> float:
     """A field of /proc/self/status, in MiB."""
-    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(field + ":"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(field + ":"))
     return int(line.split()[1]) / 1024
 
 
@@ -224,10 +226,10 @@ def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
     """An SVG of every case's time relative to BERT's: medians as bars, quartiles as lines."""
     from statistics import quantiles
 
-    bars = [(case, found) for case, found in bars if case != "load"]
+    bars = [(case, ratios) for case, ratios in bars if case != "load"]
     left, width, height = 60, 110, 240
     top = (
-        max([1.2, *(quantiles(values, n=4, method="inclusive")[2] for _, found in bars for values in found.values())])
+        max([1.2, *(quantiles(values, n=4, method="inclusive")[2] for _, ratios in bars for values in ratios.values())])
         * 1.08
     )
     full = left + width * len(bars) + 20
@@ -242,8 +244,8 @@ def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
     ]
     for tick in range(int(top) + 1):
         parts.append(f'<text x="{left - 10}" y="{y(tick) + 4:.0f}" text-anchor="end">{tick}</text>')
-    for number, (case, found) in enumerate(bars):
-        for place, (subject, values) in enumerate(found.items()):
+    for number, (case, ratios) in enumerate(bars):
+        for place, (subject, values) in enumerate(ratios.items()):
             low, middle, high = quantiles(values, n=4, method="inclusive")
             x = left + number * width + 12 + place * 42
             parts.append(

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a section each of RESULTS.md, medians with quartiles, and a description of the machine."""
+"""Shared by the benchmarks: sections of RESULTS.md, medians with quartiles, a description of the machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def write_section(title: str, lines: Iterable[str]) -> None:
     """Replace the section `## title` of RESULTS.md, or append it; other sections stay as they are."""
     head, *sections = re.split(r"^(?=## )", RESULTS.read_text() if RESULTS.exists() else "# Results\n\n", flags=re.M)
     section = "\n".join([f"## {title}", "", *lines]).rstrip() + "\n"
-    titles = [one.splitlines()[0] for one in sections]
+    titles = [other.splitlines()[0] for other in sections]
     if f"## {title}" in titles:
         sections[titles.index(f"## {title}")] = section
     else:
         sections.append(section)
-    RESULTS.write_text("\n".join(one.rstrip() + "\n" for one in (head, *sections)))
+    RESULTS.write_text("\n".join(part.rstrip() + "\n" for part in (head, *sections)))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -31,12 +31,12 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """One ratio a pair of neighbouring runs: what slows both down cancels."""
+    """A ratio for each pair of neighbouring runs: what slows down both cancels out."""
     return [mine / other for mine, other in zip(ours, theirs, strict=True)]
 
 
 def machine() -> str:
-    """Cores, memory, system, load and versions, in a line."""
+    """Cores, memory, system, load and versions, in one line."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,10 +1,10 @@
-"""What a checkpoint of many tensors, many layers or many gigabytes takes.
+"""Measure time and memory for checkpoints of many tensors, many layers or many gigabytes.
 
     python benchmarks/scale.py [--folder DIR]
 
-Each figure is of a process of its own: CPU seconds of the work alone, and the peak memory of the whole process. The
-files past 4 GiB are sparse where they are read, and real where they are written: 5 GB of room. Replaces its
-sections of ``benchmarks/RESULTS.md``.
+Each figure is of its own process: CPU seconds of the work alone, and peak memory of the whole process. Files past 4 GiB
+are sparse if they are only read, and real if they are written, which takes 5 GB of disk. Replaces its sections of
+``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from results import machine, write_section
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 COUNTS = (10_000, 100_000)
 LAYERS = (200, 500, 2_000)
@@ -51,24 +51,24 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="nezha-scale-", dir=options.folder) as folder:
         tables = {title: SECTIONS[title][1](Path(folder)) for title in options.only}
-    for title, table in tables.items():  # only now: the description loads torch, and processes begin with our memory
+    for title, table in tables.items():  # last: `machine` loads torch, and a process's peak memory starts at ours
         lines = [f"`python benchmarks/scale.py`: {SECTIONS[title][0]}", "", *table, "", machine()]
         print("\n".join(lines))
         write_section(f"Scale: {title}", lines)
 
 
 def _run(name: str, *arguments: object) -> tuple[dict[str, Any], float]:
-    """What the work gave, and the peak MiB of its process and those that it started."""
+    """The result of the work, and the peak MiB of its process and of those that it started."""
     command = [sys.executable, __file__, "--work", name, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout
-    said = process.stdout.read()
+    document = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command}: exit code {os.waitstatus_to_exitcode(status)}")
-    found: dict[str, Any] = json.loads(said)
-    print(name, *arguments, found, file=sys.stderr)
-    return found, max(usage.ru_maxrss, found.get("child_kib", 0)) / 1024
+    result: dict[str, Any] = json.loads(document)
+    print(name, *arguments, result, file=sys.stderr)
+    return result, max(usage.ru_maxrss, result.get("child_kib", 0)) / 1024
 
 
 def _many(folder: Path) -> list[str]:
@@ -78,9 +78,9 @@ def _many(folder: Path) -> list[str]:
         for count in COUNTS:
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 _run("make", format, count, place)
-                found, memory = _run("open", format, place)
-            assert found["tensors"] == count
-            times.append(found["seconds"] / count * 1e6)
+                result, memory = _run("open", format, place)
+            assert result["tensors"] == count
+            times.append(result["seconds"] / count * 1e6)
             cells += [f"{times[-1]:.1f}", f"{memory:.0f}"]
         rows.append(_row(format, *cells, f"{times[1] / times[0]:.2f}"))
     return rows
@@ -91,10 +91,10 @@ def _layers(folder: Path) -> list[str]:
     for layers in LAYERS:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             _run("layers", layers, place)
-            found, memory = _run("convert", place)
-        each = 1000 * found["seconds"] / found["tensors"]
+            result, memory = _run("convert", place)
+        each = 1000 * result["seconds"] / result["tensors"]
         rows.append(
-            _row(f"{layers:,}", f"{found['tensors']:,}", f"{found['seconds']:.1f}", f"{each:.2f}", f"{memory:.0f}")
+            _row(f"{layers:,}", f"{result['tensors']:,}", f"{result['seconds']:.1f}", f"{each:.2f}", f"{memory:.0f}")
         )
     return rows
 
@@ -103,11 +103,11 @@ def _large(folder: Path) -> list[str]:
     rows = list(_table("format", "open, ms", "read, s", "peak MiB", "written and read, s", "peak MiB"))
     for format in LARGE:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            found, memory = _run("sparse", format, place)
+            result, memory = _run("sparse", format, place)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             written, peak = _run("written", format, place)
-        ms = f"{1000 * found['open']:.1f}"
-        cells = (ms, f"{found['seconds']:.1f}", f"{memory:.0f}", f"{written['seconds']:.1f}", f"{peak:.0f}")
+        ms = f"{1000 * result['open']:.1f}"
+        cells = (ms, f"{result['seconds']:.1f}", f"{memory:.0f}", f"{written['seconds']:.1f}", f"{peak:.0f}")
         rows.append(_row(format, *cells))
     return rows
 
@@ -134,9 +134,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
         _large,
     ),
 }
-"""The sections: what is measured, and how."""
+"""For each section, what is measured, and the function that does it."""
 
-# What runs in a process of its own
+# The work of the processes
 
 
 def _seconds() -> float:
@@ -157,7 +157,7 @@ def _open(format: str, place: str) -> dict[str, Any]:
     import huge
 
     if format.startswith("PyTorch"):
-        import torch  # noqa: F401  (its import is no part of the time)
+        import torch  # noqa: F401  (so that its import does not count)
     name, _, read = huge.MANY[format]
     begun = _seconds()
     entries = read(Path(place) / name)

@@ -33,19 +33,19 @@ class Arguments(training.Arguments):
     """The arguments of this script."""
 
     doc_stride: int = field(default=128, metadata={"help": "tokens that two neighbouring windows of a long text share"})
-    max_question_length: int = field(default=64, metadata={"help": "characters of a question; the rest is cut"})
-    max_answer_length: int = field(default=30, metadata={"help": "tokens of an answer that is looked for"})
+    max_question_length: int = field(default=64, metadata={"help": "characters of a question; longer ones are cut"})
+    max_answer_length: int = field(default=30, metadata={"help": "tokens of the longest answer to predict"})
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the script with a command line; returns the content of metrics.json."""
+    """Run the script with a command line; return the content of metrics.json."""
     arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, best="f1")
     tokenizer = training.load_tokenizer(arguments)
     splits = {split: questions(split, rows) for split, rows in datafiles.read(arguments, squad).items()}
     check_window(arguments)
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        """Questions to windows over their texts, each with the tokens where an answer starts and ends in it."""
+        """Cut each question's text into windows, and find the tokens where the answer starts and ends in each."""
         encoded = tokenizer(
             [question[: arguments.max_question_length] for question in rows["question"]],
             rows["context"],
@@ -81,13 +81,13 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
         pairs = list(zip(splits[split], answered(split, predicted.predictions), strict=True))
         return {
-            "exact_match": 100 * float(np.mean([cmrc.exact_match(row["answers"], found) for row, found in pairs])),
-            "f1": 100 * float(np.mean([cmrc.f1(row["answers"], found) for row, found in pairs])),
+            "exact_match": 100 * float(np.mean([cmrc.exact_match(row["answers"], answer) for row, answer in pairs])),
+            "f1": 100 * float(np.mean([cmrc.f1(row["answers"], answer) for row, answer in pairs])),
         }
 
     def predictions(split: str, logits: tuple[np.ndarray, np.ndarray]) -> Iterator[dict[str, Any]]:
-        for row, found in zip(splits[split], answered(split, logits), strict=True):
-            yield {"id": row["id"], "question": row["question"], "answer": found}
+        for row, answer in zip(splits[split], answered(split, logits), strict=True):
+            yield {"id": row["id"], "question": row["question"], "answer": answer}
 
     task = training.Task(
         name="question-answering",
@@ -102,10 +102,10 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def check_window(arguments: Arguments) -> None:
-    """Refuse windows that have no room for anything new beside the question, three special tokens and what they share.
+    """Refuse windows that the question, three special tokens and the shared tokens would fill.
 
     Raises:
-        UsageError: naming the three options.
+        UsageError: the windows are too short; it names the three options.
     """
     room = arguments.max_length - arguments.max_question_length - 3
     if arguments.doc_stride >= room:
@@ -119,11 +119,14 @@ def check_window(arguments: Arguments) -> None:
 
 
 def span_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The first and last token of the characters from `start` to `end`; (0, 0), [CLS], where the window lacks a part.
+    """The first and last token of the characters from `start` to `end`.
 
     Args:
-        offsets: first character and the one after the last, of each token of the text; (0, 0) of every other token.
-        start, end: of the answer in the text; -1 where it has none.
+        offsets: for each token of the text, its first character and the one after its last; (0, 0) for other tokens.
+        start, end: the answer's characters in the text; -1 if the text has no answer.
+
+    Returns:
+        (0, 0), the place of [CLS], if the window does not hold the whole answer.
     """
     text = [token for token, (first, last) in enumerate(offsets) if last > first]
     inside = [token for token in text if offsets[token][0] < end and offsets[token][1] > start]
@@ -133,12 +136,12 @@ def span_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[i
 
 
 def best_span(offsets: np.ndarray, start: np.ndarray, end: np.ndarray, longest: int) -> tuple[float, tuple[int, int]]:
-    """The score and the characters of the span with the highest sum of its start's and its end's logits.
+    """The score and the characters of the best span: the one with the highest sum of start logit and end logit.
 
     Args:
-        offsets: as of :func:`span_of`, [tokens, 2].
-        start, end: logits, [tokens] and then perhaps padding.
-        longest: most tokens of a span.
+        offsets: as in :func:`span_of`, [tokens, 2].
+        start, end: logits [tokens]; padding may follow.
+        longest: tokens of the longest span allowed.
     """
     tokens = len(offsets)
     text = offsets[:, 1] > offsets[:, 0]
@@ -150,7 +153,7 @@ def best_span(offsets: np.ndarray, start: np.ndarray, end: np.ndarray, longest: 
 
 
 def squad(path: Path) -> Iterator[Row]:
-    """The questions of a file in SQuAD's form, each with the columns that `datasets` gives SQuAD.
+    """The questions of a file in SQuAD's form, with the columns that SQuAD has in `datasets`.
 
     Raises:
         UsageError: it has another form.
@@ -191,22 +194,22 @@ def _list(holder: Any, name: str, where: str) -> list[Any]:
 
 
 def questions(split: str, rows: list[Row]) -> list[dict[str, Any]]:
-    """Id, question, context, answers, and the first answer's place in the context, of each row.
+    """Id, question, context, answers, and the first answer's place in the context, for each row.
 
-    An answer that is not at its place is looked for in the context (CMRC has such); a training question whose answer is
-    nowhere in it is left out.
+    If an answer is not at the place that the row names, as in some rows of CMRC, the context is searched for it. A
+    training question whose answer is not in the context is left out.
 
     Raises:
-        UsageError: a column is missing; a question has no answer outside of a test split; most answers are nowhere.
+        UsageError: a column is missing; a question outside a test split has no answer; most answers are not found.
     """
-    found, lost = [], []
+    examples, lost = [], []
     for row in rows:
         context, answers = (
             datafiles.value(row, "context"),
             row.fields.get("answers") or {"text": [], "answer_start": []},
         )
         example = {
-            "id": str(row.fields.get("id", len(found))),
+            "id": str(row.fields.get("id", len(examples))),
             "question": datafiles.value(row, "question"),
             "context": context,
             "answers": list(answers["text"]),
@@ -223,15 +226,15 @@ def questions(split: str, rows: list[Row]) -> list[dict[str, Any]]:
                 if split == "train":
                     continue
             example |= {"start": start, "end": start + len(text)}
-        elif split != "test" or (found and found[0]["answers"]):
+        elif split != "test" or (examples and examples[0]["answers"]):
             raise datafiles.wrong(row.where, "an answer", "none", "Only a test split may do without, and then wholly.")
-        found.append({**example, "number": len(found)})
+        examples.append({**example, "number": len(examples)})
     if lost and split == "train":
         if len(lost) > len(rows) // 2:
             expected, hint = "an answer that is a part of its context", "Check that the file is for span extraction."
             raise datafiles.wrong(lost[0], expected, f"another text, as in {len(lost)} of {len(rows)} rows", hint)
         print(f"{len(lost)} of {len(rows)} answers are not in their texts, left out: first {lost[0]}", file=sys.stderr)
-    return found
+    return examples
 
 
 if __name__ == "__main__":

@@ -38,26 +38,28 @@ class Arguments(training.Arguments):
 
     context: str = field(default="context", metadata={"help": "column of the text, a string or a list of lines"})
     question: str = field(default="question", metadata={"help": "column of the question"})
-    choices: str | None = field(default=None, metadata={"help": f"column of the choices; {', '.join(CHOICES)}"})
-    answer: str | None = field(default=None, metadata={"help": f"column of the answer; {', '.join(ANSWER)}"})
+    choices: str | None = field(
+        default=None, metadata={"help": f"column of the choices; default: {', '.join(CHOICES)}"}
+    )
+    answer: str | None = field(default=None, metadata={"help": f"column of the answer; default: {', '.join(ANSWER)}"})
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the script with a command line; returns the content of metrics.json."""
+    """Run the script with a command line; return the content of metrics.json."""
     arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, best="accuracy")
     tokenizer = training.load_tokenizer(arguments)
     splits = {split: questions(split, rows, arguments) for split, rows in datafiles.read(arguments, c3).items()}
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        """Each row to one sequence a choice: the text, which is cut where it is too long, then question and choice."""
+        """Make one sequence of each choice: the text, cut if it is too long, then the question and the choice."""
         counts = [len(choices) for choices in rows["choices"]]
         texts = [context for context, count in zip(rows["context"], counts, strict=True) for _ in range(count)]
-        asked = [
+        questions_and_choices = [
             question + choice
             for question, choices in zip(rows["question"], rows["choices"], strict=True)
             for choice in choices
         ]
-        flat = tokenizer(texts, asked, truncation="only_first", max_length=arguments.max_length)
+        flat = tokenizer(texts, questions_and_choices, truncation="only_first", max_length=arguments.max_length)
         ends = np.cumsum(counts)
         encoded = {
             name: [values[end - count : end] for end, count in zip(ends, counts, strict=True)]
@@ -84,17 +86,17 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
-    """Accuracy of logits [rows, choices] against numbers of choices [rows]."""
+    """Accuracy of logits [rows, choices], given the numbers of the right choices [rows]."""
     return {"accuracy": float(accuracy_score(predicted.label_ids, predicted.predictions.argmax(-1)))}
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows to tensors [rows, choices, tokens]; where a row has fewer choices, sequences of one token stand for them.
+    """Makes tensors [rows, choices, tokens]; a sequence of one token stands for a choice that a row does not have.
 
     Args:
         tokenizer: pads the sequences.
-        choices: the most choices of a row; the same in every batch, so that logits of all batches fit together.
+        choices: the largest number of choices of any row. All batches use it, so that their logits fit together.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -116,24 +118,24 @@ class Collator:
 
 
 def leave_out_missing(model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> Any:
-    """A hook of the model's forward: choices that a row does not have get no probability, in the loss and after it."""
+    """A forward hook: the lowest logit for choices that a row does not have, so that they get no probability."""
     missing = inputs["attention_mask"].sum(-1) <= 1
     outputs.logits = outputs.logits.masked_fill(missing, torch.finfo(outputs.logits.dtype).min)
     return outputs
 
 
 def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
-    """Cross-entropy of the logits that the hook left, as a mean over all the rows of an optimizer step."""
+    """Cross entropy of the hook's logits, as a mean over all rows of an optimizer step."""
     if num_items_in_batch is None:
         return torch.nn.functional.cross_entropy(outputs.logits, labels)
     return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
 
 
 def c3(path: Path) -> Iterator[Row]:
-    """The questions of a file in C3's form, or the rows of JSON or JSON Lines.
+    """The questions of a file in C3's form, or the rows of a JSON or JSON Lines file.
 
     Raises:
-        UsageError: an item is of neither form.
+        UsageError: an item has neither form.
     """
     for item in datafiles.json_rows(path):
         if isinstance(item.fields, dict):
@@ -154,10 +156,10 @@ def c3(path: Path) -> Iterator[Row]:
 
 
 def questions(split: str, rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
-    """Context, question, choices, and the number of the right one, of each row.
+    """Context, question, choices, and the number of the right choice, for each row.
 
     Raises:
-        UsageError: a column is missing; fewer than two choices; the answer is none of them.
+        UsageError: a column is missing; a row has fewer than two choices; the answer is not one of them.
     """
     choice_column = datafiles.column(rows, "--choices", arguments.choices, CHOICES) or CHOICES[0]
     answer_column = datafiles.column(rows, "--answer", arguments.answer, ANSWER)
@@ -168,7 +170,7 @@ def questions(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
             f"only {', '.join(rows[0].fields)}",
             "Name it by --answer.",
         )
-    found = []
+    examples = []
     for row in rows:
         context, choices = (
             datafiles.value(row, arguments.context, (str, list)),
@@ -177,15 +179,15 @@ def questions(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
         if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
             raise datafiles.wrong(row.where, "at least two choices, each a text", str(choices)[:80], "Mend the row.")
         example = {
-            "id": str(row.fields.get("id", len(found))),
+            "id": str(row.fields.get("id", len(examples))),
             "context": context if isinstance(context, str) else "\n".join(map(str, context)),
             "question": datafiles.value(row, arguments.question),
             "choices": choices,
         }
         if answer_column is not None:
             example["label"] = _label(datafiles.value(row, answer_column, (str, int)), choices, row.where)
-        found.append(example)
-    return found
+        examples.append(example)
+    return examples
 
 
 def _label(answer: str | int, choices: list[str], where: str) -> int:

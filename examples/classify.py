@@ -36,7 +36,7 @@ TEXT = ("text", "text_a", "premise", "sentence1", "sentence", "review")
 PAIR = ("pair", "text_b", "hypo", "hypothesis", "sentence2")
 LABEL = ("label", "gold_label")
 SAME = {"contradictory": "contradiction"}
-"""XNLI's training file has another word for one label than its dev and test files."""
+"""XNLI's training file spells one label differently than its dev and test files."""
 
 
 @dataclass
@@ -44,29 +44,29 @@ class Arguments(training.Arguments):
     """The arguments of this script."""
 
     recipe: Literal["chnsenti", "lcqmc", "xnli"] = field(
-        default="chnsenti", metadata={"help": "whose batch size, length and epochs are the defaults"}
+        default="chnsenti", metadata={"help": "the data set whose batch size, length and epochs are the defaults"}
     )
     columns: list[str] = field(
         default_factory=list, metadata={"help": "all columns of a file without a header, in their order"}
     )
-    text: str | None = field(default=None, metadata={"help": f"column of the text; looked for: {', '.join(TEXT)}"})
-    pair: str | None = field(default=None, metadata={"help": f"column of the second text; {', '.join(PAIR)}"})
-    label: str | None = field(default=None, metadata={"help": f"column of the label; {', '.join(LABEL)}"})
+    text: str | None = field(default=None, metadata={"help": f"column of the text; default: {', '.join(TEXT)}"})
+    pair: str | None = field(default=None, metadata={"help": f"column of the second text; default: {', '.join(PAIR)}"})
+    label: str | None = field(default=None, metadata={"help": f"column of the label; default: {', '.join(LABEL)}"})
     labels: list[str] = field(
-        default_factory=list, metadata={"help": "the labels in the order of their numbers; sorted if not given"}
+        default_factory=list, metadata={"help": "the labels in the order of their numbers; default: sorted"}
     )
-    language: str = field(default="zh", metadata={"help": "rows to take where a column `language` tells (XNLI)"})
+    language: str = field(default="zh", metadata={"help": "rows to take if there is a column `language` (XNLI)"})
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the script with a command line; returns the content of metrics.json."""
+    """Run the script with a command line; return the content of metrics.json."""
     arguments, settings = training.parse(argv, DESCRIPTION, Arguments, recipes=RECIPES, best="accuracy")
     tokenizer = training.load_tokenizer(arguments)
     splits = examples(arguments)
-    found = [(row["where"], row["label"]) for row in splits.get("train", ())]
-    labels = datafiles.choose_labels(arguments.labels, found, training.labels_of_model(arguments))
+    labelled = [(row["where"], row["label"]) for row in splits.get("train", ())]
+    labels = datafiles.choose_labels(arguments.labels, labelled, training.labels_of_model(arguments))
     if not arguments.labels:
-        check_labels(labels, found)
+        check_labels(labels, labelled)
     numbers = {label: number for number, label in enumerate(labels)}
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
@@ -79,11 +79,11 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     def predictions(split: str, logits: np.ndarray) -> list[dict[str, Any]]:
         scores = np.exp(logits - logits.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        found = []
+        objects = []
         for row, score in zip(splits[split], scores, strict=True):
             texts = {name: row[name] for name in ("text", "pair") if name in row}
-            found.append({**texts, "label": labels[score.argmax()], "score": round(float(score.max()), 6)})
-        return found
+            objects.append({**texts, "label": labels[score.argmax()], "score": round(float(score.max()), 6)})
+        return objects
 
     task = training.Task(
         name="text-classification",
@@ -98,7 +98,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
-    """Accuracy and macro F1 of logits [rows, labels] against numbers of labels [rows]."""
+    """Accuracy and macro F1 of logits [rows, labels], given the numbers of the right labels [rows]."""
     best, labels = predicted.predictions.argmax(-1), predicted.label_ids
     return {
         "accuracy": float(accuracy_score(labels, best)),
@@ -107,12 +107,12 @@ def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
 
 
 def examples(arguments: Arguments) -> dict[str, list[dict[str, Any]]]:
-    """Text, pair where there is one, label where there is one, and place of each row, by split."""
-    asked = [name for name in (arguments.text, arguments.pair, arguments.label) if name]
+    """Text, place in its file, and if present second text and label, for each row of each split."""
+    named_columns = [name for name in (arguments.text, arguments.pair, arguments.label) if name]
 
     def file(path: Path) -> list[Row]:
-        rows = list(datafiles.table(path, arguments.columns, asked or LABEL))
-        if not arguments.columns and not asked and not path.suffix.startswith(".json"):
+        rows = list(datafiles.table(path, arguments.columns, named_columns or LABEL))
+        if not arguments.columns and not named_columns and not path.suffix.startswith(".json"):
             check_header(rows)
         return rows
 
@@ -137,7 +137,7 @@ def _examples(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
             f"the columns {', '.join(rows[0].fields)}",
             f"Name the column by {missing}.",
         )
-    found = []
+    examples = []
     for row in rows:
         if row.fields.get("language", arguments.language) != arguments.language:
             continue
@@ -147,17 +147,17 @@ def _examples(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
         if label is not None and row.fields.get(label) is not None:
             name = str(datafiles.value(row, label, (str, int)))
             example["label"] = SAME.get(name, name)
-        found.append(example)
-    if not found:
+        examples.append(example)
+    if not examples:
         raise datafiles.wrong(rows[0].where, f"rows with the language {arguments.language}", "none", "See --language.")
-    unlabelled = next((row["where"] for row in found if "label" not in row), None)
-    if unlabelled and (split != "test" or any("label" in row for row in found)):
+    unlabelled = next((row["where"] for row in examples if "label" not in row), None)
+    if unlabelled and (split != "test" or any("label" in row for row in examples)):
         raise datafiles.wrong(unlabelled, "a label", "none", "Only a test split may do without, and then wholly.")
-    return found
+    return examples
 
 
 def check_header(rows: list[Row]) -> None:
-    """Refuse a first line that was read as data and is a header: its label is nowhere else."""
+    """Refuse a first line that was read as data but looks like a header: its label occurs on no other line."""
     if not rows or "label" not in rows[0].fields:
         return
     counted = Counter(row.fields["label"] for row in rows)
@@ -170,14 +170,14 @@ def check_header(rows: list[Row]) -> None:
         )
 
 
-def check_labels(labels: list[str], found: list[tuple[str, str]]) -> None:
-    """Refuse labels that are none: a single one, or nearly as many as there are rows."""
-    if found and (len(labels) < 2 or len(labels) > max(20, len(found) // 2)):
-        where, label = found[0]
+def check_labels(labels: list[str], labelled: list[tuple[str, str]]) -> None:
+    """Refuse labels that cannot be right: a single one, or nearly as many as there are rows."""
+    if labelled and (len(labels) < 2 or len(labels) > max(20, len(labelled) // 2)):
+        where, label = labelled[0]
         raise datafiles.wrong(
             where,
             "labels, at least two and each on several rows",
-            f"{len(labels)} different on {len(found)} rows, the first one {label[:40]!r}",
+            f"{len(labels)} different on {len(labelled)} rows, the first one {label[:40]!r}",
             "Name the column by --label, or all columns of a file without a header by --columns.",
         )
 

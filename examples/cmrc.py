@@ -1,7 +1,7 @@
-"""CMRC 2018's two measures of an answer, from the definitions of its evaluation script (version v5).
+"""CMRC 2018's two measures of an answer, as its evaluation script (version v5) defines them.
 
-Exact match: the same text, lower-cased and without punctuation. F1: the texts in pieces, Chinese characters one by one
-and everything else by words; what two texts share is the longest run of pieces that is in both.
+Exact match: the texts are equal once lower-cased and without punctuation. F1: the texts are cut into pieces, a Chinese
+character or a word of anything else; what they share is the longest run of pieces that both contain.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-"""The characters that do not count, CMRC's own list; ASCII's full stop and comma and the ellipsis are not in it."""
+"""The characters that do not count. This is CMRC's list; it lacks ASCII's full stop and comma, and the ellipsis."""
 
 _CHINESE = "\u4e00-\u9fa5"
 _MARK = rf"""[;@#$%&?!()\[\]{{}}<>"]|,(?!\d)|\.(?=\s*(?:[{_CHINESE}]|$))"""
 PIECE = re.compile(rf"[{_CHINESE}]|\.\.\.|{_MARK}|(?:(?!{_MARK}|\.\.\.)[^\s{_CHINESE}])+")
-"""A Chinese character, a mark, or a run of anything else. CMRC cuts what is not Chinese by NLTK's English tokenizer;
-its rules for marks are these, those for contractions (don't) and quotation marks are left out."""
+"""A Chinese character, a mark, or a run of anything else. CMRC cuts what is not Chinese by NLTK's English tokenizer.
+These are that tokenizer's rules for marks; its rules for contractions (don't) and quotation marks are left out."""
 
 
 def exact_match(answers: Sequence[str], prediction: str) -> float:
-    """1 where the prediction is one of the answers, else 0."""
+    """1 if the prediction is one of the answers, else 0."""
     return float(any(plain(answer) == plain(prediction) for answer in answers))
 
 
 def f1(answers: Sequence[str], prediction: str) -> float:
-    """The best F1 of the prediction with one of the answers, from 0 to 1."""
+    """The highest F1 of the prediction with any of the answers, from 0 to 1."""
     return max(_f1(pieces(answer), pieces(prediction)) for answer in answers)
 
 

@@ -1,4 +1,4 @@
-"""Rows of the data sets' own files, or of one that `datasets` loads; a fault is one message with file and line."""
+"""Reads rows from the data sets' own files or through `datasets`. A fault is one message with file and line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training import SPLITS, Arguments
 
 from nezha_convert.errors import UsageError
 
-UTF8 = "Write it anew in UTF-8: iconv -f GB18030 -t UTF-8 FILE > NEW, if it is in one of the older Chinese encodings."
+UTF8 = "Write it again in UTF-8: iconv -f GB18030 -t UTF-8 FILE > NEW, if it is in one of the older Chinese encodings."
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Row:
 
     Args:
         where: file and line, or data set, split and row; for messages.
-        fields: its columns.
+        fields: the values by column.
     """
 
     where: str
@@ -32,7 +32,7 @@ class Row:
 
 
 def wrong(where: str, expected: str, found: str, hint: str) -> UsageError:
-    """The one message about data: the place, what was expected, what was found, what to do."""
+    """An error in the data: the place, what was expected, what was found, what to do."""
     return UsageError(f"{where}: expected {expected}, found {found}", hint=hint)
 
 
@@ -40,15 +40,15 @@ def read(arguments: Arguments, file: Callable[[Path], Iterable[Row]]) -> dict[st
     """The rows of each split that the command line names.
 
     Args:
-        arguments: of the script.
-        file: reads one file in the script's formats.
+        arguments: the script's arguments.
+        file: reads one file in the formats of the script.
 
     Raises:
-        UsageError: a file is not there, has no rows or the wrong ones; `datasets` has no such data set.
+        UsageError: a file does not exist, has no rows or wrong ones; `datasets` has no such data set.
     """
     if not any(getattr(arguments, split) for split in SPLITS):
         raise UsageError("no data: expected one of --train, --dev and --test", hint="See the example of --help.")
-    found = {}
+    splits = {}
     for split in SPLITS:
         name = getattr(arguments, split)
         if name is None:
@@ -58,8 +58,8 @@ def read(arguments: Arguments, file: Callable[[Path], Iterable[Row]]) -> dict[st
             raise wrong(
                 f"{arguments.dataset or ''} {name}".strip(), "at least one row", "none", "See docs/training.md."
             )
-        found[split] = rows
-    return found
+        splits[split] = rows
+    return splits
 
 
 def _existing(split: str, name: str) -> Path:
@@ -72,10 +72,10 @@ def _existing(split: str, name: str) -> Path:
 
 
 def _of_datasets(arguments: Arguments, split: str) -> Iterator[Row]:
-    """Rows of a data set that `datasets` loads; numbers of classes become their names."""
+    """Rows of a data set that `datasets` loads, with the names of classes in place of their numbers."""
     try:
         table = datasets.load_dataset(arguments.dataset, arguments.dataset_config, split=split)
-    except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for names, configurations and splits
+    except (OSError, ValueError, RuntimeError) as error:  # for unknown names, configurations and splits
         raise UsageError(
             f"--dataset {arguments.dataset}, split {split}: {str(error).strip().splitlines()[0]}",
             hint="datasets.get_dataset_config_names and get_dataset_split_names list what there is.",
@@ -87,7 +87,7 @@ def _of_datasets(arguments: Arguments, split: str) -> Iterator[Row]:
 
 
 def _names(feature: Any) -> Callable[[Any], Any]:
-    """Values of a column of `datasets` as the scripts take them: -1 of a class is "not known"."""
+    """A function that turns a column's values of `datasets` into the scripts' own; the class -1 means "not known"."""
     if isinstance(feature, datasets.ClassLabel):
         return lambda value: None if value is None or value < 0 else feature.int2str(value)
     if isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.ClassLabel):
@@ -96,12 +96,12 @@ def _names(feature: Any) -> Callable[[Any], Any]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file in UTF-8 with their numbers, from 1; only a line feed ends one.
+    """The lines of a UTF-8 file, numbered from 1. Only a line feed ends a line.
 
     Raises:
         UsageError: a line is not UTF-8.
     """
-    # Not by universal newlines or splitlines(): review texts have U+2028 and lone carriage returns inside.
+    # No universal newlines or splitlines(): review texts contain U+2028 and lone carriage returns.
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -116,12 +116,12 @@ def table(path: Path, columns: Sequence[str], known: Iterable[str]) -> Iterator[
     """Rows of a TSV, CSV, JSON or JSON Lines file.
 
     Args:
-        path: told by its ending (``.csv``, ``.json``, ``.jsonl``); every other is tab-separated.
-        columns: names of the columns of a file without a header; empty where its first line or its width says it.
-        known: names by one of which a header is recognised.
+        path: its ending names the format (``.csv``, ``.json``, ``.jsonl``); any other means tab-separated.
+        columns: the columns of a file without a header; if empty, the first line or the number of columns decides.
+        known: a first line that contains one of these names is a header.
 
     Raises:
-        UsageError: a row does not have the columns of the others; not JSON; not UTF-8.
+        UsageError: a row has other columns than the rest; the file is not JSON or not UTF-8.
     """
     if path.suffix in (".json", ".jsonl"):
         for row in json_rows(path):
@@ -156,22 +156,22 @@ def table(path: Path, columns: Sequence[str], known: Iterable[str]) -> Iterator[
 
 
 HEADERLESS = {2: ["label", "text"], 3: ["text", "pair", "label"]}
-"""Columns of files without a header by their number: ChnSenti's and LCQMC's."""
+"""The columns of a file without a header, by their number: ChnSenti's two and LCQMC's three."""
 
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     if path.suffix == ".csv":
         reader = csv.reader(f"{line}\n" for _, line in lines(path))
         yield from ((reader.line_num, cells) for cells in reader if cells)
-    else:  # quotation marks in a TSV are text
+    else:  # in a TSV, quotation marks are plain text
         yield from ((number, line.split("\t")) for number, line in lines(path) if line)
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The items of a JSON list, or of JSON Lines; also where the ending says otherwise, as CLUE's files do.
+    """The items of a JSON list or of JSON Lines. The content decides, not the ending: CLUE's JSON Lines end in .json.
 
     Raises:
-        UsageError: not JSON.
+        UsageError: the file is not JSON.
     """
     start = next((line.lstrip()[:1] for _, line in lines(path) if line.strip()), "")
     if start == "[":
@@ -192,7 +192,7 @@ def whole_json(path: Path) -> Any:
     """The content of a file that is one JSON document.
 
     Raises:
-        UsageError: not JSON.
+        UsageError: the file is not JSON.
     """
     text = "\n".join(line for _, line in lines(path))
     try:
@@ -203,10 +203,10 @@ def whole_json(path: Path) -> Any:
 
 
 def column(rows: Sequence[Row], option: str, asked: str | None, usual: Sequence[str]) -> str | None:
-    """The name of a column in `rows`: the one asked for, or the first of the usual names that is there.
+    """The name of a column in `rows`: the one asked for, or else the first of the usual names that exists.
 
     Raises:
-        UsageError: the one asked for is not there.
+        UsageError: the column asked for does not exist.
     """
     names = rows[0].fields
     if asked is not None and asked not in names:
@@ -233,18 +233,18 @@ def value(row: Row, name: str, kind: type | tuple[type, ...] = str) -> Any:
     return row.fields[name]
 
 
-def choose_labels(asked: Sequence[str], found: Iterable[tuple[str, str]], of_model: Sequence[str]) -> list[str]:
+def choose_labels(asked: Sequence[str], labelled: Iterable[tuple[str, str]], of_model: Sequence[str]) -> list[str]:
     """The labels in the order of their numbers.
 
     Args:
-        asked: what ``--labels`` says; wins.
-        found: place and label of each training row; none where there is no training.
-        of_model: what the model's config says: kept where it has the same ones, or where there is no training.
+        asked: the labels of ``--labels``; they win.
+        labelled: place and label of each training row; empty without training data.
+        of_model: the labels in the model's config; used if the training data has the same ones, or if there is none.
 
     Returns:
-        Otherwise those of the training data, numbers by size and words by code point.
+        Otherwise the labels of the training data: numbers by value, then words by code point.
     """
-    counted = Counter(label for _, label in found)
+    counted = Counter(label for _, label in labelled)
     if asked:
         return list(asked)
     if not counted or set(counted) == set(of_model):
@@ -267,6 +267,6 @@ def number_of(label: str, numbers: dict[str, int], where: str) -> int:
 
 
 def _short(thing: Any) -> str:
-    """A value of the data in a message."""
+    """A value of the data as a message shows it."""
     text = thing if isinstance(thing, str) else json.dumps(thing, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

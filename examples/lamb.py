@@ -1,4 +1,4 @@
-"""LAMB (arXiv 1904.00962) as NEZHA was trained with it, from pytorch-optimizer's class."""
+"""LAMB (arXiv 1904.00962) as NEZHA was trained with, based on pytorch-optimizer's class."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import pytorch_optimizer
 
 
 class Lamb(pytorch_optimizer.Lamb):
-    """The paper's update for each tensor, with the identity for its scaling function.
+    """The paper's update for each tensor, with the identity as its scaling function.
 
-    r = m / (sqrt(v) + eps) + weight_decay w, then w -= lr |w| / |r| r; where a norm is 0, w -= lr r. Three things
-    differ from the library's defaults. Weight decay is a part of r, so that the trust ratio scales it. |w| is not cut
-    off at 10: a matrix of NEZHA-base is longer (the word embeddings about 80), so its learning rate would be several
-    times smaller than the one that is asked for; Huawei's optimization.py does not cut it either. And the step is not
-    divided by 1 - beta1^t, which would make the first one ten times as long, as r is scaled to |w| already.
+    r = m / (sqrt(v) + eps) + weight_decay w, then w -= lr |w| / |r| r; if a norm is 0, w -= lr r. Three things differ
+    from the library's defaults. First, weight decay is a part of r, so that the trust ratio scales it. Second, |w| is
+    not limited to 10: matrices of NEZHA-base have larger norms (the word embeddings about 80), so the limit would make
+    their learning rate several times smaller than the one asked for; Huawei's optimization.py has no limit either.
+    Third, the step is not divided by 1 - beta1^t: r is scaled to |w| already, so the first step would be ten times too
+    long.
 
-    The moments have no bias correction, as in the paper's third version. The trust ratio takes out their common factor,
-    so what is left of the difference is the weight decay of the first steps, during warm-up.
+    The moments have no bias correction, as in the paper's third version. The trust ratio cancels their common factor,
+    so only the weight decay of the first steps, during warm-up, differs.
 
     Args:
         params: tensors, or groups of them.
         lr: learning rate.
         betas: decay rates of the two moments.
         eps: added to sqrt(v).
-        weight_decay: of the groups that do not say their own.
+        weight_decay: for the groups that do not set their own.
     """
 
     clamp = math.inf
@@ -39,6 +40,6 @@ class Lamb(pytorch_optimizer.Lamb):
         eps: float = 1e-6,
         weight_decay: float = 0.01,
     ) -> None:
-        # `adam_debias` is the library's name for leaving the step's length alone.
+        # The library's `adam_debias` leaves the step's length as it is.
         options = {"weight_decay": weight_decay, "weight_decouple": False, "adam_debias": True}
         super().__init__(params, lr=lr, betas=betas, eps=eps, **options)

@@ -10,12 +10,12 @@ from transformers import Trainer
 class PairTrainer(Trainer):
     """Counts the pairs of sentences of an optimizer step, as transformers' Trainer counts its words.
 
-    With both numbers, ``NezhaForPreTraining`` makes the loss of each batch that is accumulated its exact share of the
-    step's: however a step is cut into batches, loss and gradients are the same.
+    With both numbers, ``NezhaForPreTraining`` makes the loss of each accumulated batch its exact share of the step's
+    loss: loss and gradients do not depend on how a step is cut into batches.
     """
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The batches of a step, each with ``num_pairs_in_batch``; and the number of their words."""
+        """The batches of a step, each with ``num_pairs_in_batch``, and the number of their words."""
         batches, words = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and "next_sentence_label" in batches[0]:
             pairs = sum(batch["next_sentence_label"].ne(-100).sum() for batch in batches)

@@ -1,4 +1,4 @@
-"""Pre-train NEZHA further on plain text, or from scratch: masked words, and optionally the order of segments."""
+"""Pre-train NEZHA on plain text, further or from scratch: on masked words and, optionally, the order of segments."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Arguments(training.Arguments):
     )
     text: str = field(default="text", metadata={"help": "the column of the text in JSON Lines or --dataset"})
     streaming: bool = field(
-        default=False, metadata={"help": "read --train as it goes, nothing on disk or in memory; needs --max_steps"}
+        default=False, metadata={"help": "read --train during training, without storing it; needs --max_steps"}
     )
     preprocessing_workers: int | None = field(
         default=None, metadata={"help": "processes that cut the text into words and sequences, without --streaming"}
@@ -72,7 +72,7 @@ class Arguments(training.Arguments):
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the script with a command line; returns the content of metrics.json."""
+    """Run the script with a command line; return the content of metrics.json."""
     arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS)
     check(arguments, settings)
     tokenizer = training.load_tokenizer(arguments)
@@ -81,7 +81,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         tokenizer,
         arguments.mask_probability,
         settings.seed,
-        # Several processes that share one stream need rows of one width.
+        # Processes that share one stream need rows of the same width.
         pad_to_multiple_of=arguments.max_length if streamed else 8,
     )
     with settings.main_process_first(desc="cutting the text into sequences"):
@@ -104,7 +104,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def check(arguments: Arguments, settings: training.Settings) -> None:
-    """Refuse what cannot go together."""
+    """Refuse options that contradict each other."""
     if arguments.streaming and settings.max_steps <= 0:
         raise UsageError("--streaming: the length of a stream is not known", hint="Say how long to train: --max_steps.")
     if not 0 < arguments.mask_probability < 1:
@@ -114,7 +114,7 @@ def check(arguments: Arguments, settings: training.Settings) -> None:
 
 
 def load_model(arguments: Arguments, settings: training.Settings) -> PreTrainedModel:
-    """The model with the heads that are trained, from its weights or from its config alone."""
+    """The model with the heads to train, from its weights or from its config alone."""
     auto = AutoModelForPreTraining if arguments.next_sentence else AutoModelForMaskedLM
     if not arguments.from_scratch:
         return training.load_model(auto, arguments, settings)
@@ -157,7 +157,7 @@ def of_files(split: str, arguments: Arguments, streamed: bool) -> datasets.Datas
     if not files:
         hint = "A pattern of several files goes in quotes: --train 'corpus/*.txt'."
         raise datafiles.wrong(f"--{split} {pattern}", "a file", "none", hint)
-    # Size and time of change are in the key under which datasets keeps what it read.
+    # datasets caches what it read under a key; size and time of change are a part of it.
     keys = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     if next(documents_of(keys, arguments.text), None) is None:
         raise datafiles.wrong(f"--{split} {pattern}", "text", "none", "See the formats in docs/training.md.")
@@ -191,7 +191,7 @@ def of_datasets(split: str, arguments: Arguments, streamed: bool) -> datasets.Da
     where = f"--dataset {arguments.dataset}, split {name}"
     try:
         table = datasets.load_dataset(arguments.dataset, arguments.dataset_config, split=name, streaming=streamed)
-    except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for names, configurations and splits
+    except (OSError, ValueError, RuntimeError) as error:  # for unknown names, configurations and splits
         raise UsageError(f"{where}: {str(error).strip().splitlines()[0]}") from error
     columns = table.column_names or list(next(iter(table)))
     if arguments.text not in columns:
@@ -203,7 +203,10 @@ def of_datasets(split: str, arguments: Arguments, streamed: bool) -> datasets.Da
 
 
 def shrink(logits: Any, labels: Any) -> torch.Tensor:
-    """Of each row [rows, 4]: masked tokens, their losses' sum, right ones; 1 for the right order, NaN for none."""
+    """For each row [rows, 4]: masked tokens, the sum of their losses, how many are right; and 1 for the right order.
+
+    The last column is NaN for a model that does not predict the order.
+    """
     words, order = logits if isinstance(logits, tuple) else (logits, None)
     masked, follows = labels if isinstance(labels, tuple) else (labels, None)
     losses = torch.nn.functional.cross_entropy(
@@ -215,11 +218,11 @@ def shrink(logits: Any, labels: Any) -> torch.Tensor:
 
 
 def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
-    """Perplexity and accuracy over all masked tokens, and over the pairs where there are any."""
+    """Perplexity and accuracy over all masked tokens, and if there are pairs, the accuracy over them."""
     table = np.asarray(predicted.predictions, np.float64)
     tokens, loss, right, order = table.sum(0)
-    found = {"perplexity": math.exp(loss / tokens), "masked_accuracy": right / tokens, "masked_tokens": tokens}
-    return found if math.isnan(order) else {**found, "next_sentence_accuracy": order / len(table)}
+    measured = {"perplexity": math.exp(loss / tokens), "masked_accuracy": right / tokens, "masked_tokens": tokens}
+    return measured if math.isnan(order) else {**measured, "next_sentence_accuracy": order / len(table)}
 
 
 if __name__ == "__main__":

@@ -32,31 +32,33 @@ TOKENS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels")
 TAG = re.compile(r"O|[BIES]-\S+")
 IGNORED = -100
-"""The number that the loss leaves out: special tokens, and all but a token's first piece."""
+"""The label that the loss ignores: that of special tokens, and of all but a word's first piece."""
 
 
 @dataclass
 class Arguments(training.Arguments):
     """The arguments of this script."""
 
-    tokens: str | None = field(default=None, metadata={"help": f"column of the characters; {', '.join(TOKENS)}"})
-    tags: str | None = field(default=None, metadata={"help": f"column of the tags; {', '.join(TAGS)}"})
+    tokens: str | None = field(
+        default=None, metadata={"help": f"column of the characters; default: {', '.join(TOKENS)}"}
+    )
+    tags: str | None = field(default=None, metadata={"help": f"column of the tags; default: {', '.join(TAGS)}"})
     labels: list[str] = field(
-        default_factory=list, metadata={"help": "the tags in the order of their numbers; sorted if not given"}
+        default_factory=list, metadata={"help": "the tags in the order of their numbers; default: sorted"}
     )
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the script with a command line; returns the content of metrics.json."""
+    """Run the script with a command line; return the content of metrics.json."""
     arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, best="f1")
     tokenizer = training.load_tokenizer(arguments)
     splits = {split: sentences(rows, arguments) for split, rows in datafiles.read(arguments, bio).items()}
-    found = [(row["where"], tag) for row in splits.get("train", ()) for tag in row["tags"]]
-    labels = datafiles.choose_labels(arguments.labels, found, training.labels_of_model(arguments))
+    labelled = [(row["where"], tag) for row in splits.get("train", ()) for tag in row["tags"]]
+    labels = datafiles.choose_labels(arguments.labels, labelled, training.labels_of_model(arguments))
     numbers = {label: number for number, label in enumerate(labels)}
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        """Sentences to windows of at most max_length tokens, one after the other."""
+        """Cut sentences into windows of at most max_length tokens, one after the other."""
         encoded = tokenizer(
             rows["tokens"],
             is_split_into_words=True,
@@ -83,21 +85,21 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     windows = {split: training.tokenized(rows, encode) for split, rows in splits.items()}
 
     def tagged(split: str, best: np.ndarray) -> list[list[str]]:
-        """The tags of whole sentences; a character that the tokenizer drops has none, so O."""
-        found = [["O"] * len(row["tokens"]) for row in splits[split]]
+        """The tags of whole sentences; O for a character that the tokenizer drops."""
+        tags = [["O"] * len(row["tokens"]) for row in splits[split]]
         for sentence, words, numbers in zip(windows[split]["sentence"], windows[split]["word"], best, strict=True):
             for word, number in zip(words, numbers, strict=False):  # batches are padded
                 if word != IGNORED:
-                    found[sentence][word] = labels[number]
-        return found
+                    tags[sentence][word] = labels[number]
+        return tags
 
     def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
-        true, found = [row["tags"] for row in splits[split]], tagged(split, predicted.predictions)
+        true, predicted_tags = [row["tags"] for row in splits[split]], tagged(split, predicted.predictions)
         return {
-            "precision": float(precision_score(true, found)),
-            "recall": float(recall_score(true, found)),
-            "f1": float(f1_score(true, found)),
-            "accuracy": float(accuracy_score(true, found)),
+            "precision": float(precision_score(true, predicted_tags)),
+            "recall": float(recall_score(true, predicted_tags)),
+            "f1": float(f1_score(true, predicted_tags)),
+            "accuracy": float(accuracy_score(true, predicted_tags)),
         }
 
     def predictions(split: str, best: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -118,7 +120,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def first_pieces(words: Sequence[int | None]) -> list[int | None]:
-    """Token to word, with None for special tokens and for all but the first piece of a word."""
+    """The word of each token; None for special tokens and for all but the first piece of a word."""
     return [word if word != before else None for word, before in zip(words, [None, *words], strict=False)]
 
 
@@ -137,7 +139,7 @@ def bio(path: Path) -> Iterator[Row]:
     for number, line in [*datafiles.lines(path), (0, "")]:
         if line.strip():
             start = start if tokens else number
-            # The tag is what comes after the last separator: the character may be a space itself.
+            # The tag follows the last separator: the character may be a space itself.
             match = re.fullmatch(r"(.+?)[ \t]+(\S+)[ \t]*", line)
             if not match or not TAG.fullmatch(match[2]):
                 raise datafiles.wrong(
@@ -154,12 +156,12 @@ def bio(path: Path) -> Iterator[Row]:
 
 
 def sentences(rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
-    """Tokens and tags of each row, checked.
+    """Tokens and tags of each row.
 
     Raises:
-        UsageError: a column is missing; a row has more tokens than tags, or tags of another scheme.
+        UsageError: a column is missing; a row has not as many tags as tokens, or tags of another scheme.
     """
-    found = []
+    checked = []
     token_column, tag_column = (
         datafiles.column(rows, option, asked, usual) or usual[0]
         for option, asked, usual in (("--tokens", arguments.tokens, TOKENS), ("--tags", arguments.tags, TAGS))
@@ -181,8 +183,8 @@ def sentences(rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
                     repr(tag),
                     "Numbers of tags need their names: write them as words.",
                 )
-        found.append({"where": row.where, "number": number, "tokens": tokens, "tags": tags})
-    return found
+        checked.append({"where": row.where, "number": number, "tokens": tokens, "tags": tags})
+    return checked
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the training scripts share: arguments, loading the model, and one run of transformers' Trainer.
+"""Shared by the training scripts: arguments, loading the model, and a run of transformers' Trainer.
 
-A script reads its data, makes a :class:`Task` and calls :func:`run`. Everything else is the Trainer's own: mixed
+A script reads its data, makes a :class:`Task` and calls :func:`run`. The Trainer does everything else: mixed
 precision (``--bf16``, ``--fp16``), gradient accumulation, many machines, ``--report_to tensorboard`` or ``wandb``.
 """
 
@@ -41,56 +41,61 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass
 class Arguments:
-    """The model and the data: what every script asks."""
+    """The model and the data: the arguments that every script has."""
 
     model: str = field(metadata={"help": "a converted folder, or owner/name on the Hub"})
     train: str | None = field(default=None, metadata={"help": "file to train on"})
     dev: str | None = field(default=None, metadata={"help": "file to evaluate on after each epoch and at the end"})
-    test: str | None = field(default=None, metadata={"help": "file to predict at the end; may lack the labels"})
+    test: str | None = field(default=None, metadata={"help": "file to predict at the end; labels are optional"})
     dataset: str | None = field(
         default=None,
         metadata={"help": "a name for datasets.load_dataset; --train, --dev and --test are then names of its splits"},
     )
     dataset_config: str | None = field(default=None, metadata={"help": "the configuration of --dataset"})
     max_length: int = field(
-        default=128, metadata={"help": "tokens of a sequence, special ones included; NEZHA has no limit of its own"}
+        default=128, metadata={"help": "longest sequence in tokens, special ones included; NEZHA itself has no limit"}
     )
     new_head: bool = field(
-        default=False, metadata={"help": "start the head anew where the model has one for other labels"}
+        default=False, metadata={"help": "replace a head that the model has for other labels by a new one"}
     )
     data_name: str | None = field(
-        default=None, metadata={"help": "name of the data for the model's card; its file or --dataset if not given"}
+        default=None,
+        metadata={"help": "name of the data for the model's card; default: the name of its file or --dataset"},
     )
-    overwrite: bool = field(default=False, metadata={"help": "train into a folder that holds a model already"})
+    overwrite: bool = field(default=False, metadata={"help": "train into a folder that already holds a model"})
 
 
 @dataclass
 class Settings(TrainingArguments):
-    """transformers' TrainingArguments with NEZHA's settings for fine-tuning as defaults.
+    """transformers' TrainingArguments, with NEZHA's settings for fine-tuning as defaults.
 
-    Learning rate 3e-5, linear warm-up over a tenth of the steps, then linear decay, weight decay 0.01: the defaults of
-    Huawei's run_classifier.py, run_classifier_ner.py and run_squad.py, and of their optimizer.
+    Learning rate 3e-5, linear warm-up over a tenth of the steps, then linear decay, weight decay 0.01. These are the
+    defaults of Huawei's run_classifier.py, run_classifier_ner.py and run_squad.py, and of their optimizer.
     """
 
     output_dir: str | None = field(
         default=None, metadata={"help": "folder for the model, metrics and checkpoints", "aliases": ["--output"]}
     )
     per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "sequences a step on each device", "aliases": ["--batch-size"]}
+        default=32, metadata={"help": "sequences on each device in a step", "aliases": ["--batch-size"]}
     )
-    num_train_epochs: float = field(default=3.0, metadata={"help": "times over the data", "aliases": ["--epochs"]})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the data", "aliases": ["--epochs"]})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "the same for evaluation"})
     learning_rate: float = field(default=3e-5, metadata={"help": "the highest learning rate"})
-    warmup_steps: float = field(default=0.1, metadata={"help": "steps of linear warm-up, or their share if under 1"})
-    weight_decay: float = field(default=0.01, metadata={"help": "not for biases and layer norms"})
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "steps of linear warm-up, or a share of all steps if under 1"}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "weight decay, except of biases and layer norms"})
     optimizer: str = field(
         default="adamw",
-        metadata={"help": "adamw, or lamb for large batches; with adamw the Trainer's --optim chooses which"},
+        metadata={"help": "adamw, or lamb for large batches; with adamw, --optim chooses the implementation"},
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, epoch or steps"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint: no, epoch or steps"})
     save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
-    logging_steps: float = field(default=0.02, metadata={"help": "steps between two losses, or their share if under 1"})
+    logging_steps: float = field(
+        default=0.02, metadata={"help": "steps between two losses, or a share of all steps if under 1"}
+    )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "a checkpoint's folder, or last: the newest one in the output folder"}
     )
@@ -102,25 +107,26 @@ class Settings(TrainingArguments):
             raise UsageError("--output is missing", hint="Name a new folder for the model, --output my-model.")
         try:
             super().__post_init__()
-        except ValueError as error:  # options that exclude each other, or that this machine does not have
+        except ValueError as error:  # options that exclude each other, or that this machine does not support
             raise UsageError(f"the Trainer's options: {error}", hint="--help says what each of them is.") from error
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one script brings to :func:`run`.
+    """What a script passes to :func:`run`.
 
     Args:
         name: the head by transformers' name, ``text-classification``.
-        data: tokenized rows by split, any of "train", "dev" and "test", in the form that the collator takes.
-        collator: rows to a batch of tensors.
-        metrics: split and what the model said of it to named numbers.
-        predictions: split and the raw predictions to one JSON object a row, written to ``predictions.jsonl``.
-        shrink: logits and labels of a batch to what `metrics` needs of them, on the device; spares memory.
-        rows: examples of each split, for the card; one may be several rows of `data`.
-        loss: outputs, labels and the number of labels in an optimizer step to the loss, if it is not the model's own.
+        data: tokenized rows by split ("train", "dev", "test"), in the form that the collator takes.
+        collator: makes a batch of tensors from rows.
+        metrics: makes named numbers from a split's name and the model's predictions for it.
+        predictions: makes one JSON object a row from a split's name and the raw predictions; they are written to
+            ``predictions.jsonl``.
+        shrink: reduces a batch's logits and labels on the device to what `metrics` needs, which saves memory.
+        rows: the number of examples of each split, for the card; an example may be several rows of `data`.
+        loss: makes the loss from outputs, labels and the number of labels in an optimizer step; None means the model's.
         trainer: the Trainer to use.
-        derived: whether the weights come from those of ``--model``; only then is it recorded as trained from it.
+        derived: whether the weights come from those of ``--model``; only then it is recorded as the base model.
     """
 
     name: str
@@ -136,7 +142,7 @@ class Task:
 
 
 def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    from lamb import Lamb  # here, as it is slow to import and most runs do without
+    from lamb import Lamb  # imported here: it is slow to import, and most runs do not need it
 
     if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         raise UsageError(
@@ -148,7 +154,7 @@ def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, An
 
 
 OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {"adamw": lambda _: None, "lamb": _lamb}
-"""Names of --optimizer, and what the Trainer takes as ``optimizer_cls_and_kwargs``."""
+"""For each name of --optimizer, a function that makes the Trainer's ``optimizer_cls_and_kwargs``."""
 
 
 def parse(
@@ -163,11 +169,11 @@ def parse(
     """The arguments of a script, and the settings of its Trainer.
 
     Args:
-        argv: the command line after the script's name; None for the process's own.
+        argv: the command line without the script's name; None means that of the process.
         description: the text of ``--help``, with an example.
         arguments: the script's dataclass of arguments.
-        recipes: the defaults for each data set that ``--recipe`` names (a field of `arguments`).
-        defaults: defaults of this script that differ from the classes' own.
+        recipes: the defaults for each data set that ``--recipe`` (a field of `arguments`) can name.
+        defaults: the script's own defaults, instead of those of the two dataclasses.
         best: the dev metric by which ``--load_best_model_at_end`` chooses.
     """
     if int(transformers.__version__.split(".")[0]) < 5:
@@ -185,12 +191,12 @@ def parse(
     )
     parser.set_defaults(**(defaults or {}))
     if recipes:
-        # The recipe is read first, so that its values are defaults and every other option still wins over them.
+        # Read the recipe first: its values become defaults, which every other option overrides.
         first = HfArgumentParser([], add_help=False, allow_abbrev=False)
         first.add_argument("--recipe", choices=recipes, default=next(iter(recipes)))
         parser.set_defaults(**recipes[first.parse_known_args(argv)[0].recipe])
     if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
-        # Not always: where a metric is named, the Trainer keeps the best checkpoint and not the newest, to resume from.
+        # Only then: once a metric is named, the Trainer keeps the best checkpoint, not the newest one to resume from.
         parser.set_defaults(metric_for_best_model=best)
     parsed, settings = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     settings.resume_from_checkpoint = _checkpoint(parsed, settings)
@@ -198,7 +204,7 @@ def parse(
 
 
 def _checkpoint(arguments: Arguments, settings: Settings) -> str | None:
-    """The checkpoint to resume from; refuses an output folder that holds another run."""
+    """The checkpoint to resume from, if any. An output folder that holds another run is refused."""
     output = Path(settings.output_dir)
     if arguments.train and Path(arguments.model).is_dir() and output.resolve() == Path(arguments.model).resolve():
         raise UsageError(f"--output {output} is the folder of --model", hint="Name another folder for the result.")
@@ -220,18 +226,18 @@ def _checkpoint(arguments: Arguments, settings: Settings) -> str | None:
 
 
 class _Help(transformers.hf_argparser.ArgumentDefaultsHelpFormatter):
-    """Defaults beside the options, and the description with its line breaks."""
+    """Shows the default of each option, and keeps the line breaks of the description."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
 def main(script: Callable[[Sequence[str] | None], object]) -> int:
-    """Run a script; its errors become one message, and the exit code is 0 or the error's."""
+    """Run a script and return its exit code. An error becomes a message."""
     try:
         script(None)
     except NezhaConvertError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a machine finds the same fault
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a machine meets the same error
             Console().error(error)
         return error.exit_code
     return 0
@@ -241,7 +247,7 @@ def load_tokenizer(arguments: Arguments) -> PreTrainedTokenizerBase:
     """The model's tokenizer.
 
     Raises:
-        UsageError: there is none under that name.
+        UsageError: the model does not exist or has no fast tokenizer.
     """
     name = _checked_name(arguments.model)
     try:
@@ -259,16 +265,16 @@ def load_tokenizer(arguments: Arguments) -> PreTrainedTokenizerBase:
 def load_model(
     auto: Any, arguments: Arguments, settings: Settings, *, labels: Sequence[str] | None = None, **options: Any
 ) -> PreTrainedModel:
-    """The model with the head of one of transformers' Auto classes, in float32, its new weights drawn from ``--seed``.
+    """The model with the head of an Auto class of transformers, in float32. ``--seed`` decides its new weights.
 
     Args:
-        auto: the Auto class, ``AutoModelForSequenceClassification``.
-        arguments, settings: of the script.
-        labels: names of the head's outputs in their order; written to config.json as ``id2label``.
+        auto: the Auto class, such as ``AutoModelForSequenceClassification``.
+        arguments, settings: those of the script.
+        labels: names of the head's outputs in their order; config.json gets them as ``id2label``.
         options: fields of the config.
 
     Raises:
-        UsageError: there is no such model, or its head is for other labels.
+        UsageError: the model does not exist, or its head is for other labels.
     """
     name = _checked_name(arguments.model)
     if labels is not None:
@@ -289,7 +295,7 @@ def load_model(
 
 
 def labels_of_model(arguments: Arguments) -> list[str]:
-    """The names of the model's outputs, by number; empty where they are only LABEL_0, LABEL_1 and so on."""
+    """The names of the model's outputs, by number; empty if they are only LABEL_0, LABEL_1 and so on."""
     name = _checked_name(arguments.model)
     try:
         config = transformers.AutoConfig.from_pretrained(name)
@@ -300,7 +306,7 @@ def labels_of_model(arguments: Arguments) -> list[str]:
 
 
 def _checked_name(model: str) -> str:
-    """What from_pretrained takes; says more than it does where the model is not there or not converted."""
+    """The name for from_pretrained. A model that does not exist or is not converted gets a clear message."""
     name = model.removeprefix("hf://")
     folder = Path(name)
     if folder.is_dir():
@@ -327,10 +333,10 @@ def _not_loaded(model: str, what: str, error: Exception) -> UsageError:
 def run(
     task: Task, model: PreTrainedModel, tokenizer: Any, arguments: Arguments, settings: Settings
 ) -> dict[str, float]:
-    """Train, evaluate and predict as far as there is data for each, and write the results.
+    """Train, evaluate and predict, each if there is data for it, and write the results.
 
-    The output folder then has the model and tokenizer, ``metrics.json``, ``loss.png``, ``trainer_state.json`` (the
-    curve as numbers), ``predictions.jsonl`` of the test split, and the newest checkpoints.
+    The output folder then holds the model and tokenizer, ``metrics.json``, ``loss.png``, ``trainer_state.json`` (the
+    losses as numbers), ``predictions.jsonl`` of the test split, and the newest checkpoints.
 
     Returns:
         The content of metrics.json: ``train_loss``, and each metric as ``dev_NAME`` and ``test_NAME``.
@@ -370,14 +376,15 @@ def run(
             (output / "predictions.jsonl").write_text("".join(lines), "utf-8")
     if trainer.is_world_process_zero():
         _finish(task, trainer, arguments, settings, metrics)
-    # A process that ends with its group open may abort, and then the launcher ends the first one while it still writes.
+    # A process that ends before its process group is closed may abort. The launcher would then end the first process
+    # while it still writes.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return metrics
 
 
 def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
-    """metrics.json, the picture of the loss, and the record that `nezha-convert push` reads; on one process."""
+    """Write metrics.json, the plot of the losses, and the record that `nezha-convert push` reads, on one process."""
     output = Path(settings.output_dir)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
     if "train" in task.data:
@@ -396,22 +403,22 @@ RECORDED = (
 """The settings that change what a training computes, for the model's card."""
 
 MEASURED = re.compile(r"(train|dev|test)_(?!runtime|samples_per_second|steps_per_second|model_preparation_time)(\w+)")
-"""Metrics of metrics.json that are of the model and not of the machine."""
+"""Metrics of metrics.json that describe the model, not the machine."""
 
 
 def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mapping[str, float]) -> None:
-    """training.json, a card and the model's code: what `nezha-convert push` takes."""
-    names = {split: "validation" if split == "dev" else split for split in SPLITS}  # as the Hub calls them
-    found: dict[str, dict[str, float]] = {names[split]: {} for split in SPLITS if split in task.data}
+    """Write training.json, a card and the model's code, which `nezha-convert push` needs."""
+    names = {split: "validation" if split == "dev" else split for split in SPLITS}  # the Hub's names of the splits
+    by_split: dict[str, dict[str, float]] = {names[split]: {} for split in SPLITS if split in task.data}
     for name, number in metrics.items():
         if match := MEASURED.fullmatch(name):
-            found[names[match[1]]][match[2]] = number
+            by_split[names[match[1]]][match[2]] = number
     values = {name: getattr(settings, name) for name in RECORDED}
     record_training(
         settings.output_dir,
         base=arguments.model,
         task=task.name,
-        metrics={split: values for split, values in found.items() if values},
+        metrics={split: values for split, values in by_split.items() if values},
         data=[_data(arguments, split, names[split], task.rows.get(split)) for split in SPLITS if split in task.data],
         settings={name: getattr(value, "value", value) for name, value in values.items()}
         | {"max_length": arguments.max_length},
@@ -419,7 +426,7 @@ def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mappi
 
 
 def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:
-    """What a split was read from: a file, the files of a folder or a pattern, or a data set of the Hub."""
+    """The source of a split: a file, the files of a folder or a pattern, or a data set of the Hub."""
     source = Path(arguments.dataset or getattr(arguments, split))
     if source.is_file():
         return TrainingData(name, arguments.data_name or source.name, (source,), rows)
@@ -432,12 +439,12 @@ def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> Trai
 
 
 def matching_files(pattern: str) -> tuple[Path, ...]:
-    """The files that a path or a pattern (``corpus/*.txt``, ``corpus/**/*.txt``) names, in the order of their names."""
+    """The files that match a path or a pattern (``corpus/*.txt``, ``corpus/**/*.txt``), sorted by name."""
     return tuple(Path(name) for name in sorted(glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
 
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """The Trainer's log history as a picture: training loss, and the loss on the dev data where it was measured."""
+    """Plot the Trainer's log history: the training loss, and the loss on the dev data if it was measured."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -456,6 +463,6 @@ def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def tokenized(rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], Any]) -> datasets.Dataset:
-    """`encode` over all rows by batches, as a data set in memory that keeps only what `encode` returns."""
+    """A data set in memory of what `encode` returns, applied to all rows in batches."""
     table = datasets.Dataset.from_list(list(rows))
     return table.map(encode, batched=True, remove_columns=table.column_names)

@@ -1,15 +1,15 @@
-"""Whole-word masking of Chinese: word boundaries by jieba, found once; masks drawn anew for every batch.
+"""Whole-word masking of Chinese: jieba finds the word boundaries once; every batch gets new masks.
 
     encoded = encode(texts, tokenizer)              # once, in datasets' map
     batch = WholeWordMasking(tokenizer)(examples)   # in the workers of the DataLoader
 
 A word is a word of jieba's or of the tokenizer's, whichever is longer: the characters of a Chinese word are masked
-together, and so are the pieces of a Latin one. The shares are those of BERT: words in random order up to 15 % of the
-tokens, then each token by itself becomes [MASK] (80 %), any token of the vocabulary (10 %) or stays (10 %). So does
-Google's create_pretraining_data.py with ``do_whole_word_mask``; but it passes over a word that would exceed its limit,
-by which long words are masked less often than short ones, and here the last word is taken with the probability that
-makes the mean right. Huawei published only the masking of single tokens, with the same shares; that they took jieba's
-words is in the paper (arXiv 1909.00204).
+together, and so are the pieces of a Latin one. The shares are those of BERT: words in random order, up to 15 % of the
+tokens; then each token on its own becomes [MASK] (80 %), becomes any token of the vocabulary (10 %) or stays (10 %).
+Google's create_pretraining_data.py with ``do_whole_word_mask`` does the same, but skips a word that would exceed the
+limit, so it masks long words less often than short ones. Here the last word is taken with the probability that makes
+the mean right. Huawei published only the masking of single tokens, with the same shares; the paper (arXiv 1909.00204)
+says that they used jieba's words.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[np.
         tokenizer: a fast one.
 
     Returns:
-        For each text [2, tokens]: its ids, and 1 where a word begins, 0 where it goes on. Those of several texts can be
-        joined along the tokens.
+        For each text [2, tokens]: its ids, and 1 where a word begins, 0 where it continues. The results of several
+        texts can be joined along the tokens.
     """
     encoded = tokenizer(
         list(texts), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
     )
-    found = []
+    encoded_texts = []
     for number, text in enumerate(texts):
         offsets = np.array(encoded["offset_mapping"][number], np.int64).reshape(-1, 2)
         starts = word_starts(text, offsets, encoded.word_ids(number))
-        found.append(np.stack([np.array(encoded["input_ids"][number], np.int64), starts]))
-    return found
+        encoded_texts.append(np.stack([np.array(encoded["input_ids"][number], np.int64), starts]))
+    return encoded_texts
 
 
 def word_starts(text: str, offsets: np.ndarray, words: Sequence[int | None]) -> np.ndarray:
-    """1 for each token that begins a word of `text`, 0 for those that go on with it.
+    """1 for each token that begins a word of `text`, 0 for each token that continues one.
 
-    A boundary of jieba's inside a word of the tokenizer's does not count ("café" is "caf" and "é" to jieba), nor the
-    other way round (a Chinese character is a word to the tokenizer).
+    A word begins where both jieba and the tokenizer see a boundary: jieba cuts "café" into "caf" and "é", and to the
+    tokenizer every Chinese character is a word.
 
     Args:
-        text: as the tokenizer saw it.
-        offsets: first character and the one after the last, of each token [tokens, 2].
-        words: the number of the tokenizer's word that each token belongs to.
+        text: the text that the tokenizer was given.
+        offsets: for each token, its first character and the one after its last [tokens, 2].
+        words: for each token, the number of the tokenizer's word that it belongs to.
     """
     lengths = [len(word) for word in jieba.cut(text)]
     word_at = np.repeat(np.arange(len(lengths)), lengths)
@@ -78,21 +78,21 @@ def word_starts(text: str, offsets: np.ndarray, words: Sequence[int | None]) -> 
 class WholeWordMasking(TrainerCallback):
     """A data collator that pads and masks.
 
-    An example has ``input_ids`` and ``word_starts`` of one length, and may have ``token_type_ids`` and
-    ``next_sentence_label``. A token that follows a special one begins a word in any case. The batch has ``input_ids``,
+    An example has ``input_ids`` and ``word_starts`` of the same length, and may have ``token_type_ids`` and
+    ``next_sentence_label``. A token after a special token always begins a word. The batch has ``input_ids``,
     ``attention_mask``, ``token_type_ids`` and ``labels`` [rows, width], and ``next_sentence_label`` [rows].
 
-    The masks follow from the seed, the epoch and the batch's own tokens, from nothing else: they are the same with any
-    number of workers, and in a run that was resumed; processes and shuffled epochs each get their own; an evaluation
-    that does not shuffle gets the same ones each time. Given to the Trainer as a callback too, it is told the epoch.
-    (Persistent workers do not hear of it: their masks then differ by the batches' order alone.)
+    The masks depend only on the seed, the epoch and the batch's own tokens. So they are the same with any number of
+    workers and in a resumed run; each process and each shuffled epoch gets other masks; an evaluation without shuffling
+    gets the same masks each time. Pass this object to the Trainer as a callback too, so that it learns the epoch.
+    (Persistent workers do not learn it: their masks then change only with the order of the examples.)
 
     Args:
         tokenizer: has [MASK].
-        probability: share of the tokens that are predicted; each row meets it to within a word, and has one at least.
-        seed: of the masks.
-        pad_to_multiple_of: widths are multiples of it.
-        epoch: of the masks.
+        probability: share of the tokens to predict; each row meets it to within one word, and has at least one word.
+        seed: seed of the masks.
+        pad_to_multiple_of: the width of a batch is a multiple of it.
+        epoch: number of the epoch; every epoch has other masks.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -109,11 +109,11 @@ class WholeWordMasking(TrainerCallback):
         self._special[self.tokenizer.all_special_ids] = True
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The Trainer's word that an epoch begins, or that one is resumed in its middle."""
+        """Learn the epoch from the Trainer, when one begins or is resumed in its middle."""
         self.epoch = int(state.epoch)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Examples to a batch."""
+        """Make a batch of examples."""
         lengths = np.array([len(example["input_ids"]) for example in examples])
         width = -(-int(lengths.max()) // self.pad_to_multiple_of) * self.pad_to_multiple_of
         real = np.arange(width) < lengths[:, None]
@@ -136,28 +136,29 @@ class WholeWordMasking(TrainerCallback):
 
 
 def choose_words(starts: np.ndarray, maskable: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
-    """The tokens to be predicted [rows, width], whole words of them.
+    """Choose whole words to predict: True for each of their tokens [rows, width].
 
     Args:
         starts: not 0 where a word begins [rows, width].
-        maskable: where there is neither a special token nor padding [rows, width].
-        probability: share of each row's maskable tokens.
-        rng: source of the draws.
+        maskable: False for special tokens and padding [rows, width].
+        probability: share of each row's maskable tokens to choose.
+        rng: source of random numbers.
     """
     rows = len(starts)
     begins = maskable & (starts != 0)
     begins[:, 0] = maskable[:, 0]
     begins[:, 1:] |= maskable[:, 1:] & ~maskable[:, :-1]
     words = max(int(begins.sum(1).max()), 1)
-    # Each word of the batch has a number: those of row r are r * words and up.
+    # Number the words of the batch: row r has the numbers from r * words on.
     word = np.cumsum(begins, 1) - 1 + words * np.arange(rows)[:, None]
     sizes = np.bincount(word[maskable], minlength=rows * words).reshape(rows, words)
     keys = rng.random(sizes.shape)
-    keys[sizes == 0] = 2  # numbers without a word come last
+    keys[sizes == 0] = 2  # numbers that no word has come last
     order = np.argsort(keys, 1)
     shuffled = np.take_along_axis(sizes, order, 1)
     before = np.cumsum(shuffled, 1) - shuffled
-    # True for the words that fit in; for the one in which the share ends, with the probability of its part before it.
+    # True for the words within the share. The word in which the share ends is taken with a probability: the part of it
+    # that is within the share.
     taken = before + rng.random((rows, 1)) * shuffled < probability * maskable.sum(1, keepdims=True)
     taken[:, 0] = True
     chosen = np.zeros(sizes.shape, bool)
@@ -166,7 +167,7 @@ def choose_words(starts: np.ndarray, maskable: np.ndarray, probability: float, r
 
 
 def replace(ids: np.ndarray, chosen: np.ndarray, mask: int, vocabulary: int, rng: np.random.Generator) -> np.ndarray:
-    """What the model sees [rows, width]: `mask` for 80 % of the chosen tokens, any for 10 %, themselves for 10 %."""
+    """The model's input [rows, width]: of the chosen tokens, 80 % become `mask`, 10 % any token, 10 % stay."""
     seen = ids.copy()
     original = ids[chosen]
     draw = rng.random(original.shape)
