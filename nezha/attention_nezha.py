@@ -125,8 +125,10 @@ def choose_attention(
         `relative_attention`, `fast_relative_attention` or `fused_attention`; and R as this form takes it: the table
         for the long form and for the kernel, the expanded table for the others.
     """
-    # A traced program must work for every length, and cannot contain strided diagonals.
-    if not reference and not is_traced():
+    # The fast forms take boolean masks. A traced program must work for every length, and cannot contain strided
+    # diagonals.
+    added = mask is not None and mask.dtype != torch.bool
+    if not reference and not added and not is_traced():
         if table.device.type == "cpu":
             # In shorter sequences the long form's blocks would be small, and it would not save any products.
             long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
@@ -152,19 +154,22 @@ def relative_attention(
     equally; its output is finite but meaningless.
 
     Args:
-        mask: True where a query may attend to a key; None lets every query attend to every key.
+        mask: True where a query may attend to a key; None lets every query attend to every key. A floating mask is
+            added to the scores.
         dropout: probability of dropping an attention probability; 0 outside of training.
 
     Shape:
         query, key, value: [B, H, L, d].
         relations: [L, L, d], of `expand_relative_positions`.
-        mask: boolean, broadcastable to [B, H, L, L].
+        mask: broadcastable to [B, H, L, L].
         result: [B, H, L, d], and the probabilities after dropout [B, H, L, L].
     """
     query = query * query.shape[-1] ** -0.5
     scores = query @ key.transpose(-1, -2) + torch.einsum("bhid,ijd->bhij", query, relations)
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-    if mask is not None:
+    if mask is not None and mask.dtype != torch.bool:
+        scores = (scores + mask).clamp_min(torch.finfo(scores.dtype).min)  # minus infinity would give NaN
+    elif mask is not None:
         # The lowest finite value, not minus infinity, which would turn a fully masked row into NaN.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     probabilities = functional.dropout(scores.softmax(dim=-1).to(value.dtype), dropout)

@@ -31,6 +31,10 @@ class NezhaConfig(PretrainedConfig):
         layer_norm_eps: epsilon of every layer norm.
         classifier_dropout: dropout before a classifier; None means `hidden_dropout_prob`.
         tie_word_embeddings: whether masked-language-model logits use the word embedding as their weight.
+        is_decoder: whether a token attends only to itself and to the tokens before it.
+        masked_rows: what a query does whose keys are all masked. `"even"`: it attends to all of them equally, as in
+            transformers. `"unmasked"`: it attends as if none were masked, as in Huawei's programs, which add -10000 to
+            each score.
 
     Raises:
         ValueError: a field has a value that no NEZHA model can have; the message names it.
@@ -58,6 +62,8 @@ class NezhaConfig(PretrainedConfig):
         bos_token_id: int | None = 2,
         eos_token_id: int | None = 3,
         tie_word_embeddings: bool = True,
+        is_decoder: bool = False,
+        masked_rows: str = "even",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,12 +81,14 @@ class NezhaConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
         self.classifier_dropout = classifier_dropout
-        # transformers 4 has these four in its base class and writes only what differs from its own defaults;
+        # transformers 4 has the next five in its base class and writes only what differs from its own defaults;
         # transformers 5 does not have them. Setting them here gives both the same values.
         self.pad_token_id = pad_token_id
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id
         self.tie_word_embeddings = tie_word_embeddings
+        self.is_decoder = is_decoder
+        self.masked_rows = masked_rows
         self._refuse_nonsense()
 
     def _refuse_nonsense(self) -> None:
@@ -93,6 +101,7 @@ class NezhaConfig(PretrainedConfig):
                 f"NezhaConfig: hidden_size must be a multiple of num_attention_heads ({self.num_attention_heads}), "
                 f"found {self.hidden_size}."
             )
-        for field in ("is_decoder", "add_cross_attention"):
-            if getattr(self, field, False):
-                raise ValueError(f"NezhaConfig: {field} must be false, NEZHA is an encoder; found true.")
+        if getattr(self, "add_cross_attention", False):
+            raise ValueError("NezhaConfig: add_cross_attention must be false, NEZHA has one input; found true.")
+        if self.masked_rows not in ("even", "unmasked"):
+            raise ValueError(f'NezhaConfig: masked_rows must be "even" or "unmasked", found {self.masked_rows!r}.')

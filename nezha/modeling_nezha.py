@@ -35,6 +35,14 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .attention_nezha import Attention, choose_attention, fast_dropout, is_traced, relative_position_table
 from .configuration_nezha import NezhaConfig
 
+_ARGUMENTS_OF_4 = {
+    "head_mask": "NezhaModel takes no head_mask: no model of transformers 5 does. To silence a head, set its rows of "
+    "attention.output.dense.weight to 0.",
+    "position_ids": "NezhaModel takes no position_ids: NEZHA sees the distance between two tokens, which follows from "
+    "their order. Leave it out.",
+}
+"""Arguments that the model had in transformers 4.40.2, and what to do without them."""
+
 Forward = TypeVar("Forward", bound=Callable[..., ModelOutput])
 
 
@@ -362,13 +370,16 @@ class NezhaModel(NezhaPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        **others: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode B sequences of any length L. The heads take these arguments too, and `return_dict`.
 
         Args:
             input_ids: token ids [B, L].
             attention_mask: not 0 (or True) where a token may be attended to. [B, L] for keys, [B, L, L] for every
-                query and key, or [B, 1 or heads, L, L]. None lets every token attend to every token.
+                query and key, or [B, 1 or heads, L, L]. None lets every token attend to every token. A floating mask of
+                four dimensions is added to the scores, as in transformers 5: 0 shows a key, a large negative number
+                hides it.
             token_type_ids: segment of each token [B, L]; None means all 0.
             inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             output_attentions: also return every layer's attention probabilities, [B, heads, L, L] each.
@@ -378,8 +389,13 @@ class NezhaModel(NezhaPreTrainedModel):
             `last_hidden_state` [B, L, D] and `pooler_output` [B, D] (None without a pooler).
 
         Raises:
-            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, the mask has another shape, or it is
+                added to the scores and has a positive value.
         """
+        for name, value in others.items():
+            if value is not None or name not in _ARGUMENTS_OF_4:
+                raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("NezhaModel takes either input_ids or inputs_embeds: one of them, not both.")
         if output_attentions is None:
@@ -388,7 +404,7 @@ class NezhaModel(NezhaPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
 
         embeddings = self.embeddings(input_ids, token_type_ids, inputs_embeds)
-        mask = None if attention_mask is None else _broadcastable_mask(attention_mask, embeddings.shape[1])
+        mask = self._mask(attention_mask, embeddings)
         encoded = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.last_hidden_state,
@@ -397,14 +413,37 @@ class NezhaModel(NezhaPreTrainedModel):
             attentions=encoded.attentions,
         )
 
+    def _mask(self, attention_mask: Tensor | None, embeddings: Tensor) -> Tensor | None:
+        """The user's mask with what the config says of it: boolean or added to the scores, for [B, heads, L, L]."""
+        length = embeddings.shape[1]
+        mask = None if attention_mask is None else _broadcastable_mask(attention_mask, length)
+        if mask is not None and mask.dtype == torch.bool and self.config.masked_rows == "unmasked":
+            mask = mask | ~mask.any(-1, keepdim=True)
+        if not self.config.is_decoder:
+            return mask
+        causal = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()[None, None]
+        if mask is None:
+            return causal
+        if mask.dtype == torch.bool:
+            return mask & causal
+        return mask.masked_fill(~causal, torch.finfo(mask.dtype).min)
+
 
 def _broadcastable_mask(attention_mask: Tensor, length: int) -> Tensor:
-    """A user's mask as a boolean one that broadcasts to [B, heads, L, L]."""
+    """A user's mask for [B, heads, L, L]: boolean, or floating if it is to be added to the scores."""
     if attention_mask.dim() not in (2, 3, 4) or attention_mask.shape[-1] != length:
         raise ValueError(
             f"attention_mask must be [batch, {length}], [batch, {length}, {length}] or "
             f"[batch, 1 or heads, {length}, {length}], found {list(attention_mask.shape)}."
         )
+    if attention_mask.dim() == 4 and attention_mask.is_floating_point():
+        if not is_traced() and bool((attention_mask > 0).any()):
+            raise ValueError(
+                "attention_mask has four dimensions and floating values, so it is added to the scores: expected 0 where "
+                "a token may be attended to and a large negative number where not, found a positive value. For a mask "
+                "of ones and zeros pass attention_mask.bool()."
+            )
+        return attention_mask
     mask = attention_mask != 0
     if mask.dim() == 2:
         return mask[:, None, None, :]

@@ -66,7 +66,7 @@ def test_a_config_comes_back_from_its_own_file(tmp_path):
         ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, found 0"),
         ({"vocab_size": 0}, "vocab_size must be at least 1, found 0"),
         ({"type_vocab_size": 0}, "type_vocab_size must be at least 1, found 0"),
-        ({"is_decoder": True}, "is_decoder must be false"),
+        ({"masked_rows": "odd"}, "masked_rows must be"),
         ({"add_cross_attention": True}, "add_cross_attention must be false"),
     ],
 )

@@ -435,7 +435,69 @@ def test_a_mask_says_the_same_in_every_form_and_type(dtype):
     square = keys[:, None, :].expand(2, 7, 7)
     forms = [keys, square, square[:, None], square[:, None].expand(2, 2, 7, 7)]
     for mask in forms:
-        assert torch.equal(model(**inputs, attention_mask=mask.to(dtype)).last_hidden_state, expected)
+        if mask.dim() < 4 or not dtype.is_floating_point:  # one of four dimensions is added to the scores
+            assert torch.equal(model(**inputs, attention_mask=mask.to(dtype)).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("lowest", [torch.finfo(torch.float32).min, -math.inf, -1e9])
+def test_a_floating_mask_of_four_dimensions_is_added_to_the_scores(lowest):
+    model, inputs = tiny_model(), tiny_inputs()
+    seen = inputs.pop("attention_mask")[:, None, None, :].bool()
+    added = torch.zeros(2, 1, 7, 7).masked_fill(~seen, lowest)
+    expected = model(**inputs, attention_mask=seen).last_hidden_state
+    torch.testing.assert_close(model(**inputs, attention_mask=added).last_hidden_state, expected)
+
+
+def test_a_small_number_in_such_a_mask_weakens_a_key_as_in_bert():
+    model, inputs = tiny_model(num_hidden_layers=1), tiny_inputs()
+    inputs["attention_mask"] = torch.zeros(2, 1, 7, 7)
+    before = model(**inputs, output_attentions=True).attentions[0]
+    inputs["attention_mask"][..., 3] = -1.5
+    after = model(**inputs, output_attentions=True).attentions[0]
+    odds = torch.log(after[..., 3] / after[..., 2]) - torch.log(before[..., 3] / before[..., 2])
+    torch.testing.assert_close(odds, torch.full_like(odds, -1.5))
+
+
+def test_ones_in_such_a_mask_are_refused_with_what_to_pass():
+    with pytest.raises(ValueError, match=r"added to the scores.*found a positive value.*attention_mask.bool\(\)"):
+        tiny_model()(**{**tiny_inputs(), "attention_mask": torch.ones(2, 1, 7, 7)})
+
+
+@pytest.mark.parametrize("name", ["head_mask", "position_ids"])
+@pytest.mark.parametrize("architecture", ["NezhaModel", "NezhaForTokenClassification"])
+def test_arguments_of_transformers_4_are_refused_in_a_sentence(name, architecture):
+    model = getattr(nezha, architecture)(tiny_model().config).eval()
+    with pytest.raises(TypeError, match=f"takes no {name}: "):
+        model(**tiny_inputs(), **{name: torch.ones(2, 7)})
+    model(**tiny_inputs(), **{name: None})
+    with pytest.raises(TypeError, match="no argument 'posture'"):
+        model(**tiny_inputs(), posture=1)
+
+
+def test_a_decoder_sees_itself_and_what_is_before():
+    decoder = tiny_model(is_decoder=True)
+    encoder = tiny_model()
+    encoder.load_state_dict(decoder.state_dict())
+    inputs = tiny_inputs()
+    keys = inputs.pop("attention_mask")
+    square = keys[:, None, :].bool() & torch.ones(7, 7, dtype=torch.bool).tril()
+    expected = encoder(**inputs, attention_mask=square).last_hidden_state
+    assert torch.equal(decoder(**inputs, attention_mask=keys).last_hidden_state, expected)
+    alone = encoder(**inputs, attention_mask=torch.ones(2, 7, 7).tril()).last_hidden_state
+    assert torch.equal(decoder(**inputs).last_hidden_state, alone)
+    added = torch.zeros(2, 1, 1, 7)
+    torch.testing.assert_close(decoder(**inputs, attention_mask=added).last_hidden_state, alone)
+
+
+def test_a_row_that_is_masked_throughout_is_even_as_in_transformers_or_unmasked_as_in_huawei_s_programs():
+    even, unmasked = tiny_model(), tiny_model(masked_rows="unmasked")
+    unmasked.load_state_dict(even.state_dict())
+    inputs = tiny_inputs()
+    inputs["attention_mask"] = torch.tensor([[1] * 7, [0] * 7])
+    ones = torch.ones_like(inputs["attention_mask"])
+    whole = even(**{**inputs, "attention_mask": ones}).last_hidden_state
+    assert torch.equal(unmasked(**inputs).last_hidden_state, whole)
+    assert not torch.allclose(even(**inputs).last_hidden_state[1], whole[1], atol=1e-3)
 
 
 def test_a_mask_of_queries_and_keys_lets_each_query_see_its_own_keys():
@@ -449,8 +511,8 @@ def test_a_mask_of_queries_and_keys_lets_each_query_see_its_own_keys():
 
 
 def test_a_mask_may_differ_from_head_to_head():
-    mask = torch.ones(2, 2, 7, 7)
-    mask[:, 1, :, 3] = 0
+    mask = torch.ones(2, 2, 7, 7, dtype=torch.bool)
+    mask[:, 1, :, 3] = False
     attentions = tiny_model()(**{**tiny_inputs(), "attention_mask": mask}, output_attentions=True).attentions
     assert attentions[0][:, 0, :, 3].all()
     assert not attentions[0][:, 1, :, 3].any()

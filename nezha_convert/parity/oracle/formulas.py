@@ -39,7 +39,7 @@ def attention(query: Array, key: Array, value: Array, mask: Array, table: Array)
 
     Args:
         query, key, value: [B, N, L, d].
-        mask: [B, L], added to every score of a key.
+        mask: [B, L], added to every score of a key, or [B, L, L], added to the scores.
         table: R, [2K + 1, d].
     """
     batch, heads, length, size = query.shape
@@ -53,7 +53,7 @@ def attention(query: Array, key: Array, value: Array, mask: Array, table: Array)
         scores = block @ key.swapaxes(2, 3)
         scores += np.take_along_axis(block @ table.T, index[None, None], axis=-1)
         scores /= math.sqrt(size)
-        scores += mask[:, None, None, :]
+        scores += mask[:, None, None, :] if mask.ndim == 2 else mask[:, None, start : start + rows]
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         relative = np.einsum("bnij,ijd->bnid", weights, table[index], optimize=True)
