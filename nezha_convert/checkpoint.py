@@ -35,6 +35,19 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Assumption:
+    """What a conversion relies on although no tensor and no file of the source says it, and no comparison can show it.
+
+    Attributes:
+        name: its short name, which ``verify --assume`` takes.
+        text: what is assumed, as a sentence.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
     """One tensor of a checkpoint, not yet read.
 

@@ -1,4 +1,4 @@
-"""One thread a process, the slowest modules first, and cheap garbage collections.
+"""One thread a process, the longest modules first, and cheap garbage collections.
 
 pytest-xdist already keeps the cores busy, and tiny models only get slower with more threads. Triton's interpreter is
 asked for before anything imports Triton: the fused kernel is tested without a GPU.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 pytest_plugins = ["hub_fixtures"]
+TESTS = Path(__file__).parent
+LONGEST = (
+    *("exports/test_onnx.py", "matrix/test_transformers.py", "examples/test_many_machines.py"),
+    *("model/test_modeling_nezha.py", "model/test_first_losses.py", "test_supply.py", "commands/test_verify.py"),
+    *(
+        "tokenizer/test_byte_bpe.py",
+        "commands/test_push.py",
+        "examples/test_examples.py",
+        "model/test_upstream_model_tester.py",
+    ),
+)
+"""Modules that take longest or have the longest tests, in the order in which they are begun.
+
+With --dist=worksteal a worker that has no tests left takes half of another's, from the end: a long test there would be
+the last one, with every other worker idle.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in places), f"conftest.py names tests that are not there: {LONGEST}"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import house
 import pytest
@@ -63,3 +64,13 @@ def test_the_table_is_printed_with_the_lines_of_both_packages() -> None:
     assert done.stderr == ""
     for package in house.PACKAGES:
         assert f"{house.lines(HOUSE, package):,}  lines of {package}/\n" in done.stdout
+
+
+def test_no_test_module_is_imported_by_another() -> None:
+    """What several need is in tests/helpers."""
+    tests = Path(house.__file__).parent
+    for path in sorted(tests.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(part.startswith("test_") for name in names for part in name.split(".")[-1:]), path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..checkpoint import Decision
+from ..checkpoint import Assumption, Decision
 from ..families.rules import Tie
 from ..mapping.plan import Dropped
 from ..mapping.survey import Survey
@@ -50,6 +50,7 @@ class Report:
     architecture: str
     head_reason: str
     decisions: tuple[Decision, ...]
+    assumptions: tuple[Assumption, ...]
     ignored_fields: tuple[str, ...]
     source_files: tuple[FileRecord, ...]
     output_files: tuple[FileRecord, ...]
@@ -100,6 +101,7 @@ class Report:
             architecture=survey.head.architecture,
             head_reason=survey.head_reason,
             decisions=tuple(decisions),
+            assumptions=survey.assumptions,
             ignored_fields=survey.config.ignored,
             source_files=tuple(FileRecord(path.name, path.stat().st_size) for path in source_files),
             output_files=tuple(FileRecord(name, size) for name, size in sorted(sizes.items())),

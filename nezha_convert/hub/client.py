@@ -241,14 +241,8 @@ class Hub:
         from huggingface_hub.hf_api import RepoFile
 
         with self._asking(repo_id):
-            created = self._create_unless_there(repo_id, private)
-            info = self._api.model_info(repo_id, revision=revision)
-            if private and not info.private:
-                raise HubError(
-                    f"{repo_id}: it exists and is public, but --private was asked for; nothing was uploaded",
-                    hint="Make it private in its settings, or leave --private out.",
-                )
-            tree = self._api.list_repo_tree(repo_id, revision=info.sha)
+            created, parent = self._prepare(repo_id, private, revision)
+            tree = self._api.list_repo_tree(repo_id, revision=parent)
             listed = _compared(files, {file.path: file for file in tree if isinstance(file, RepoFile)})
             pushed = Pushed(repo_id, f"{self._api.endpoint}/{repo_id}", listed, created=created)
             added = [CommitOperationAdd(file.name, files[file.name]) for file in listed if file.state == "uploaded"]
@@ -263,19 +257,23 @@ class Hub:
                     commit_description=description,
                     revision=revision,
                     create_pr=create_pr,
-                    parent_commit=info.sha,
+                    parent_commit=parent,
                 )
         return replace(pushed, commit=done.oid, pull_request=done.pr_url)
 
-    def _create_unless_there(self, repo_id: str, private: bool) -> bool:
-        """Whether the repository had to be created.
-
-        The Hub is asked first, because a token that may write to a repository may still not create one.
-        """
-        if self._api.repo_exists(repo_id):
-            return False
-        self._api.create_repo(repo_id, private=private, exist_ok=True)
-        return True
+    def _prepare(self, repo_id: str, private: bool, revision: str | None) -> tuple[bool, str | None]:
+        """Create the repository if it is not there: whether it was created, and its latest commit."""
+        # Ask first: a token that may write to a repository may still not create one.
+        created = not self._api.repo_exists(repo_id)
+        if created:
+            self._api.create_repo(repo_id, private=private, exist_ok=True)
+        info = self._api.model_info(repo_id, revision=revision)
+        if private and not info.private:
+            raise HubError(
+                f"{repo_id}: it exists and is public, but --private was asked for; nothing was uploaded",
+                hint="Make it private in its settings, or leave --private out.",
+            )
+        return created, info.sha
 
     @contextmanager
     def _asking(self, about: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
+from ..checkpoint import Assumption, Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from ..families.heads import DECODER, MLM, TIES, Head
 from ..families.rules import Family, Tie
@@ -51,6 +51,7 @@ class Survey:
         plan: each tensor's way; ``plan.check()`` raises where the tensors do not map.
         decisions: what the source left open, from opening the files to the config.
         config_file, labels_file: what was read besides the tensors.
+        assumptions: what is believed without evidence.
     """
 
     checkpoint: Checkpoint
@@ -63,6 +64,7 @@ class Survey:
     decisions: tuple[Decision, ...]
     config_file: Path
     labels_file: Path | None
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def head_reason(self) -> str:

@@ -1,11 +1,12 @@
-"""Releases of transformers other than the installed one, and the tests of the installed one.
+"""Other releases of transformers than the installed one, and the tests of the installed one.
 
-Both come through pip, once, into a cache that outlives the checkout: `$NEZHA_TEST_CACHE`, or `nezha-convert/tests`
-under the user's cache directory. `UnavailableError` says why something cannot be had, for a test to skip with.
+pip fetches both once, into a cache that outlives the checkout: `$NEZHA_TEST_CACHE`, or `nezha-convert/tests` in
+the user's cache directory. A test is skipped with the message of an `UnavailableError`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ class UnavailableError(Exception):
 
 
 def installed_release(release: str) -> Path:
-    """A folder with one release of transformers and what it depends on; put it first on PYTHONPATH.
+    """A folder with a release of transformers and its requirements, to come first on PYTHONPATH.
 
     Torch is no dependency of transformers: it stays the one that runs the tests.
     """
@@ -38,7 +39,7 @@ def installed_release(release: str) -> Path:
 
 
 def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()) -> Path:
-    """A folder with `requirements` and what they depend on, and with those of `alone` without; `name` is its own."""
+    """The folder `name` with `requirements` and all that they require, and with `alone` without what those require."""
 
     def install(folder: Path) -> None:
         _pip("install", *QUICK, "--target", str(folder), *requirements)
@@ -114,29 +115,30 @@ def run_python(program: str, *arguments: str, path: list[Path] | None = None, wa
 
 
 def _cache_directory() -> Path:
-    given = os.environ.get("NEZHA_TEST_CACHE")
-    if given:
-        return Path(given)
+    chosen = os.environ.get("NEZHA_TEST_CACHE")
+    if chosen:
+        return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "nezha-convert" / "tests"
 
 
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """The cached folder `name`; when there is none, filled beside it and renamed, so that none is ever half full."""
+    """The cached folder `name`, filled by one test process while the others wait for it.
+
+    It is filled under another name first, so that it is never half full.
+    """
     folder = _cache_directory() / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as staged:
-        content = Path(staged) / name
-        content.mkdir()
-        fill(content)
-        try:
-            content.rename(folder)
-        except OSError:
-            # Another test process was faster; its copy is as good. Anything else is an error.
-            if not folder.is_dir():
-                raise
+    with folder.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as staged:
+                content = Path(staged) / name
+                content.mkdir()
+                fill(content)
+                content.rename(folder)
     return folder
 
 

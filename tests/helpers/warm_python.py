@@ -30,7 +30,7 @@ from typing import NoReturn
 LIBRARIES = {"mpmath", "numpy", "scipy", "sympy", "torch"}
 """None of them starts a thread, which a fork would lose: pyarrow does, and so does scikit-learn, which imports it."""
 
-SECONDS = 300
+SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def become(arguments: list[str], folder: str, environment: dict[str, str], strea
     kind, paths = arguments[0], [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     is_file = kind not in ("-c", "-m")
     own = [str(Path(kind).resolve().parent) if is_file else "" if kind == "-c" else folder]
-    sys.path[:0] = [*([] if environment.get("PYTHONSAFEPATH") else own), *paths]
+    safe = sys.version_info >= (3, 11) and environment.get("PYTHONSAFEPATH")
+    sys.path[:0] = [*([] if safe else own), *paths]
     sys.argv = arguments if is_file else [kind, *arguments[2:]]
     if is_file:
         runpy.run_path(kind, run_name="__main__")
