@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from ..errors import CheckpointError, MappingError, UsageError
 from ..families import HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
 from ..families.heads import HEADS, TIES
 from ..families.rules import Drop
+from ..files.json import optional_object
 from ..files.locks import TemporaryFolder
 from ..files.progress import Progress
 from ..files.staging import MARK
@@ -289,19 +289,19 @@ def _code_fault(folder: Path, raw: Mapping[str, Any]) -> Fault | None:
 def _tokenizer_fault(folder: Path, raw: Mapping[str, Any]) -> Fault | None:
     """transformers 5 finds no tokenizer by vocab.txt alone."""
     present = [name for name in ("vocab.txt", "tokenizer.json") if (folder / name).is_file()]
-    if not present or _json(folder / "tokenizer_config.json").get("tokenizer_class"):
+    if not present or _read_settings(folder / "tokenizer_config.json").get("tokenizer_class"):
         return None
     what = f"{' and '.join(present)} without a tokenizer_config.json that names a class"
     return Fault("missing tokenizer config", what, "the tokenizer's files are written from its vocabulary")
 
 
 def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    return _json(checkpoint.path.parent / "tokenizer_config.json")
+    return _read_settings(checkpoint.path.parent / "tokenizer_config.json")
 
 
 def _vocabulary(checkpoint: Checkpoint, temporary: Path) -> Path | None:
     """vocab.txt beside the weights, or one made of tokenizer.json: transformers 5 saves no other."""
-    whole = _json(checkpoint.path.parent / "tokenizer.json")
+    whole = _read_settings(checkpoint.path.parent / "tokenizer.json")
     if checkpoint.vocab or not whole:
         return checkpoint.vocab
     model = whole.get("model", {})
@@ -319,15 +319,12 @@ def _vocabulary(checkpoint: Checkpoint, temporary: Path) -> Path | None:
     return path
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty where there is none."""
-    if not path.is_file():
-        return {}
+def _read_settings(path: Path) -> dict[str, Any]:
+    """A tokenizer's file of settings; empty if it is not there."""
     try:
-        content = json.loads(path.read_bytes())
+        return optional_object(path)
     except ValueError as error:
         raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Remove it, and repair again.") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _count(names: list[str]) -> str:

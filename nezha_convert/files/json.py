@@ -32,6 +32,16 @@ def read_json(path: Path) -> Any:
     return content
 
 
+def optional_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; empty if there is no file, or something else in it.
+
+    Raises:
+        OSError, ValueError: as `read_json`.
+    """
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """`content` as a JSON file in our style: indented, in UTF-8, with a newline at the end."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..checkpoint import Decision, Origin
 from ..errors import MappingError
-from ..files.json import json_bytes, read_json
+from ..files.json import json_bytes, optional_object
 from .byte_bpe import (
     FINAL_SIGMA,
     MAX_BYTES_PER_WORD,
@@ -124,24 +124,21 @@ def _in_order(folder: Path, added: dict[int, AddedToken], first: int) -> tuple[A
 
 def _listed_tokens(folder: Path) -> Iterator[tuple[int, AddedToken]]:
     """(id, token) from tokenizer.json, and from added_tokens.json, which older folders have."""
-    listed = _json(folder / "tokenizer.json").get("added_tokens")
+    listed = _read_beside(folder / "tokenizer.json").get("added_tokens")
     for item in listed if isinstance(listed, list) else []:
         if isinstance(item, dict) and isinstance(item.get("id"), int) and isinstance(item.get("content"), str):
             yield item["id"], AddedToken(item["content"], item.get("special") is True)
-    for content, number in _json(folder / "added_tokens.json").items():
+    for content, number in _read_beside(folder / "added_tokens.json").items():
         if isinstance(number, int):
             yield number, AddedToken(content, special=False)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if there is no file."""
-    if not path.is_file():
-        return {}
+def _read_beside(path: Path) -> dict[str, Any]:
+    """A file of transformers beside the vocabulary; empty if it is not there."""
     try:
-        content = read_json(path)
+        return optional_object(path)
     except (OSError, ValueError) as error:
         raise MappingError(f"{path}: not a JSON file ({error})", hint="Mend it or move it away.") from error
-    return content if isinstance(content, dict) else {}
 
 
 def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision]:
@@ -152,7 +149,7 @@ def decide_casing(vocab: Vocabulary, asked: bool | None) -> tuple[bool, Decision
     """
     if asked is not None:
         return asked, Decision("do_lower_case", asked, "asked for", Origin.ASKED)
-    stated = _json(vocab.path.parent / "tokenizer_config.json").get("do_lower_case")
+    stated = _read_beside(vocab.path.parent / "tokenizer_config.json").get("do_lower_case")
     if isinstance(stated, bool):
         reason = "tokenizer_config.json beside the vocabulary says so"
         return stated, Decision("do_lower_case", stated, reason, Origin.FILE)
@@ -219,7 +216,7 @@ def decide_rules(vocab: Vocabulary) -> tuple[str | None, list[Decision]]:
     """
     if not vocab.byte_bpe:
         return None, []
-    stated = _json(vocab.path.parent / "tokenizer_config.json").get(RULES_FIELD)
+    stated = _read_beside(vocab.path.parent / "tokenizer_config.json").get(RULES_FIELD)
     if stated is not None and not (isinstance(stated, str) and stated in RULES):
         raise MappingError(
             f"{vocab.path.parent / 'tokenizer_config.json'}: {RULES_FIELD} is {stated!r}; expected {', '.join(RULES)}",

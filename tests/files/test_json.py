@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nezha_convert.files.json import MAX_DEPTH, read_json
+from nezha_convert.files.json import MAX_DEPTH, optional_object, read_json
 
 
 def written(folder: Path, data: bytes) -> Path:
@@ -43,3 +43,11 @@ def test_what_is_no_text_or_no_json_is_a_value_error(data: bytes, tmp_path: Path
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "no.json")
+
+
+def test_an_optional_object_is_empty_where_there_is_none(tmp_path: Path) -> None:
+    assert optional_object(tmp_path / "x.json") == {}
+    assert optional_object(written(tmp_path, b"[1]")) == {}
+    assert optional_object(written(tmp_path, b'{"a": 1}')) == {"a": 1}
+    with pytest.raises(ValueError):
+        optional_object(written(tmp_path, b"{"))

@@ -1,7 +1,7 @@
-"""Every default of every program, told wrong: the comparison with what that program computed must notice.
+"""Each default of each program, stated wrongly: the comparison with that program's outputs must notice.
 
-One table. Each mutation is made twice: in the tables that convert (`families`), whose output is then compared,
-and in the dialect that the oracle reads the source by (`parity.oracle.dialects`).
+There is one table of mutations. Each is made twice: in the tables that convert (`families`), whose output is then
+compared, and in the dialect by which the oracle reads the source (`parity.oracle.dialects`).
 """
 
 from __future__ import annotations

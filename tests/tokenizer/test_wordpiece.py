@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from nezha_convert.errors import MappingError
-from nezha_convert.mapping.config import Decision
+from nezha_convert.mapping.config import Decision, Origin
 from nezha_convert.parity.oracle import wordpiece
 from nezha_convert.parity.originals.programs import tokenize_original
 from nezha_convert.tokenizer.wordpiece import (
@@ -294,7 +294,7 @@ def test_transformers_own_file_says_the_casing(said: bool, tmp_path: Path) -> No
 def test_the_casing_asked_for_wins(asked: bool, token: str) -> None:
     assert decide_casing(vocabulary([*SPECIALS, token]), asked) == (
         asked,
-        Decision("do_lower_case", asked, "asked for on the command line"),
+        Decision("do_lower_case", asked, "asked for", Origin.ASKED),
     )
 
 
@@ -366,7 +366,8 @@ def test_a_vocabulary_of_the_embeddings_length_needs_no_word() -> None:
 
 def test_a_shorter_vocabulary_is_fit_for_use_and_reported() -> None:
     decision = check_length(vocabulary(["a"] * 60), 64)
-    assert decision == Decision("vocabulary", "60 tokens", "the embedding has 64 rows; the last 4 have no token")
+    reason = "the embedding has 64 rows; the last 4 have no token"
+    assert decision == Decision("vocabulary", "60 tokens", reason, Origin.FILE)
 
 
 def test_a_longer_vocabulary_is_of_another_model() -> None:

@@ -200,7 +200,7 @@ def test_it_shows_what_was_decided_dropped_and_what_failed(report, file):
     text = file.read_text("utf-8")
     for words in (
         "gelu",
-        "asked for on the command line",
+        "asked for",
         "LAMB",
         "first departs layer_0",
         "float32 noise floor",
