@@ -393,9 +393,8 @@ class NezhaModel(NezhaPreTrainedModel):
             ValueError: both or none of `input_ids` and `inputs_embeds` are there, the mask has another shape, or it is
                 added to the scores and has a positive value.
         """
-        for name, value in others.items():
-            if value is not None or name not in _ARGUMENTS_OF_4:
-                raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
+        for name in others:
+            raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("NezhaModel takes either input_ids or inputs_embeds: one of them, not both.")
         if output_attentions is None:
@@ -439,9 +438,9 @@ def _broadcastable_mask(attention_mask: Tensor, length: int) -> Tensor:
     if attention_mask.dim() == 4 and attention_mask.is_floating_point():
         if not is_traced() and bool((attention_mask > 0).any()):
             raise ValueError(
-                "attention_mask has four dimensions and floating values, so it is added to the scores: expected 0 where "
-                "a token may be attended to and a large negative number where not, found a positive value. For a mask "
-                "of ones and zeros pass attention_mask.bool()."
+                "attention_mask has four dimensions and floating values, so it is added to the scores: expected 0 "
+                "where a token may be attended to and a large negative number where not, found a positive value. For a "
+                "mask of ones and zeros pass attention_mask.bool()."
             )
         return attention_mask
     mask = attention_mask != 0

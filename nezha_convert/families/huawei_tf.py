@@ -59,6 +59,7 @@ HUAWEI_TF = Family(
         },
         lower_case=True,
         switch=True,
+        masked_rows="unmasked",
         padding_label=True,
         unclear=Unclear(
             ("sequence-classification", "token-classification"),

@@ -24,6 +24,7 @@ HUAWEI_TORCH = Family(
     defaults=Defaults(
         activations={"gelu": "gelu", "relu": "relu", "swish": "silu"},
         gelu='Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
+        masked_rows="unmasked",
         switch=True,
         classifiers={
             "dense.weight": NamedHead(

@@ -47,6 +47,7 @@ _DEFAULTS = Defaults(
         "max_relative_position": Default(64, "the default of PaddleNLP's NeZhaConfig"),
         "classifier_dropout": Default(0.1, "the default of PaddleNLP's NeZhaConfig"),
     },
+    masked_rows="unmasked",
     switch=True,
 )
 

@@ -145,6 +145,8 @@ class Defaults:
         padding_label: its token classifier numbers labels from 1; 0 is padding.
         positions: how the name of its table of relative positions begins, where every model of it has one.
         tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
+        masked_rows: what a query does whose keys are all masked, as NezhaConfig calls it. A program that adds -10000 to
+            each score attends as if none were masked.
         notes: what a report says of every model of the family.
         classifiers: the heads that a classifier's name tells, by its weight's name.
         unclear: the heads that a classifier of another name may be of; None lets its shape and the pooler tell.
@@ -158,6 +160,7 @@ class Defaults:
     padding_label: bool = False
     positions: str = ""
     tied: bool = True
+    masked_rows: str = "even"
     notes: tuple[Decision, ...] = ()
     classifiers: Mapping[str, NamedHead] = field(default_factory=dict)
     unclear: Unclear | None = None
