@@ -115,7 +115,7 @@ def test_two_processes_of_ddp_train_as_one_with_twice_the_batch(model, tmp_path)
 def test_two_processes_of_fsdp2_train_as_one_that_accumulates_their_batches(model, tmp_path):
     """With tied word embeddings, and layers that are sharded and checkpointed each for itself."""
     two = here(documented("^accelerate launch --config.*--num_processes 2"), model, tmp_path / "two")
-    two.insert(two.index("examples/pretrain.py"), str(ROOT / "tests" / "shard_on_cpu.py"))
+    two.insert(two.index("examples/pretrain.py"), str(ROOT / "tests" / "helpers" / "shard_on_cpu.py"))
     printed = finished([*two, "--batch-size", "4"])
     sharded = [line.split()[1:] for line in printed.splitlines() if line.startswith("sharded ")]
     by_process = [["NezhaLayer"], ["NezhaLayer"], ["Embedding", "Linear"], ["NezhaForMaskedLM"]]
@@ -148,7 +148,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     options = shlex.split("--batch-size 8 --max_steps 6 --save_strategy steps --save_steps 2")
     command = [*here(documented("^torchrun --nproc"), model, tmp_path / "killed"), *options]
     script = command[command.index("examples/classify.py") :]
-    killed = launch([sys.executable, str(ROOT / "tests" / "kill_at.py"), "5", *script])
+    killed = launch([sys.executable, str(ROOT / "tests" / "helpers" / "kill_at.py"), "5", *script])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     resume = arguments_of(here(documented("--resume_from_checkpoint"), model, tmp_path / "killed"))
