@@ -1,10 +1,13 @@
-"""Sessions that need environments of their own.
+"""Sessions that need an environment of their own.
 
-`nox -s matrix`: converted folders on every release of transformers that they are for.
-`nox -s lock`: the hashes of constraints.txt's versions, anew. `nox -s audit`: are weaknesses known of them?
+- `nox -s matrix` loads converted folders in every release of transformers that we support.
+- `nox -s lock` writes the lock files anew from the versions in constraints.txt.
+- `nox -s audit` looks for published weaknesses of the locked versions.
+- `nox -s release` checks this commit and builds what is published.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -12,24 +15,26 @@ import nox
 LOCK, TORCH_LOCK = Path(".ci/requirements.lock"), Path(".ci/requirements-torch.lock")
 TORCH = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 KNOWN_WEAK = "urllib3==1.24.1"
-"""A release with published weaknesses: a database that finds none in it has not been asked."""
+"""A release with published weaknesses. A database that finds none in it did not answer the question."""
+
+VERSION_FILE, CHANGELOG = Path("nezha_convert/_version.py"), Path("CHANGELOG.md")
 
 
 @nox.session(python=False)
 def matrix(session: nox.Session) -> None:
-    """Each release of tests/test_matrix.py in an isolated environment, cached between runs."""
-    session.run("python", "-m", "pytest", "tests/test_matrix.py", *session.posargs, env={"NEZHA_MATRIX": "all"})
+    """Run tests/matrix on each release of transformers, in isolated environments that are kept between runs."""
+    session.run("python", "-m", "pytest", "tests/matrix", *session.posargs, env={"NEZHA_MATRIX": "all"})
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write the lock files: the versions of constraints.txt, with the SHA-256 of every file that the index has of them.
 
-    torch has a file of its own: which build of it is the right one depends on the machine.
+    torch has a lock file of its own, because the right build of it depends on the machine.
     """
     session.install("uv==0.13.9")
     out = Path(session.create_tmp()).resolve() / "requirements.txt"
-    out.unlink(missing_ok=True)  # uv would keep its versions
+    out.unlink(missing_ok=True)  # uv would keep the versions in it
     session.run(
         *("uv", "pip", "compile", "pyproject.toml", "--extra", "dev", "--constraints", "constraints.txt"),
         *("--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"),
@@ -43,17 +48,90 @@ def lock(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Look the locked versions up among published weaknesses.
+    """Look the locked versions up in a database of published weaknesses.
 
-    Where the database gives no answer it fails too; with `-- --if-it-answers` it is skipped, and says so.
+    If the database does not answer, the session fails. With `-- --if-it-answers` it is skipped instead, and says so.
     """
     session.install("pip-audit==2.10.1")
     weak = Path(session.create_tmp()).resolve() / "weak.txt"
     weak.write_text(f"{KNOWN_WEAK}\n")
-    audited = ("pip-audit", "--disable-pip", "--no-deps", "--progress-spinner", "off")
-    found = session.run(*audited, "--requirement", str(weak), silent=True, success_codes=[0, 1])
-    if not re.search(r"^urllib3 +1\.24\.1 +(PYSEC|CVE|GHSA)-", str(found), re.MULTILINE):
+    pip_audit = ("pip-audit", "--disable-pip", "--no-deps", "--progress-spinner", "off")
+    answer = session.run(*pip_audit, "--requirement", str(weak), silent=True, success_codes=[0, 1])
+    if not re.search(r"^urllib3 +1\.24\.1 +(PYSEC|CVE|GHSA)-", str(answer), re.MULTILINE):
         (session.skip if "--if-it-answers" in session.posargs else session.error)(
-            f"NOT AUDITED: the database of weaknesses, asked about {KNOWN_WEAK}, named none. It said:\n{found}"
+            f"NOT AUDITED: the database of weaknesses, asked about {KNOWN_WEAK}, named none. It said:\n{answer}"
         )
-    session.run(*audited, "--strict", "--requirement", str(LOCK), "--requirement", str(TORCH_LOCK))
+    session.run(*pip_audit, "--strict", "--requirement", str(LOCK), "--requirement", str(TORCH_LOCK))
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Check this commit and build its wheel and sdist into dist/. Publishing is .github/workflows/release.yml's part.
+
+    `-- --dry-run` needs neither a tag nor a date in the changelog. `-- --no-tests` leaves out the sdist's own tests.
+    """
+    if unknown := set(session.posargs) - {"--dry-run", "--no-tests"}:
+        session.error(f"unknown: {', '.join(sorted(unknown))}; expected --dry-run or --no-tests")
+    work = Path(session.create_tmp()).resolve()
+    shutil.rmtree(work)
+    work.mkdir()
+    version = _check_commit(session, dry_run="--dry-run" in session.posargs)
+    session.install("-c", "constraints.txt", "hatchling", "twine==7.0.0")
+    wheel, sdist = _build(session, work)
+    if wheel.name.split("-")[1] != version:
+        session.error(f"{wheel.name} is not of version {version}")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+
+    session.run("python", "-m", "venv", str(work / "fresh"))
+    fresh = str(work / "fresh" / "bin" / "python")
+    pip = (fresh, "-m", "pip", "install", "--quiet", "-c", "constraints.txt")
+    session.run(*pip, str(wheel), external=True)
+    command = str(work / "fresh" / "bin" / "nezha-convert")
+    if version not in str(session.run(command, "--version", external=True, silent=True)):
+        session.error(f"the installed command does not say that it is {version}")
+    if "--no-tests" not in session.posargs:
+        session.run("python", "-m", "tarfile", "-e", str(sdist), str(work))
+        session.run(*pip, f"nezha-convert[dev] @ {wheel.as_uri()}", external=True)
+        with session.chdir(work / sdist.name.removesuffix(".tar.gz")):
+            session.run(fresh, "-m", "pytest", external=True)
+    dist = Path("dist")
+    shutil.rmtree(dist, ignore_errors=True)
+    dist.mkdir()
+    session.log(" and ".join(str(shutil.copy(path, dist)) for path in (wheel, sdist)))
+
+
+def _check_commit(session: nox.Session, dry_run: bool) -> str:
+    """The version of this commit, once its tree is clean and version, changelog and tag agree."""
+    version = re.findall(r'^__version__ = "(.+)"$', VERSION_FILE.read_text("utf-8"), re.MULTILINE)[0]
+    if changes := session.run("git", "status", "--porcelain", external=True, silent=True):
+        session.error(f"the tree has changes that are not committed:\n{changes}")
+    heading, _, section = CHANGELOG.read_text("utf-8").partition("\n## ")[2].partition("\n")
+    date = re.fullmatch(rf"{re.escape(version)} \((\d{{4}}-\d\d-\d\d|unreleased)\)", heading)
+    if date is None or not section.partition("\n## ")[0].strip():
+        session.error(f"{CHANGELOG}: expected '## {version} (YYYY-MM-DD)' and a list first, found '## {heading}'")
+    if dry_run:
+        return version
+    if date[1] == "unreleased":
+        session.error(f"{CHANGELOG}: '## {heading}' has no date yet")
+    tags = str(session.run("git", "tag", "--points-at", "HEAD", external=True, silent=True)).split()
+    if f"v{version}" not in tags:
+        session.error(f"this commit has no tag v{version}, found {', '.join(tags) or 'none'}: git tag v{version}")
+    return version
+
+
+def _build(session: nox.Session, work: Path) -> tuple[Path, Path]:
+    """Wheel and sdist of HEAD. They are built twice, in folders of different names; the bytes must be equal."""
+    builds = []
+    for name in ("one", "another-folder"):
+        source, out = work / name, work / f"{name}-dist"
+        source.mkdir()
+        session.run("git", "archive", f"--output={work / 'head.tar'}", "HEAD", external=True)
+        session.run("python", "-m", "tarfile", "-e", str(work / "head.tar"), str(source))
+        with session.chdir(source):
+            session.run("python", "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(out), silent=True)
+        builds.append(sorted(out.iterdir(), key=lambda path: path.suffix != ".whl"))
+    for one, other in zip(*builds, strict=True):
+        if one.name != other.name or one.read_bytes() != other.read_bytes():
+            session.error(f"two builds of this commit differ: {one} and {other}")
+    wheel, sdist = builds[0]
+    return wheel, sdist

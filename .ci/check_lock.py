@@ -1,7 +1,7 @@
-"""That everything in this environment but torch and what belongs to its build came by hash: `python .ci/check_lock.py`.
+"""Check that everything in this environment came by hash, except torch and its build: `python .ci/check_lock.py`.
 
-CI installs the lock file first, hashes checked; what pip installs after that is either missing in the lock file or of
-another version, and is named here.
+CI installs the lock file first, with hashes checked. Whatever pip installs after that is missing in the lock file or of
+another version there, and is named here.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ OWN = {"nezha-convert", "pip"}
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Version by name, of those that are for this machine."""
+    """The locked version of each name, of the lines that are for this machine."""
     lines = re.findall(r"^[A-Za-z0-9].*?(?= \\$)", path.read_text("utf-8"), re.MULTILINE)
-    found = [Requirement(line) for line in lines]
+    requirements = [Requirement(line) for line in lines]
     return {
-        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
-        for one in found
-        if not one.marker or one.marker.evaluate()
+        canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")
+        for requirement in requirements
+        if not requirement.marker or requirement.marker.evaluate()
     }
 
 
 def main() -> None:
-    """Name every distribution that is not as locked."""
+    """Fail if a distribution is not as locked, and name each one."""
     locked, torch = pins(HERE / "requirements.lock"), pins(HERE / "requirements-torch.lock")
     wrong = []
     for distribution in distributions():

@@ -13,17 +13,19 @@ from ._version import __version__
 from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from .commands.convert import convert, inspect
+    from .commands.convert import convert
     from .commands.diff import Difference, diff
     from .commands.export import ExportReport, export, export_graph
+    from .commands.inspect import Inspection, inspect
+    from .commands.pull import pull
     from .commands.push import push
     from .commands.record_training import TrainingData, record_training
     from .commands.repair import Repair, repair
     from .commands.verify import verify
-    from .folder.report import Inspection, Report
+    from .folder.report import Report
     from .folder.trained import TrainedFolder
     from .formats.open import open_checkpoint
-    from .hub import Pulled, Pushed, pull
+    from .hub import Pulled, Pushed
     from .parity.report import ParityReport
 
 _LAZY = {
@@ -31,16 +33,16 @@ _LAZY = {
     "diff": "commands.diff",
     "export": "commands.export",
     "export_graph": "commands.export",
-    "inspect": "commands.convert",
+    "inspect": "commands.inspect",
     "open_checkpoint": "formats.open",
-    "pull": "hub",
+    "pull": "commands.pull",
     "push": "commands.push",
     "record_training": "commands.record_training",
     "repair": "commands.repair",
     "verify": "commands.verify",
     "Difference": "commands.diff",
     "ExportReport": "commands.export",
-    "Inspection": "folder.report",
+    "Inspection": "commands.inspect",
     "ParityReport": "parity.report",
     "Pulled": "hub",
     "Pushed": "hub",

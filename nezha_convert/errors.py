@@ -6,7 +6,7 @@ A message names the thing, what was expected and what was found; ``hint`` is the
 from __future__ import annotations
 
 LONGEST = 4_000
-"""Characters of a message or hint; of a longer one the middle is left out."""
+"""The most characters of a message or hint. The middle of a longer one is left out."""
 
 
 class NezhaConvertError(Exception):
@@ -14,12 +14,15 @@ class NezhaConvertError(Exception):
 
     Args:
         message: the thing, what was expected, what was found.
-        hint: what to do next, a command where there is one.
-        problems: every single problem, when there are several.
+        hint: what to do next; a command if there is one.
+        problems: all problems, when there are several.
+
+    Example:
+        >>> raise CheckpointError("model.bin: no such file", hint="Check the path.")
     """
 
     exit_code = 70
-    """A fault of ours, EX_SOFTWARE. Not 1, Python's own code of it: a CI service would read that as failed parity."""
+    """A fault of ours (EX_SOFTWARE). Not 1, which Python uses: a CI job would read that as failed parity."""
 
     def __init__(self, message: str, *, hint: str = "", problems: tuple[str, ...] = ()) -> None:
         self.message = _printable(message)
@@ -45,7 +48,7 @@ class UsageError(NezhaConvertError):
 
 
 class CheckpointError(NezhaConvertError):
-    """The source is not there, not readable, corrupt or unsafe."""
+    """The source is missing, unreadable, corrupt or unsafe."""
 
     exit_code = 3
 
@@ -57,7 +60,7 @@ class MappingError(NezhaConvertError):
 
 
 class OutputError(NezhaConvertError):
-    """The output cannot be written, or did not read back as written."""
+    """The output cannot be written, or it does not read back as it was written."""
 
     exit_code = 5
 
@@ -69,10 +72,10 @@ class HubError(NezhaConvertError):
 
 
 class CancelledError(NezhaConvertError):
-    """Stopped by the signal `number`: by the user, or by whoever asked the process to end."""
+    """The signal `number` stopped the program: Ctrl-C, or another program that asked it to end."""
 
     exit_code = 130
-    """128 and the signal's number, as of every program that a signal ends; 130 is Ctrl-C."""
+    """128 plus the signal's number, as for every program that a signal ends; 130 is Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__("interrupted; nothing half-written was left behind")
@@ -80,7 +83,7 @@ class CancelledError(NezhaConvertError):
 
 
 def _printable(text: str) -> str:
-    """`text`, short enough and without what a terminal would obey or cannot show: names come from strangers' files."""
+    """`text` cut to size, with everything escaped that a terminal would obey: names come from strangers' files."""
     escaped = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in _short(text))
     return _short(escaped)
 

@@ -1,4 +1,4 @@
-"""Errors: one base, an exit code each, and all that a person or a program needs to go on."""
+"""Errors: a common base, an exit code each, and everything that a person or a program needs next."""
 
 from __future__ import annotations
 

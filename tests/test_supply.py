@@ -1,4 +1,7 @@
-"""What SECURITY.md promises of the supply chain: locked versions, builds that repeat, nothing run at install."""
+"""What SECURITY.md promises of the supply chain: locked versions, builds that repeat, nothing run at install.
+
+And that what is said of a release in several places is the same in all of them.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,23 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_bytes
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCKS = (ROOT / ".ci" / "requirements.lock", ROOT / ".ci" / "requirements-torch.lock")
 SOURCES = [path for package in ("nezha", "nezha_convert") for path in (ROOT / package).rglob("*.py")]
+PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
+PYTHONS = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
+REPOSITORY = "https://github.com/nezha-convert/nezha-convert"
 TORCH = ("torch", "triton")
 TORCH_PREFIXES = ("nvidia-", "cuda-")
 
@@ -40,10 +50,11 @@ def requirements(path: Path) -> list[tuple[Requirement, list[str]]]:
 
 
 def pins(path: Path, environment: dict[str, str]) -> dict[str, str]:
-    found = [one for one, _ in requirements(path) if not one.marker or one.marker.evaluate(environment)]
-    names = [canonicalize_name(one.name) for one in found]
+    """The version of each name that is for this environment."""
+    pinned = [one for one, _ in requirements(path) if not one.marker or one.marker.evaluate(environment)]
+    names = [canonicalize_name(one.name) for one in pinned]
     assert len(set(names)) == len(names), f"{path.name} holds a name twice for {environment}"
-    return {name: str(one.specifier) for name, one in zip(names, found, strict=True)}
+    return {name: str(one.specifier) for name, one in zip(names, pinned, strict=True)}
 
 
 def test_every_locked_version_is_exact_and_has_its_hashes():
@@ -54,7 +65,7 @@ def test_every_locked_version_is_exact_and_has_its_hashes():
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
-@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_files_hold_the_versions_of_constraints_txt(python, platform):
     environment = {
         "python_version": python,
@@ -89,6 +100,22 @@ def test_continuous_integration_installs_the_lock_file_and_looks_for_what_came_b
 # Builds
 
 
+def repository() -> list[str]:
+    """Every file of this repository; of an unpacked sdist, which has no .git, every file that git would not ignore."""
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True) if (ROOT / ".git").exists() else None
+    if listed and listed.returncode == 0:
+        added = {path.relative_to(ROOT).as_posix() for path in SOURCES}  # perhaps not yet by `git add`
+        return sorted(name for name in {*listed.stdout.split("\0"), *added} if (ROOT / name).is_file())
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text("utf-8").split()]
+    paths = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    return sorted(
+        path.as_posix()
+        for path in paths
+        if path.name != "PKG-INFO" and not any(fnmatchcase(part, glob) for part in path.parts for glob in ignored)
+    )
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> dict[str, dict[str, bytes]]:
     """Wheel and sdist, built twice: in folders of other names, with other umasks, times and environments."""
@@ -98,12 +125,9 @@ def built(tmp_path_factory) -> dict[str, dict[str, bytes]]:
     for name, umask, seconds in (("one", 0o022, 1_000_000_000), ("another-folder", 0o077, 1_700_000_000)):
         folder = tmp_path_factory.mktemp(name)
         source, out = folder / name, folder / "out"
-        source.mkdir()
-        ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", ".pytest_cache", "fuzz-work")
-        for path in ("nezha", "nezha_convert", "tests", "fixtures", "benchmarks"):
-            shutil.copytree(ROOT / path, source / path, ignore=ignored)
-        for path in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt", ".gitignore"):
-            shutil.copy(ROOT / path, source / path)
+        for file in repository():
+            (source / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, source / file)
         for path in source.rglob("*.py"):
             os.utime(path, (seconds, seconds))
             path.chmod(stat.S_IMODE(path.stat().st_mode) & ~umask)
@@ -141,8 +165,8 @@ def test_the_wheel_is_the_packages_and_its_metadata_alone(wheel):
     assert wheel[f"{folder}/entry_points.txt"].split() == [
         *(b"[console_scripts]", b"nezha-convert", b"=", b"nezha_convert.__main__:main"),
     ]
-    said = wheel[f"{folder}/WHEEL"].decode().splitlines()
-    assert "Root-Is-Purelib: true" in said and "Tag: py3-none-any" in said
+    fields = wheel[f"{folder}/WHEEL"].decode().splitlines()
+    assert "Root-Is-Purelib: true" in fields and "Tag: py3-none-any" in fields
 
 
 def test_the_wheel_records_the_hash_of_every_file(wheel):
@@ -150,19 +174,84 @@ def test_the_wheel_records_the_hash_of_every_file(wheel):
     rows = {name: digest for name, digest, _ in csv.reader(io.StringIO(wheel[record].decode()))}
     assert rows.pop(record) == "" and rows.keys() == wheel.keys() - {record}
     for name, digest in rows.items():
-        found = base64.urlsafe_b64encode(hashlib.sha256(wheel[name]).digest()).rstrip(b"=").decode()
-        assert digest == f"sha256={found}"
+        computed = base64.urlsafe_b64encode(hashlib.sha256(wheel[name]).digest()).rstrip(b"=").decode()
+        assert digest == f"sha256={computed}"
 
 
-def test_the_sdist_builds_by_hatchling_alone(built):
-    """No setup.py, no hook of the project's own: what builds the wheel is the build backend, and it reads metadata."""
+@pytest.fixture(scope="module")
+def sdist(built) -> set[str]:
+    """The names in the sdist, all of them files."""
     (data,) = (data for name, data in built["one"].items() if name.endswith(".tar.gz"))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        names = {member.name.partition("/")[2] for member in archive.getmembers()}
         assert all(member.isfile() for member in archive.getmembers())
-    assert "pyproject.toml" in names and not names & {"setup.py", "setup.cfg", "hatch_build.py"}
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert 'build-backend = "hatchling.build"' in text and "hooks" not in text
+        return {member.name.partition("/")[2] for member in archive.getmembers()}
+
+
+def test_the_sdist_builds_by_hatchling_alone(sdist):
+    """No setup.py, no hook of the project's own: what builds the wheel is the build backend, and it reads metadata."""
+    assert "pyproject.toml" in sdist and not sdist & {"setup.py", "setup.cfg", "hatch_build.py"}
+    assert 'build-backend = "hatchling.build"' in PYPROJECT and "hooks" not in PYPROJECT
+
+
+def test_the_sdist_holds_every_file_of_the_repository(sdist):
+    """So the tests pass in it, and what a document names is there."""
+    assert sdist == {*repository(), "PKG-INFO"}
+
+
+# What is said in several places
+
+
+def workflow(name: str) -> Any:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
+
+
+def test_the_versions_of_python_agree():
+    assert [f"3.{minor}" for minor in range(10, 10 + len(PYTHONS))] == PYTHONS and len(PYTHONS) > 1
+    assert f'requires-python = ">={PYTHONS[0]}"' in PYPROJECT
+    assert f'target-version = "py{PYTHONS[0].replace(".", "")}"' in PYPROJECT
+    assert workflow("ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == PYTHONS
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    assert set(re.findall(r"Python (3\.\d+) to (3\.\d+)", text)) == {(PYTHONS[0], PYTHONS[-1])}
+
+
+def test_the_addresses_of_the_project_are_of_one_repository_and_in_the_metadata(wheel):
+    (metadata,) = (message_from_bytes(data) for name, data in wheel.items() if name.endswith("/METADATA"))
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL"))
+    assert urls.keys() == {"Homepage", "Documentation", "Changelog", "Issues"}
+    assert urls["Homepage"] == REPOSITORY and all(url.startswith(REPOSITORY) for url in urls.values())
+    for url in urls.values():
+        path = re.search(r"/(?:blob|tree)/main/(.+)$", url)
+        assert path is None or (ROOT / path[1]).exists(), url
+
+
+def test_the_changelog_begins_with_this_version():
+    version = re.search(
+        r'^__version__ = "(.+)"$', (ROOT / "nezha_convert/_version.py").read_text("utf-8"), re.MULTILINE
+    )
+    heading = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert re.fullmatch(rf"{re.escape(version[1])} \((\d{{4}}-\d\d-\d\d|unreleased)\)", heading[1])
+
+
+def test_the_workflow_that_publishes_is_pinned_and_has_no_secret():
+    release = workflow("release.yml")
+    assert release[True] == {"push": {"tags": ["v*"]}}  # YAML reads the key `on` as true
+    assert release["permissions"] == {"contents": "read"}
+    build, publish = release["jobs"]["build"], release["jobs"]["publish"]
+    assert "nox -s release" in [step.get("run") for step in build["steps"]] and "permissions" not in build
+    assert publish["permissions"] == {"id-token": "write"} and publish["needs"] == "build"
+    assert not any("run" in step for step in publish["steps"])  # no code of ours where the right to publish is
+    for step in (*build["steps"], *publish["steps"]):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + 40 * "0")), step
+    assert "secrets" not in (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+
+
+def test_pre_commit_runs_the_locked_linters():
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    hooks = {hook["id"]: repo for repo in repos for hook in repo["hooks"]}
+    assert {"ruff-check", "ruff-format", "mypy"} <= hooks.keys()
+    constraints = (ROOT / "constraints.txt").read_text("utf-8").split()
+    assert f"ruff=={hooks['ruff-check']['rev'].removeprefix('v')}" in constraints
+    assert hooks["mypy"]["repo"] == "local"  # the environment's own, which is the locked one
 
 
 # What the linter would catch

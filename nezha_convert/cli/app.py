@@ -8,17 +8,19 @@ from typing import Any, NoReturn
 
 import click
 
-from .. import hub
 from .._version import __version__
 from ..commands import convert as convert_verb
 from ..commands import diff as diff_verb
 from ..commands import export as export_verb
+from ..commands import inspect as inspect_verb
+from ..commands import pull as pull_verb
 from ..commands import push as push_verb
 from ..commands import repair as repair_verb
 from ..commands import verify as verify_verb
 from ..errors import UsageError
-from ..families import ACTIVATIONS, HEADS
-from ..families.programs import PROGRAMS
+from ..families import PROGRAMS
+from ..families.heads import HEADS
+from ..families.transformers import ACTIVATIONS
 from ..folder.card import LICENSES
 from ..parity.render import html, junit
 from ..parity.report import check_folder
@@ -70,7 +72,7 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
       nezha-convert inspect NEZHA-Base/model.ckpt-900000.index --tensors
       nezha-convert inspect pytorch_model.bin --json
     """
-    Console(as_json).show(convert_verb.inspect(source, config=config, prefix=prefix, tensors=tensors))
+    Console(as_json).show(inspect_verb.inspect(source, config=config, prefix=prefix, tensors=tensors))
 
 
 @cli.command()
@@ -225,7 +227,7 @@ def pull(address: str, folder: Path | None, token: str | None, endpoint: str | N
       nezha-convert pull hf://owner/nezha-base@refs/pr/1 nezha-base/
     """
     console = Console(as_json)
-    console.show(hub.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
+    console.show(pull_verb.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
 
 
 @cli.command()

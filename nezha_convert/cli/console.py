@@ -35,12 +35,12 @@ class Console:
         for _, neighbours in groupby(parts(result), type):
             rows = []
             for part in neighbours:
-                if isinstance(part, tuple):
-                    rows.append(part)
-                elif isinstance(part, Comparison):
+                if isinstance(part, Comparison):
                     self._comparison(part)
-                else:
+                elif isinstance(part, str):
                     print(part)
+                else:
+                    rows.append(part)
             if rows:
                 self._rows(rows)
 

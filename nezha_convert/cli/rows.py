@@ -10,8 +10,9 @@ from typing import Any
 from ..checkpoint import Decision
 from ..commands.diff import EQUAL, Difference
 from ..commands.export import ExportReport
+from ..commands.inspect import Inspection
 from ..commands.repair import Repair
-from ..folder.report import FileRecord, Inspection, Report
+from ..folder.report import FileRecord, Report
 from ..hub import Pulled, Pushed
 from ..mapping.plan import Dropped
 from ..parity.report import Comparison, ParityReport

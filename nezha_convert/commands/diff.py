@@ -1,8 +1,8 @@
-"""Two checkpoints of any programs, tensor by tensor, under the names and in the layout that conversions have."""
+"""`diff`: two checkpoints of any programs, tensor by tensor, in the names and the layout of converted folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ import numpy as np
 
 from ..checkpoint import Checkpoint
 from ..errors import MappingError, UsageError
-from ..families import TIES
-from ..families.rules import Drop, Op, Table
+from ..families.heads import HEADS, TIES
+from ..families.rules import Drop, Family, Match, Op
 from ..formats.open import open_checkpoint
 from ..hub import local_source
-from ..mapping.config import architecture_of, read_config
 from ..mapping.plan import Step
-from ..mapping.recognise import choose_head, family_of, infer_head
+from ..mapping.survey import Unclear, look
 from ..weights.write import converted
 
 EQUAL, UP_TO_DTYPE, DIFFERENT, SHAPE, ONLY_A, ONLY_B = (
@@ -89,54 +88,62 @@ def diff(a: str | Path, b: str | Path) -> Difference:
     Raises:
         CheckpointError: one cannot be read.
         MappingError: one is no NEZHA that is known here, or two of its tensors are one of the model.
+
+    Example:
+        >>> source = "fixtures/huawei-tf-pretraining"
+        >>> diff(source, source).same
+        True
     """
-    sides = (_Side(a), _Side(b))
-    names = dict.fromkeys(name for side in sides for name in side.steps)
-    left, right = (side.steps for side in sides)
-    found = []
-    for name in sorted(names):
-        x, y = left.get(name), right.get(name)
+    left, right = _side(a), _side(b)
+    tensors = []
+    for name in sorted({*left.steps, *right.steps}):
+        x, y = left.steps.get(name), right.steps.get(name)
         # A tied tensor need not be stored: what it is tied to is its value.
         tied = next((tie.of for tie in TIES if tie.target == name), name)
-        found.append(_compare(name, x or left.get(tied), y or right.get(tied)))
+        tensors.append(_compare(name, x or left.steps.get(tied), y or right.steps.get(tied)))
     return Difference(
         str(a),
         str(b),
-        (sides[0].table.title, sides[1].table.title),
-        tuple(found),
-        (tuple(sides[0].unknown), tuple(sides[1].unknown)),
-        (sides[0].left_out, sides[1].left_out),
+        (left.family.title, right.family.title),
+        tuple(tensors),
+        (left.unknown, right.unknown),
+        (left.left_out, right.left_out),
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Side:
-    """One checkpoint's weights as steps of its conversion."""
+    """One checkpoint's weights as steps of its conversion, by target, and what its family does not know."""
 
-    def __init__(self, source: str | Path) -> None:
-        self.checkpoint: Checkpoint = open_checkpoint(local_source(source)[0])
-        entries = self.checkpoint.entries
-        self.table: Table = family_of(entries)
-        # A name that several heads have is told by the config, if there is one beside.
-        raw = read_config(self.checkpoint.config, self.checkpoint.path) if self.checkpoint.config else {}
-        inference = infer_head(self.table, entries, architecture_of(raw))
-        if len(inference.heads) == 1:
-            self.table = self.table.under(choose_head(None, inference).parts)
-        self.steps: dict[str, Step] = {}
-        self.unknown: list[str] = []
-        self.left_out = 0
-        for name, entry in entries.items():
-            found = self.table.find(name)
-            if isinstance(found, Drop):
-                self.left_out += 1
-            elif found is None:
-                self.unknown.append(name)
-            else:
-                rule = found[1]
-                if rule.target in self.steps:
-                    other = self.steps[rule.target].entry.name
-                    raise MappingError(f"{source}: {other} and {name} are both {rule.target}")
+    checkpoint: Checkpoint
+    family: Family
+    steps: Mapping[str, Step]
+    unknown: tuple[str, ...]
+    left_out: int
+
+
+def _side(source: str | Path) -> _Side:
+    survey = look(open_checkpoint(local_source(source)[0]))
+    family, heads = survey.family, survey.inference.heads
+    if family is None:
+        assert isinstance(survey, Unclear)
+        raise survey.error
+    if len(heads) == 1:  # a name that several heads have belongs to this one
+        family = family.under(HEADS[heads[0]].parts)
+    steps: dict[str, Step] = {}
+    unknown, left_out = [], 0
+    for name, entry in survey.checkpoint.entries.items():
+        match family.find(name):
+            case Drop():
+                left_out += 1
+            case None:
+                unknown.append(name)
+            case Match(rule=rule):
+                if rule.target in steps:
+                    raise MappingError(f"{source}: {steps[rule.target].entry.name} and {name} are both {rule.target}")
                 shape = entry.shape[::-1] if rule.op is Op.TRANSPOSE else entry.shape
-                self.steps[rule.target] = Step(entry, rule.target, rule.op, shape)
+                steps[rule.target] = Step(entry, rule.target, rule.op, shape)
+    return _Side(survey.checkpoint, family, steps, tuple(unknown), left_out)
 
 
 def _compare(name: str, a: Step | None, b: Step | None) -> TensorDifference:

@@ -1,12 +1,12 @@
-"""The way back: a converted folder as another program's own files."""
+"""`export`: a converted folder becomes another program's own files, or an ONNX graph."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,16 @@ import numpy as np
 from .._version import __version__
 from ..checkpoint import Decision
 from ..errors import OutputError, UsageError
-from ..exports.plan import ConvertedModel, WayBack, watched
-from ..families.programs import PROGRAMS
+from ..exports.plan import ExportPlan, plan_export, understand_converted, watched
+from ..families import PROGRAMS
+from ..files.hashing import sha256
+from ..files.progress import Counter, Progress
 from ..files.staging import check_output, staged
-from ..folder import record as folder
 from ..folder.report import FileRecord, Written
 from ..formats.open import open_checkpoint
 from ..formats.tensor import Tensor, raw
 from ..hub import local_source
-from ..weights.write import Progress
+from ..weights.write import Advance
 from .convert import keep_apart
 
 if TYPE_CHECKING:
@@ -61,6 +62,28 @@ class ExportReport:
     dry_run: bool = False
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, plan: ExportPlan, source: str, to: str, target: Path, dry_run: bool) -> ExportReport:
+        """The report of an export that is planned, before anything is written."""
+        return cls(
+            version=__version__,
+            source=source,
+            to=to,
+            title=plan.program.family.title,
+            head=plan.model.head,
+            loaded_by=plan.program.loaded_by.format(folder=target),
+            decisions=plan.decisions,
+            written=tuple(
+                Written(step.entry.name, step.target, step.op.value, plan.dtype(step), step.shape)
+                for step in plan.steps
+            ),
+            source_files=_records(plan.model.survey.checkpoint.files),
+            output_files=(),
+            weight_nbytes=plan.nbytes,
+            output=str(target),
+            dry_run=dry_run,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The report as ``--json`` prints it."""
         return asdict(self)
@@ -81,79 +104,44 @@ def export(
     accept_activation: bool = False,
     dry_run: bool = False,
     force: bool = False,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Write the converted folder `output` into the folder `target` as the program `to` has it.
 
     Args:
         output: a converted folder, or a folder that ``save_pretrained`` wrote of its model; or an address of the Hub.
         target: the folder to write; it appears complete, read back and compared, or not at all.
-        to: a name in ``programs.PROGRAMS``.
+        to: a name in ``families.PROGRAMS``.
         accept_activation: go on where the program has another GELU than the model; the report says what it changes.
         dry_run: end after the plan, writing nothing.
         force: replace `target` if it is an exported folder.
-        progress: called with the bytes just done; each byte is written once and read back once.
+        progress: told of the bytes done; each byte is written once and read back once.
 
     Raises:
         UsageError: there is no such program, or `output` is no converted folder.
         MappingError: the program cannot hold the model, or would compute other numbers; every reason at once.
         NezhaConvertError: see ``errors``; nothing is left behind.
     """
-    begun = time.monotonic()
-    target = Path(target)
+    begun, target = time.monotonic(), Path(target)
     if to not in PROGRAMS:
         raise UsageError(f"--to {to}: no such program; expected one of {', '.join(PROGRAMS)}")
     if not dry_run:
         check_output(target, force, MARK)
-    path, named = local_source(output)
-    model = ConvertedModel(open_checkpoint(path))
-    keep_apart(model.checkpoint, target)
-    way = WayBack(PROGRAMS[to], model)
-    way.check(accept_activation)
-    files = way.files()
-    sizes = {step.target: step.entry.nbytes for step in way.steps}
-    hashes: dict[Path, str] = {}
-
-    def report(written: Path | None) -> ExportReport:
-        return ExportReport(
-            version=__version__,
-            source=named,
-            to=to,
-            title=way.program.table.title,
-            head=model.head.name,
-            loaded_by=way.program.loaded_by.format(folder=target),
-            decisions=tuple(way.decisions),
-            written=tuple(
-                Written(step.entry.name, step.target, step.op.value, way.dtype(step), step.shape) for step in way.steps
-            ),
-            source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in model.checkpoint.files),
-            output_files=tuple(
-                FileRecord(file.name, file.stat().st_size, hashes.get(file))
-                for file in (sorted(written.iterdir()) if written else ())
-            ),
-            weight_nbytes=sum(sizes.values()),
-            output=str(target),
-            dry_run=dry_run,
-            seconds=time.monotonic() - begun,
-        )
-
-    if dry_run:
-        return report(None)
-    total = sum(sizes.values())
-    from ..files.progress import Counter
-
-    progress = Counter(progress, 2 * total).add
-    with staged(target, force, 2 * total + sum(len(data) for data in files.values()), MARK) as stage:
-        sent: dict[str, bytes] = {}
-        way.program.write(stage / way.program.weights, _recorded(way.tensors(progress), sent))
-        for name, data in files.items():
-            (stage / name).write_bytes(data)
-        _check(stage, target, way, sent, progress)
-        for file in stage.iterdir():
-            hashes[file] = folder.sha256(file)
-        done = report(stage)
-        (stage / MARK).write_bytes(done.to_json().encode())
-    return done
+    path, name = local_source(output)
+    model = understand_converted(open_checkpoint(path))
+    keep_apart(model.survey.checkpoint, target)
+    plan = plan_export(PROGRAMS[to], model, accept_activation)
+    report = ExportReport.of(plan, name, to, target, dry_run)
+    if not dry_run:
+        with staged(target, force, 2 * plan.nbytes + sum(map(len, plan.files.values())), MARK) as stage:
+            counter = Counter(progress, 2 * plan.nbytes)
+            sent: dict[str, str] = {}
+            plan.program.write(stage / plan.program.weights, _recorded(plan.tensors(counter.add), sent))
+            for file, data in plan.files.items():
+                (stage / file).write_bytes(data)
+            _check(stage, target, plan, sent, counter.add)
+            report = _complete(stage, report)
+    return replace(report, seconds=time.monotonic() - begun)
 
 
 def export_graph(
@@ -163,97 +151,90 @@ def export_graph(
     precision: str = "float32",
     dry_run: bool = False,
     force: bool = False,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Write the converted folder `output` into the folder `target` as an ONNX graph.
 
     Args:
         output, target, dry_run, force: as in `export`.
-        precision: one of ``onnx_export.PRECISIONS``.
-        progress: called with (steps done, steps, what).
+        precision: one of ``onnx.PRECISIONS``.
+        progress: told of the steps done.
 
     Raises:
-        NezhaConvertError: as ``onnx_export.export_onnx``; nothing is left behind.
+        NezhaConvertError: as ``onnx.export_onnx``; nothing is left behind.
     """
     from ..exports.onnx import MODEL, export_onnx, plan_onnx
 
-    progress = progress or (lambda done, steps, what: None)
-
-    begun = time.monotonic()
-    target = Path(target)
+    begun, target = time.monotonic(), Path(target)
     if not dry_run:
         check_output(target, force, MARK)
-    path, named = local_source(output)
+    path, name = local_source(output)
     checkpoint = open_checkpoint(path)
     keep_apart(checkpoint, target)
-    nbytes = sum(entry.nbytes for entry in checkpoint.entries.values())
-
-    def report(
-        head: str, decisions: tuple[Decision, ...], files: Iterable[Path] = (), measured: tuple[Measured, ...] = ()
-    ) -> ExportReport:
-        return ExportReport(
-            version=__version__,
-            source=named,
-            to="onnx",
-            title="ONNX",
-            head=head,
-            loaded_by=f"onnxruntime.InferenceSession('{target / MODEL}')",
-            decisions=decisions,
-            written=(),
-            source_files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
-            output_files=tuple(FileRecord(file.name, file.stat().st_size, folder.sha256(file)) for file in files),
-            weight_nbytes=nbytes,
-            measured=measured,
-            output=str(target),
-            dry_run=dry_run,
-            seconds=time.monotonic() - begun,
-        )
-
-    if dry_run:
-        planned, decisions = plan_onnx(path, precision)
-        return report(planned.record["head"], decisions)
-    with staged(target, force, 2 * nbytes, MARK) as stage:
-        result = export_onnx(path, stage, precision=precision, progress=progress)
-        done = report(result.head, result.decisions, sorted(stage.iterdir()), result.measured)
-        (stage / MARK).write_bytes(done.to_json().encode())
-    return done
+    folder, decisions = plan_onnx(path, precision)
+    report = ExportReport(
+        version=__version__,
+        source=name,
+        to="onnx",
+        title="ONNX",
+        head=folder.record["head"],
+        loaded_by=f"onnxruntime.InferenceSession('{target / MODEL}')",
+        decisions=decisions,
+        written=(),
+        source_files=_records(checkpoint.files),
+        output_files=(),
+        weight_nbytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
+        output=str(target),
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        with staged(target, force, 2 * report.weight_nbytes, MARK) as stage:
+            result = export_onnx(path, stage, precision=precision, progress=progress)
+            report = replace(report, head=result.head, decisions=result.decisions, measured=result.measured)
+            report = _complete(stage, report)
+    return replace(report, seconds=time.monotonic() - begun)
 
 
-def _recorded(tensors: Iterable[Tensor], sent: dict[str, bytes]) -> Iterator[Tensor]:
+def _records(files: Iterable[Path]) -> tuple[FileRecord, ...]:
+    return tuple(FileRecord(file.name, file.stat().st_size) for file in files)
+
+
+def _complete(stage: Path, report: ExportReport) -> ExportReport:
+    """Write the report into `stage`, with the hash of every file that is there."""
+    files = tuple(FileRecord(file.name, file.stat().st_size, sha256(file)) for file in sorted(stage.iterdir()))
+    report = replace(report, output_files=files)
+    (stage / MARK).write_bytes(report.to_json().encode())
+    return report
+
+
+def _recorded(tensors: Iterable[Tensor], sent: dict[str, str]) -> Iterator[Tensor]:
     """`tensors` on their way to a writer; the SHA-256 of what it took of each goes into `sent`."""
 
     def blocks(tensor: Tensor) -> Iterator[np.ndarray]:
-        digest = sha256()
+        digest = hashlib.sha256()
         for block in tensor.blocks:
             digest.update(raw(block))
             yield block
-        sent[tensor.name] = digest.digest()
+        sent[tensor.name] = digest.hexdigest()
 
     for tensor in tensors:
         yield tensor._replace(blocks=blocks(tensor))
 
 
-def _check(stage: Path, target: Path, way: WayBack, sent: Mapping[str, bytes], progress: Progress) -> None:
+def _check(stage: Path, target: Path, plan: ExportPlan, sent: Mapping[str, str], advance: Advance) -> None:
     """Read the files as the program's own are read, and compare names, types, shapes and every bit with what was sent.
 
     Raises:
         OutputError: something is not as it was planned.
     """
     found = dict(open_checkpoint(stage).entries)
-    for step in way.steps:
-        dtype, entry = way.dtype(step), found.pop(step.target, None)
+    for step in plan.steps:
+        dtype, entry = plan.dtype(step), found.pop(step.target, None)
         planned = (dtype, step.shape, sent.get(step.target))
-        if entry is None or planned != (entry.dtype, entry.shape, _digest(watched(entry.blocks(), progress))):
+        if entry is None or planned != (entry.dtype, entry.shape, sha256(map(raw, watched(entry.blocks(), advance)))):
             raise OutputError(
                 f"{target}: {step.target} does not read back as it was written",
                 hint="The disk or memory is at fault: check them, and export again.",
             )
     if found:
         raise OutputError(f"{target}: it holds {', '.join(sorted(found)[:4])} besides what was written")
-
-
-def _digest(blocks: Iterable[np.ndarray]) -> bytes:
-    digest = sha256()
-    for block in blocks:
-        digest.update(raw(block))
-    return digest.digest()

@@ -1,4 +1,4 @@
-"""A converted or trained folder to the Hub: what goes, whether it is proved, in one commit or a pull request."""
+"""`push`: publish a converted or trained folder on the Hub, in one commit or a pull request."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import HubError, MappingError, UsageError
+from ..files.hashing import sha256
 from ..folder.card import CARD, LICENSES, warning
-from ..folder.record import RecordedFolder, sha256
+from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
 from ..hub import Hub, Pushed, PushedFile, check_repo_id, nbytes_of
 
@@ -28,25 +29,29 @@ def push(
     endpoint: str | None = None,
     bars: bool = False,
 ) -> Pushed:
-    """Push the converted or trained `folder` to the model repository `repo_id`, which is created if it is not there.
+    """Push the converted or trained `folder` to the model repository `repo_id`. A missing repository is created.
 
     Args:
-        license: what holds for the weights, one of ``card.LICENSES``; never assumed. Without a card none is needed.
-        private: create the repository as a private one; one that exists must be private.
+        license: the license of the weights, one of ``card.LICENSES``. None is ever assumed; without a card none is
+            needed.
+        private: create the repository as a private one; an existing one must be private.
         revision: a branch instead of main.
         create_pr: open a pull request instead of changing the branch.
         message: the commit's first line.
         card: write the repository's README.md; False leaves it as it is.
         force: push a folder that is not proved; its card says so.
-        dry_run: say what would be pushed, offline.
-        token: instead of the one of `hf auth login` or HF_TOKEN.
-        endpoint: another server than HF_ENDPOINT or the public Hub.
+        dry_run: tell what would be pushed, offline.
+        token: used instead of the token of `hf auth login` or HF_TOKEN.
+        endpoint: a server other than HF_ENDPOINT or the public Hub.
         bars: show the client's progress bars, one a file.
 
+    Returns:
+        The address of the commit, and what became of each file.
+
     Raises:
-        MappingError: `folder` has no record, or a file of it is missing, lies elsewhere or is a link.
+        MappingError: `folder` has no record, or one of its files is missing or a link.
         UsageError: the license is missing or unknown, the card's metadata is no YAML, or `repo_id` is no name.
-        HubError: the folder is not proved, or the Hub refused, failed or was changed meanwhile.
+        HubError: the folder is not proved; or the Hub refused, failed, or the repository was changed meanwhile.
     """
     check_repo_id(repo_id)
     recorded = recorded_folder(Path(folder))
@@ -73,7 +78,7 @@ def push(
 
 
 def _card(recorded: RecordedFolder, license: str | None, repo_id: str, doubts: tuple[str, ...]) -> str:
-    """The card to push: rendered anew, or the user's own where the folder's README.md was edited."""
+    """The card to push: a new one, or the folder's README.md if the user edited it."""
     import yaml
     from huggingface_hub import ModelCard
 
@@ -102,10 +107,10 @@ def _card(recorded: RecordedFolder, license: str | None, repo_id: str, doubts: t
 
 
 def _own_card(recorded: RecordedFolder) -> str | None:
-    """The folder's README.md, if it is another than was written with its record.
+    """The folder's README.md if the user wrote or edited it, otherwise None.
 
     Raises:
-        MappingError: it is a link: in a folder from a stranger it could lead to a secret, which would be published.
+        MappingError: it is a link. In a folder from a stranger, a link could lead to a secret of the user's.
     """
     path, written = recorded.path / CARD, recorded.record.get("card")
     if path.is_symlink():

@@ -1,4 +1,7 @@
-"""What a training script calls once its model is saved: the folder becomes whole, and says what it is."""
+"""`record_training`: complete the folder of a trained model, and record how the model was trained.
+
+A training script calls it after it has saved the model.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import MappingError, OutputError, UsageError
-from ..families import HEADS
+from ..families.heads import HEADS
+from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
 from ..folder.card import CARD, LICENSES
+from ..folder.model_code import MODEL_FILES, model_files
 from ..folder.record import check, read_object
-from ..folder.record import sha256 as sha256_of
 from ..folder.report import FileRecord
 from ..folder.trained import CONVERSION, TRAINING, TrainedFolder, is_name, is_number, recorded_folder
-from ..folder.training_card import HUB_DATASET, render
+from ..folder.training_card import HUB_DATASET, training_card
 from ..formats.open import open_checkpoint
 from ..hub import SCHEME, Address, local_source
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
-from .convert import MODEL_FILES, model_files
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -37,7 +39,7 @@ _BESIDE = (
     *("config.json", "generation_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
 )
-"""What belongs to a model besides weights and code; checkpoints, optimizers and training_args.bin stay at home."""
+"""The files of a model besides weights and code. Checkpoints, optimizers and training_args.bin are not among them."""
 
 _ARGUMENTS = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "num_train_epochs", "max_steps"),
@@ -55,11 +57,11 @@ class TrainingData:
     """Data that a model was trained with or measured on.
 
     Attributes:
-        split: what it was for, such as "train" or "validation"; metrics name it.
-        name: the data set's name; where there are no files, its name on the Hub.
-        files: files of one's own, of which names, sizes and hashes are recorded, and no folder.
-        rows: how many examples there are.
-        revision: of a data set of the Hub.
+        split: what the data was for, such as "train" or "validation". Metrics refer to it.
+        name: the data set's name; its name on the Hub, if there are no files.
+        files: your own files. Their names, sizes and hashes are recorded, their folders are not.
+        rows: the number of examples.
+        revision: the revision of a data set on the Hub.
     """
 
     split: str
@@ -81,26 +83,25 @@ def record_training(
     language: str | None = None,
     license: str | None = None,
 ) -> TrainedFolder:
-    """Make `folder`, where a trained model and its tokenizer were saved, ready for others and for `push`.
+    """Complete `folder`, where a trained model and its tokenizer were saved, for others to load and for `push`.
 
-    The folder gets the model's own code, so that it loads by ``trust_remote_code=True`` where this package is not
-    installed; training.json; and a card. A README.md of one's own stays. The same folder and arguments give the same
-    files: the date is that of the weights. Call it on one process, after ``trainer.save_model(folder)``.
+    The folder gets the model's own code, so that it loads with ``trust_remote_code=True`` where this package is not
+    installed; training.json; and a card. A README.md that you wrote stays. The same folder and arguments give the same
+    files: the date is that of the weights. Call it in one process only, after ``trainer.save_model(folder)``.
 
     Args:
-        folder: what ``save_pretrained`` wrote; it must not be that of `base`.
-        base: what the model was trained from: a folder, or OWNER/NAME of the Hub, as given to ``from_pretrained``.
-        task: the Hub's name of it, such as "text-classification" (its "pipeline tag").
-        metrics: split -> name -> value, such as {"validation": {"accuracy": 0.95}}, as the Hub spells names.
-        data: what it was trained with and measured on; every split of `metrics` is among it.
-        settings: the Trainer's arguments, or what else says how it was trained, as JSON has it.
-        revision: of `base`, where it is of the Hub.
+        folder: what ``save_pretrained`` wrote. It must be another folder than `base`.
+        base: what the model was trained from: a folder, or OWNER/NAME on the Hub, as given to ``from_pretrained``.
+        task: its name on the Hub (the "pipeline tag"), such as "text-classification".
+        metrics: split -> name -> value, such as {"validation": {"accuracy": 0.95}}. The names are the Hub's.
+        data: the data of training and measurement. Each split of `metrics` is among it.
+        settings: the Trainer's arguments, or a dictionary of settings that JSON can hold.
+        revision: the revision of `base` on the Hub.
         language: as the Hub spells it ("zh"); None takes what the conversion of `base` decided.
         license: one of ``card.LICENSES``; None leaves it to `push`.
 
     Returns:
-        The folder as it was recorded. Its ``doubts()`` are not empty where `base` is not proved: verify it, and record
-        again.
+        The recorded folder. If `base` is not proved, its ``doubts()`` say so: verify the base, and record again.
 
     Raises:
         UsageError: an argument is not as described here.
@@ -109,37 +110,27 @@ def record_training(
         HubError: `base` cannot be fetched.
         OutputError: `folder` cannot be written.
     """
-    folder = Path(folder)
-    data = tuple(data)
+    folder, data = Path(folder), tuple(data)
     _check_arguments(task, metrics, data, license)
     head, weights = _saved_model(folder)
-    record: dict[str, Any] = {
+    recorded_settings = _settings(settings)
+    origin = _base(base, revision, folder)
+    record = {
         "version": __version__,
         "date": _date_of(weights),
         "head": head,
         "architecture": HEADS[head].architecture,
         "task": task,
-        "language": language,
+        "language": language or _language(origin),
         "license": license,
         "metrics": {split: dict(values) for split, values in metrics.items()},
         "data": [{**asdict(part), "files": [_file(Path(path)) for path in part.files]} for part in data],
-        "settings": _settings(settings),
+        "settings": recorded_settings,
         "versions": {"python": platform.python_version(), **dict(_versions())},
-        "base": _base(base, revision, folder),
+        "base": origin,
     }
-    record["language"] = language or _language(record["base"])
     try:
-        for name, content in _completed(folder).items():
-            replace_file(folder / name, content)
-        # The last is in folders of older versions, whose modeling_nezha.py does not load without it.
-        beside = (folder / name for name in (*_BESIDE, *MODEL_FILES, "triton_nezha.py"))
-        record["output_files"] = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
-        card = render(record).encode()
-        own = _has_own_card(folder)
-        record["card"] = asdict(FileRecord(CARD, len(card), sha256(card).hexdigest()))
-        if not own:
-            replace_file(folder / CARD, card)
-        replace_file(folder / TRAINED, json_bytes(record))
+        _write(folder, record, weights)
     except OSError as error:
         raise OutputError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error})",
@@ -148,13 +139,28 @@ def record_training(
     return TrainedFolder(folder)
 
 
+def _write(folder: Path, record: Mapping[str, Any], weights: list[Path]) -> None:
+    """Write the files that are missing, the card, and last `record` with the hashes of all files."""
+    for name, content in _missing_files(folder).items():
+        replace_file(folder / name, content)
+    # The last one is in folders of older versions, whose modeling_nezha.py does not load without it.
+    beside = (folder / name for name in (*_BESIDE, *MODEL_FILES, "triton_nezha.py"))
+    files = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
+    record = {**record, "output_files": files}
+    card = training_card(record).encode()
+    record["card"] = asdict(FileRecord(CARD, len(card), sha256(card)))
+    if not _has_own_card(folder):
+        replace_file(folder / CARD, card)
+    replace_file(folder / TRAINED, json_bytes(record))
+
+
 def _check_arguments(
     task: str,
     metrics: Mapping[str, Mapping[str, float]],
     data: tuple[TrainingData, ...],
     license: str | None,
 ) -> None:
-    """Raises UsageError unless the arguments are what a record can hold."""
+    """Raises UsageError unless a record can hold the arguments."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", task):
         raise UsageError(f"task {task!r}: not one of the Hub's names", hint='It is spelt like "text-classification".')
     if license is not None and license not in LICENSES:
@@ -182,10 +188,10 @@ def _check_arguments(
 
 
 def _saved_model(folder: Path) -> tuple[str, list[Path]]:
-    """The head of the model in `folder`, and the files of its weights.
+    """The head of the trained model in `folder`, and its files of weights.
 
     Raises:
-        MappingError: there is none, or it is a converted folder.
+        MappingError: there is no model, or the folder is a converted one.
     """
     if (folder / MARK).is_file():
         raise MappingError(
@@ -206,6 +212,10 @@ def _saved_model(folder: Path) -> tuple[str, list[Path]]:
             f"{', '.join(head.architecture for head in HEADS.values())}",
             hint="Save the model itself: trainer.save_model(FOLDER)",
         )
+    return head, _safetensors_of(folder)
+
+
+def _safetensors_of(folder: Path) -> list[Path]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file() and index.is_file():  # save_pretrained leaves an older single file beside its shards
         raise MappingError(
@@ -218,21 +228,21 @@ def _saved_model(folder: Path) -> tuple[str, list[Path]]:
             f"{folder}: its weights are {', '.join(path.name for path in weights)}; expected safetensors",
             hint="Save them by transformers' own default: trainer.save_model(FOLDER)",
         )
-    return head, weights
+    return weights
 
 
 def _weights(folder: Path) -> Path:
-    """What transformers would load of `folder`: it may hold several kinds."""
+    """The weights that transformers would load: a folder may have several formats of them."""
     for name in ("model.safetensors", "model.safetensors.index.json"):
         if (folder / name).is_file():
             return folder / name
     return folder
 
 
-def _completed(folder: Path) -> dict[str, bytes]:
-    """The files that ``save_pretrained`` left out or wrote for its own release alone.
+def _missing_files(folder: Path) -> dict[str, bytes]:
+    """The files that ``save_pretrained`` did not write, or wrote in a way that only its own release can load.
 
-    Code that it did save is what the training ran, and stays.
+    Model code that is already there is the code that the training ran, so it stays.
     """
     config = read_object(folder / "config.json", {})
     files = {name: data for name, data in model_files().items() if not (folder / name).is_file()}
@@ -241,43 +251,46 @@ def _completed(folder: Path) -> dict[str, bytes]:
     if not (tokenizer.is_file() and settings.is_file()):
         return files
     described = read_object(settings, {})
-    if described.get("tokenizer_class") == "TokenizersBackend":  # transformers 5's name, which 4 does not know
+    if described.get("tokenizer_class") == "TokenizersBackend":  # transformers 5's name, unknown to version 4
         files[settings.name] = json_bytes({**described, "tokenizer_class": "PreTrainedTokenizerFast"})
     model = read_object(tokenizer, {"model": dict})["model"]
-    if model.get("type") == "WordPiece" and not (folder / "vocab.txt").is_file():  # other programs want it; see export
+    if model.get("type") == "WordPiece" and not (folder / "vocab.txt").is_file():  # for other programs; see `export`
         files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(model["vocab"], key=model["vocab"].get)).encode()
     return files
 
 
 def _base(base: str | Path, revision: str | None, folder: Path) -> dict[str, Any]:
-    """What the model was trained from: its weights, its own record, and why it is not proved, if it is not."""
+    """The record of the base: its weights, its own record, and why it is not proved, if it is not."""
     address = str(base)
     if not Path(base).is_dir():
         address = address if address.startswith(SCHEME) else f"{SCHEME}{address}"
         address = str(Address.parse(f"{address}@{revision}" if revision else address))
-    path, named = local_source(address)
-    where = path if path.is_dir() else path.parent
-    if where.resolve() == folder.resolve():
+    path, name = local_source(address)
+    base_folder = path if path.is_dir() else path.parent
+    if base_folder.resolve() == folder.resolve():
         raise UsageError(f"{folder}: the trained model cannot be its own base", hint="Save it to another folder.")
     files = open_checkpoint(_weights(path) if path.is_dir() else path).files
-    found: dict[str, Any] = {"source": named, "weights": [_file(file) for file in files]}
-    found |= {"doubts": ["it has no conversion.json: its parity with an original was never measured"]}
-    found |= {"conversion": None, "training": None}
-    if not any((where / mark).is_file() for mark in (MARK, TRAINED)):
-        return found
+    return {"source": name, "weights": [_file(file) for file in files], **_proof(base_folder)}
+
+
+def _proof(folder: Path) -> dict[str, Any]:
+    """What a base's own record says, and the doubts about it. A broken record proves as little as none."""
+    unknown = {"conversion": None, "training": None}
+    if not any((folder / mark).is_file() for mark in (MARK, TRAINED)):
+        return {"doubts": ["it has no conversion.json: its parity with an original was never measured"], **unknown}
     try:
-        recorded = recorded_folder(where)
+        recorded = recorded_folder(folder)
         doubts = recorded.doubts()
         kind, fields = ("training", TRAINING) if recorded.mark == TRAINED else ("conversion", CONVERSION)
-        found[kind] = {name: recorded.record.get(name) for name in fields}
-        check(where / recorded.mark, "", found[kind], fields)
-    except MappingError as error:  # a broken record is no obstacle: it proves nothing, like none
-        return {**found, "doubts": [error.message], "conversion": None, "training": None}
-    return {**found, "doubts": list(doubts)}
+        content = {name: recorded.record.get(name) for name in fields}
+        check(folder / recorded.mark, "", content, fields)
+    except MappingError as error:
+        return {"doubts": [error.message], **unknown}
+    return {"doubts": list(doubts), **unknown, kind: content}
 
 
 def _language(base: Mapping[str, Any]) -> str | None:
-    """What the conversion at the end of the chain decided."""
+    """The language that the first conversion in the chain of bases decided."""
     if base["training"]:
         return _language(base["training"]["base"])
     decisions = (base["conversion"] or {"decisions": ()})["decisions"]
@@ -286,15 +299,15 @@ def _language(base: Mapping[str, Any]) -> str | None:
 
 def _settings(settings: Mapping[str, Any] | TrainingArguments) -> dict[str, Any]:
     if isinstance(settings, Mapping):
-        found = dict(settings)
+        content = dict(settings)
     else:
-        given = {name: getattr(settings, name, None) for name in _ARGUMENTS}
-        found = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+        arguments = {name: getattr(settings, name, None) for name in _ARGUMENTS}
+        content = {name: getattr(value, "value", value) for name, value in arguments.items() if value is not None}
     try:
-        json.dumps(found, allow_nan=False)
+        json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"settings: JSON cannot hold them ({error})", hint="Give numbers, texts and lists.") from error
-    return found
+    return content
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -310,16 +323,16 @@ def _date_of(weights: Iterable[Path]) -> str:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return asdict(FileRecord(path.name, path.stat().st_size, sha256_of(path)))
+    return asdict(FileRecord(path.name, path.stat().st_size, sha256(path)))
 
 
 def _has_own_card(folder: Path) -> bool:
-    """Whether README.md is there and is not known to be written here."""
+    """Whether there is a README.md that this function did not write."""
     path = folder / CARD
     if not path.exists():
         return path.is_symlink()
     try:
         written = read_json(folder / TRAINED)["card"]["sha256"]
-    except (OSError, ValueError, LookupError, TypeError):  # no record, or a broken one: it may be the user's
+    except (OSError, ValueError, LookupError, TypeError):  # no record or a broken one: the file may be the user's
         return True
-    return path.is_symlink() or bool(sha256_of(path) != written)
+    return path.is_symlink() or sha256(path) != written

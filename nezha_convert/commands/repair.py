@@ -1,4 +1,4 @@
-"""What is wrong with a copy on the Hub, and its repair: the same tensors, by their right names, converted."""
+"""`repair`: say what is wrong with a copy on the Hub, and convert the same tensors by their right names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, Decision, TensorEntry
+from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
-from ..families import HEADS, HUAWEI_TF, HUAWEI_TORCH, TIES, TRANSFORMERS, TRANSFORMERS_BASE
-from ..families.rules import Drop, Rule, Table
+from ..families import HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
+from ..families.heads import HEADS, TIES
+from ..families.rules import Drop
 from ..files.locks import TemporaryFolder
+from ..files.progress import Progress
 from ..files.staging import MARK
 from ..folder.report import Report
 from ..formats.open import open_checkpoint
@@ -23,10 +25,9 @@ from ..hub import SCHEME, Address, Hub, Pushed
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
 from ..parity.oracle.formulas import relative_table
 from ..tokenizer.byte_bpe import PREFIX, spelled_out
-from ..weights.write import Progress
 from .convert import convert
 
-_TABLES = (TRANSFORMERS, HUAWEI_TORCH, TRANSFORMERS_BASE)
+_FAMILIES = (TRANSFORMERS, HUAWEI_TORCH, TRANSFORMERS_BASE)
 _WORDS, _DECODER = TIES[0].of, TIES[0].target
 
 
@@ -68,7 +69,7 @@ def repair(
     token: str | None = None,
     endpoint: str | None = None,
     bars: bool = False,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Repair:
     """Tell what is wrong with the PyTorch or safetensors copy `source`, and repair it.
 
@@ -87,22 +88,12 @@ def repair(
         HubError: the Hub refused or failed.
         OutputError: `output` exists or cannot be written.
     """
-    hub, address = None, None
-    path, name = Path(source), Path(source).resolve().name
-    if str(source).startswith(SCHEME):
-        hub, address = Hub(endpoint, token, bars), Address.parse(str(source))
-        pulled = hub.fetch(address)
-        path, name = pulled.source, str(pulled.address)
-    elif create_pr:
-        raise UsageError(
-            f"{source}: a pull request needs a repository to go to",
-            hint="Name it: nezha-convert repair hf://owner/name --create-pr",
-        )
-    checkpoint, faults = diagnose(open_checkpoint(path))
+    copy = _opened(source, create_pr, endpoint, token, bars)
+    checkpoint, faults = diagnose(copy.checkpoint)
     with TemporaryFolder() as temporary:
         options: dict[str, Any] = {
-            "source_name": name,
-            "decided": [Decision(f"repaired: {fault.kind}", fault.found, fault.repair) for fault in faults],
+            "source_name": copy.name,
+            "decided": [Decision(f"repaired: {f.kind}", f.found, f.repair, Origin.TENSORS) for f in faults],
             "vocab": _vocabulary(checkpoint, temporary),
             "lower_case": _tokenizer_config(checkpoint).get("do_lower_case"),
         }
@@ -111,18 +102,45 @@ def repair(
             return Repair(str(source), faults)
         folder = Path(output) if output is not None else temporary / "out"
         report = convert(checkpoint, folder, force=force, progress=progress, **options)
-        pushed = None
-        if hub and address and create_pr:
-            names = (*(file.name for file in report.output_files), MARK)  # its README.md stays its owner's
-            pushed = hub.commit(
-                address.repo_id,
-                {name: folder / name for name in names},
-                message=f"Repair {', '.join(fault.kind for fault in faults)}",
-                description="\n".join(f"* **{f.kind}**: {f.found}. {f.repair}." for f in faults),
-                revision=address.revision,
-                create_pr=True,
-            )
-        return Repair(str(source), faults, report if output is not None else None, pushed)
+        pushed = _propose(copy, folder, report, faults) if create_pr else None
+    return Repair(str(source), faults, report if output is not None else None, pushed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What is to be repaired: the checkpoint, its name, and where on the Hub it came from, if it did."""
+
+    checkpoint: Checkpoint
+    name: str
+    hub: Hub | None = None
+    address: Address | None = None
+
+
+def _opened(source: str | Path, create_pr: bool, endpoint: str | None, token: str | None, bars: bool) -> _Copy:
+    if str(source).startswith(SCHEME):
+        hub, address = Hub(endpoint, token, bars), Address.parse(str(source))
+        pulled = hub.fetch(address)
+        return _Copy(open_checkpoint(pulled.source), str(pulled.address), hub, address)
+    if create_pr:
+        raise UsageError(
+            f"{source}: a pull request needs a repository to go to",
+            hint="Name it: nezha-convert repair hf://owner/name --create-pr",
+        )
+    return _Copy(open_checkpoint(Path(source)), Path(source).resolve().name)
+
+
+def _propose(copy: _Copy, folder: Path, report: Report, faults: Iterable[Fault]) -> Pushed:
+    """Open a pull request with the repaired files. Its README.md stays as its owner wrote it."""
+    assert copy.hub and copy.address  # `_opened` refuses a pull request for anything else
+    names = (*(file.name for file in report.output_files), MARK)
+    return copy.hub.commit(
+        copy.address.repo_id,
+        {name: folder / name for name in names},
+        message=f"Repair {', '.join(fault.kind for fault in faults)}",
+        description="\n".join(f"* **{f.kind}**: {f.found}. {f.repair}." for f in faults),
+        revision=copy.address.revision,
+        create_pr=True,
+    )
 
 
 def diagnose(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[Fault, ...]]:
@@ -136,7 +154,7 @@ def diagnose(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[Fault, ...]]:
     """
     raw = read_config(checkpoint.config, checkpoint.path)
     names = checkpoint.entries
-    if any(isinstance(HUAWEI_TF.find(name), tuple) for name in names if name.startswith("bert/")):
+    if any(HUAWEI_TF.match(name) for name in names if name.startswith("bert/")):
         raise UsageError(
             f"{checkpoint.path}: this is a checkpoint of {HUAWEI_TF.title}, not a damaged copy",
             hint=f"nezha-convert convert {checkpoint.path} OUTPUT",
@@ -167,15 +185,15 @@ def diagnose(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[Fault, ...]]:
 
 
 def _renamed(names: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
-    """The tensors by the names that transformers looks for; one that no table knows keeps its own.
+    """The tensors by the names that transformers looks for. A name that no family knows stays as it is.
 
     Raises:
         MappingError: two tensors claim one name, as when a copy holds both prefixes.
     """
     renamed: dict[str, TensorEntry] = {}
     for name, entry in names.items():
-        rule = next((rule for table in _TABLES if (rule := _rule(table, name))), None)
-        target = rule.target if rule else name
+        match = next((match for family in _FAMILIES if (match := family.match(name))), None)
+        target = match.rule.target if match else name
         if target in renamed:
             raise MappingError(
                 f"{renamed[target].name} and {name} both are {target}; which one is the model's cannot be told",
@@ -183,11 +201,6 @@ def _renamed(names: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
             )
         renamed[target] = entry
     return renamed
-
-
-def _rule(table: Table, name: str) -> Rule | None:
-    found = table.find(name)
-    return found[1] if isinstance(found, tuple) else None
 
 
 def _left_over_tables(names: Mapping[str, TensorEntry], raw: Mapping[str, Any]) -> Iterable[Fault]:

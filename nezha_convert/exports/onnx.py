@@ -1,20 +1,21 @@
-"""A converted folder as ONNX, measured against PyTorch with onnxruntime before it counts."""
+"""Exports a converted folder as an ONNX graph, and compares the graph in onnxruntime with PyTorch."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Decision
+from ..checkpoint import Decision, Origin
 from ..errors import MappingError, UsageError
+from ..files.progress import Counter, Progress
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
-from ..parity.converted import ConvertedModel
+from ..parity.converted import LoadedModel
 from ..parity.inputs import built_in_cases
 from ..parity.measure import TOLERANCES, Measurement
 from ..parity.oracle.formulas import Array
@@ -32,9 +33,6 @@ PRECISIONS = {
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what is being done)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -42,7 +40,7 @@ class Measured:
 
     Attributes:
         relative_error: the largest error, as a part of the output's range.
-        argmax_differs: the share of rows (along the last dimension) whose largest entry is another one.
+        argmax_differs: the part of the rows (last dimension) whose largest entry is at another place.
     """
 
     output: str
@@ -52,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class OnnxResult:
-    """What was written: the files' names, and how exact the graph is."""
+    """The names of the files that were written, and how exact the graph is."""
 
     files: tuple[str, ...]
     head: str
@@ -63,13 +61,13 @@ class OnnxResult:
 
 
 def export_onnx(
-    output: Path,
-    stage: Path,
-    *,
-    precision: str = "float32",
-    progress: Progress = lambda done, steps, what: None,
+    output: Path, stage: Path, *, precision: str = "float32", progress: Progress | None = None
 ) -> OnnxResult:
     """Write the converted folder `output` into the empty folder `stage`, with a graph in place of its weights.
+
+    Args:
+        precision: one of `PRECISIONS`.
+        progress: called with (steps done, steps in all, what is being done).
 
     Raises:
         UsageError: a package is missing, or there is no such precision.
@@ -77,20 +75,21 @@ def export_onnx(
             2e-5 of their range apart, otherwise not finite.
     """
     folder, decisions = plan_onnx(output, precision)
-    head = folder.record["head"]
-    path = stage / MODEL
+    head, path = folder.head, stage / MODEL
+    counter = Counter(progress, 5, "loading the model")
 
-    progress(0, 5, "loading the model")
-    model = ConvertedModel(output, folder.record["architecture"], head).model.float()
-    progress(1, 5, "running PyTorch")
+    counter.add(0)
+    model = LoadedModel(output, folder.architecture, head).model.float()
+    counter.add(1, "running PyTorch")
     cases = built_in_cases(folder.config, model.config.max_relative_position, head)
     expected = {name: _run_torch(model, head, case) for name, case in cases.items()}
-    progress(2, 5, "writing the graph")
+    counter.add(1, "writing the graph")
     write_graph(model, head, precision, path)
-    progress(3, 5, "checking the graph")
+    counter.add(1, "checking the graph")
     _check(path)
-    progress(4, 5, "running onnxruntime")
+    counter.add(1, "running onnxruntime")
     measured = _measure(path, head, precision, cases, expected)
+    counter.add()
 
     for file in folder.record["output_files"]:
         if not file["name"].endswith(_WEIGHTS):
@@ -100,7 +99,7 @@ def export_onnx(
 
 
 def plan_onnx(output: Path, precision: str) -> tuple[RecordedFolder, tuple[Decision, ...]]:
-    """What would be exported, and what is decided before the model is loaded.
+    """The folder to export and the decisions, before the model is loaded.
 
     Raises:
         UsageError: a package is missing, or there is no such precision.
@@ -108,8 +107,10 @@ def plan_onnx(output: Path, precision: str) -> tuple[RecordedFolder, tuple[Decis
     """
     _check_request(precision)
     decisions = (
-        Decision("opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.15"),
-        Decision("precision", precision, PRECISIONS[precision]),
+        Decision(
+            "opset", OPSET, "the lowest that torch's exporter writes; onnxruntime reads it since 1.15", Origin.DEFAULT
+        ),
+        Decision("precision", precision, PRECISIONS[precision], Origin.ASKED),
     )
     return recorded_folder(output), decisions
 
@@ -125,7 +126,7 @@ def _check_request(precision: str) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raises MappingError unless the graph keeps to ONNX's rules, shapes included."""
+    """Raises MappingError unless the graph, its shapes included, follows the rules of ONNX."""
     import onnx
 
     try:
@@ -150,9 +151,9 @@ def _run_onnx(
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for name, case in cases.items():
-            arrays = session.run(OUTPUTS[head], {given: case[given] for given in INPUTS})
+            arrays = session.run(OUTPUTS[head], {key: case[key] for key in INPUTS})
             yield name, dict(zip(OUTPUTS[head], arrays, strict=True))
-    except Exception as error:  # onnxruntime's errors have no other class in common
+    except Exception as error:  # onnxruntime's errors share no narrower class
         raise MappingError(f"{path.name}: onnxruntime cannot run the graph ({error})") from error
 
 
@@ -163,27 +164,28 @@ def _measure(
     cases: Mapping[str, Mapping[str, Array]],
     expected: Mapping[str, Mapping[str, Array]],
 ) -> tuple[Measured, ...]:
-    """Run the graph and compare.
+    """Run the graph and compare its outputs with `expected`, those of PyTorch.
 
     Raises:
-        MappingError: it departs.
+        MappingError: they are too far apart.
     """
     tolerance = TOLERANCES["float32"][0] if precision == "float32" else math.inf
     measurement = Measurement("PyTorch", "float32", tolerance)
     measurement.scale_to(list(expected.values()))
-    for name, found in _run_onnx(path, head, cases):
-        measurement.add(name, expected[name], found)
+    for name, outputs in _run_onnx(path, head, cases):
+        measurement.add(name, expected[name], outputs)
     tensors = measurement.result().tensors
-    if problems := tuple(
-        f"{one.name}: {one.nonfinite:,} values not finite"
-        if one.nonfinite
-        else f"{one.name}: {one.relative_error:.1e} of its range, at {one.peak}; allowed {tolerance:g}"
-        for one in tensors
-        if not one.passed
-    ):
+    problems = tuple(
+        f"{tensor.name}: {tensor.nonfinite:,} values not finite"
+        if tensor.nonfinite
+        else f"{tensor.name}: {tensor.relative_error:.1e} of its range, at {tensor.peak}; allowed {tolerance:g}"
+        for tensor in tensors
+        if not tensor.passed
+    )
+    if problems:
         raise MappingError(
             f"{path.name}: in {precision}, onnxruntime does not compute what PyTorch computes; nothing was written",
             problems=problems,
             hint="Use another precision, or other releases of torch and onnxruntime.",
         )
-    return tuple(Measured(one.name, one.relative_error, 1 - one.argmax_agreement) for one in tensors)
+    return tuple(Measured(tensor.name, tensor.relative_error, 1 - tensor.argmax_agreement) for tensor in tensors)

@@ -1,6 +1,6 @@
-"""The graph of a model in ONNX, one for every batch and length.
+"""Writes a model as an ONNX graph that takes batches of any size and length.
 
-The exporter is torch's newer one (`dynamo=True`): the older one writes the example's length into the graph, and a tied
+It uses torch's newer exporter (`dynamo=True`): the older one fixes the example's length in the graph, and stores a tied
 decoder twice.
 """
 
@@ -18,18 +18,18 @@ from ..errors import MappingError
 from ..parity.oracle.model import HEADS
 
 OPSET, IR_VERSION = 18, 8
-"""The lowest opset that torch's exporter writes, in the file format of its time.
+"""The lowest opset that torch's exporter writes, and the version of the file format that came with it.
 
-Tried: onnxruntime 1.15.0 runs them, in half precision 1.17.3 does and 1.16.3 does not.
+Tried: onnxruntime 1.15.0 runs such graphs. In half precision 1.17.3 does and 1.16.3 does not.
 """
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 OUTPUTS = {**HEADS, "encoder": ("last_hidden_state", "pooler_output")}
-"""By head, under transformers' names: optimum looks for them."""
+"""By head, the names of the outputs in transformers: optimum looks for them."""
 
 ONE_FILE = 1 << 30
-"""Bytes of weights up to which they lie in the graph's own file. Protobuf ends at 2 GiB, and is built in memory."""
+"""Weights of up to this many bytes are in the graph's own file. Protobuf is limited to 2 GiB, and built in memory."""
 
 
 def write_graph(model: Any, head: str, precision: str, path: Path) -> None:
@@ -39,15 +39,15 @@ def write_graph(model: Any, head: str, precision: str, path: Path) -> None:
     gives the head's `OUTPUTS` in float32.
 
     Args:
-        model: one of `nezha`'s, in evaluation mode; "float16" turns it into half precision.
-        head: what it is, a key of `OUTPUTS`.
+        model: one of `nezha`'s, in evaluation mode. "float16" casts it to half precision in place.
+        head: its head, a key of `OUTPUTS`.
         precision: "float32", "float16" or "int8".
-        path: the graph's, in a folder of its own.
+        path: the file of the graph, in a folder of its own.
 
     Raises:
-        MappingError: the model has a function that ONNX does not.
+        MappingError: the model uses an operation that ONNX does not have.
     """
-    with _quiet():
+    with _silent_exporter():
         if precision == "int8":
             _export_int8(model, head, path)
         else:
@@ -55,23 +55,24 @@ def write_graph(model: Any, head: str, precision: str, path: Path) -> None:
 
 
 def _export_int8(model: Any, head: str, path: Path) -> None:
-    """Write `model` in float32, then from it with weights in 8 bits."""
+    """Write `model` in float32, and make from that file one with weights in 8 bits."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     exact = path.with_name("float32.onnx")
     external = _export(model, head, exact)
-    # Unsigned: processors without VNNI add pairs of unsigned by signed products in 16 bits, which overflow.
+    # Unsigned weights: without VNNI, processors add two unsigned by signed products in 16 bits, and these overflow.
     quantize_dynamic(exact, path, weight_type=QuantType.QUInt8, use_external_data_format=external)
-    for file in path.parent.glob(f"{exact.name}*"):  # the graph and, with large models, its weights
+    for file in path.parent.glob(f"{exact.name}*"):  # the graph and, for large models, its file of weights
         file.unlink()
 
 
 def _export(model: Any, head: str, path: Path) -> bool:
-    """Write `model` as it is; whether its weights lie beside the graph."""
+    """Write `model` unchanged, and return whether its weights are in a file beside the graph."""
     import torch
 
     names = {0: "batch", 1: "choices", 2: "length"} if head == "multiple-choice" else {0: "batch", 1: "length"}
-    # Sizes that differ, none of them 1; and three tensors: of one that came twice, the exporter would make one input.
+    # All sizes differ and none is 1, so that the exporter takes none for a constant. The tensors are three objects: of
+    # one that is passed twice, the exporter would make a single input.
     example = tuple(torch.ones((2, 3, 9)[-len(names) :], dtype=torch.long) for _ in INPUTS)
     with _relative_attention_for_onnx(model):
         try:
@@ -87,7 +88,7 @@ def _export(model: Any, head: str, path: Path) -> bool:
             )
         except torch.onnx.OnnxExporterError as error:
             raise MappingError(f"{type(model).__name__}: torch cannot export it to ONNX ({error})") from error
-    assert program is not None  # torch's signature is that of the older exporter too
+    assert program is not None  # None is what the older exporter returns
     program.model.ir_version = IR_VERSION
     _forget_this_machine(program.model)
     external = bool(sum(parameter.nbytes for parameter in model.parameters()) > ONE_FILE)
@@ -96,7 +97,7 @@ def _export(model: Any, head: str, path: Path) -> bool:
 
 
 def named_outputs(model: Any, head: str) -> Any:
-    """`model` as a module from `INPUTS` to a tuple of its `OUTPUTS`, in float32."""
+    """`model` as a module that takes `INPUTS` and returns a tuple of its `OUTPUTS` in float32."""
     import torch
 
     class NamedOutputs(torch.nn.Module):
@@ -113,7 +114,7 @@ def named_outputs(model: Any, head: str) -> Any:
 
 @contextmanager
 def _relative_attention_for_onnx(model: Any) -> Iterator[None]:
-    """Let the model's encoder attend by `attention_by_buckets`, with its table as a constant."""
+    """Make the model's encoder use `attention_by_buckets`, with its table as a constant."""
     from nezha.attention_nezha import relative_position_table
 
     encoder = getattr(model, "nezha", model).encoder
@@ -130,18 +131,18 @@ def _relative_attention_for_onnx(model: Any) -> Iterator[None]:
 def attention_by_buckets(
     query: Any, key: Any, value: Any, table: Any, mask: Any = None, *, dropout: float = 0.0
 ) -> tuple[Any, None]:
-    """`nezha.attention_nezha.relative_attention` by clipped distance, without a tensor [L, L, d].
+    """The same as `nezha.attention_nezha.relative_attention`, without a tensor [L, L, d].
 
-    The scores of a query with all 2K + 1 rows of the table are one product, from which each key gathers its own. The
-    other way round, a query's probabilities are summed by clipped distance into 2K + 1 buckets: a band of single keys,
-    and at either end all that are K and more away. ONNX could add them up in one ScatterElements; onnxruntime takes
-    longer for that, and other runtimes lack it.
+    For the scores, one product gives each query's scores with all 2K + 1 rows of the table; each key then gathers its
+    own. For the values, a query's probabilities are summed by clipped distance into 2K + 1 buckets. The inner buckets
+    have one key each; the two at the ends have all keys at distance K or more. ONNX could sum them with one
+    ScatterElements, but onnxruntime is slower at that, and other runtimes lack it.
 
     Shape:
         query, key, value: [B, H, L, d].
         table: [2K + 1, d].
         mask: boolean, broadcastable to [B, H, L, L].
-        result: [B, H, L, d], and None where the reference has probabilities.
+        result: [B, H, L, d]; and None, where the reference returns probabilities.
     """
     import torch
 
@@ -169,7 +170,7 @@ def attention_by_buckets(
 
 
 def _forget_this_machine(model: Any) -> None:
-    """Remove what the exporter notes at every node: lines of source with their paths, names of modules."""
+    """Remove what the exporter records at each node: lines of source code with their paths, names of modules."""
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         for value in node.outputs:
@@ -179,8 +180,8 @@ def _forget_this_machine(model: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on what is not installed, and the quantizer's on what it could do first."""
+def _silent_exporter() -> Iterator[None]:
+    """Silence the exporter's remarks on what is not installed, and the quantizer's on what could be done before."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,41 +1,31 @@
-"""The tables: data only. One file a program, with its names and its habits; `FAMILIES` in the order of recognition."""
+"""Facts about the programs that write NEZHA checkpoints: one file a program, data only.
+
+A program's file holds its names of tensors, its defaults, its heads, and what an export to it needs.
+"""
 
 from __future__ import annotations
 
+from . import bert4torch, huawei_tf, huawei_torch, paddle, transformers
 from .bert4keras import BERT4KERAS, BERT4KERAS_MODERN
 from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
-from .foreign import FOREIGN, Foreign
-from .heads import CLASSIFIER, DECODER, ENCODER, HEADS, MLM, NSP, POOLER, QA, TARGETS, TIES, Head
-from .huawei import HUAWEI_TF, HUAWEI_TORCH
+from .huawei_tf import HUAWEI_TF
+from .huawei_torch import HUAWEI_TORCH
 from .paddle import PADDLE, PADDLE_BASE
-from .transformers import ACTIVATIONS, TRANSFORMERS, TRANSFORMERS_BASE
+from .transformers import TRANSFORMERS, TRANSFORMERS_BASE
 
 __all__ = [
-    "ACTIVATIONS",
     "BERT4KERAS",
     "BERT4KERAS_MODERN",
     "BERT4TORCH",
     "BERT4TORCH_SAVED",
-    "CLASSIFIER",
-    "DECODER",
-    "ENCODER",
     "FAMILIES",
-    "FOREIGN",
-    "HEADS",
     "HUAWEI_TF",
     "HUAWEI_TORCH",
-    "MLM",
-    "NSP",
     "PADDLE",
     "PADDLE_BASE",
-    "POOLER",
-    "QA",
-    "TARGETS",
-    "TIES",
+    "PROGRAMS",
     "TRANSFORMERS",
     "TRANSFORMERS_BASE",
-    "Foreign",
-    "Head",
 ]
 
 FAMILIES = (
@@ -50,3 +40,13 @@ FAMILIES = (
     BERT4KERAS,
     BERT4KERAS_MODERN,
 )
+"""In the order of recognition: the first whose `known_by` is among the names."""
+
+PROGRAMS = {
+    "huawei-tf": huawei_tf.PROGRAM,
+    "huawei-torch": huawei_torch.PROGRAM,
+    "transformers-4": transformers.PROGRAM,
+    "paddle": paddle.PROGRAM,
+    "bert4torch": bert4torch.PROGRAM,
+}
+"""What a model can be exported to, by the name that --to takes."""

@@ -6,101 +6,86 @@ writes Huawei's TensorFlow names instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER
-from .rules import Drop, Habit, Habits, Op, Rule, Table, Unclear
-
-_DENSE = (("kernel", "weight", Op.TRANSPOSE), ("bias", "bias", Op.COPY))
-_NORM = (("beta", "bias", Op.COPY), ("gamma", "weight", Op.COPY))
-_EMBEDDING = (("embeddings", "weight", Op.COPY),)
-_BIAS = (("beta", "bias", Op.COPY),)
+from .rules import Default, Defaults, Drop, Family, Rule, Unclear, linear, norm
 
 _AT = "Transformer-{i}"
-
-_LAYERS = {
-    ENCODER: (
-        ("Embedding-Token", _EMBEDDING, "nezha.embeddings.word_embeddings"),
-        ("Embedding-Segment", _EMBEDDING, "nezha.embeddings.token_type_embeddings"),
-        ("Embedding-Norm", _NORM, "nezha.embeddings.LayerNorm"),
-        (f"{_AT}-MultiHeadSelfAttention-Norm", _NORM, f"{LAYER}.attention.output.LayerNorm"),
-        (f"{_AT}-FeedForward-Norm", _NORM, f"{LAYER}.output.LayerNorm"),
+_ATTENTION, _FEED_FORWARD = f"{_AT}-MultiHeadSelfAttention", f"{_AT}-FeedForward"
+_INNER = {
+    _ATTENTION: (
+        ("q_dense", f"{LAYER}.attention.self.query"),
+        ("k_dense", f"{LAYER}.attention.self.key"),
+        ("v_dense", f"{LAYER}.attention.self.value"),
+        ("o_dense", f"{LAYER}.attention.output.dense"),
     ),
-    POOLER: (("Pooler-Dense", _DENSE, "nezha.pooler.dense"),),
-    MLM: (
-        ("MLM-Dense", _DENSE, "cls.predictions.transform.dense"),
-        ("MLM-Norm", _NORM, "cls.predictions.transform.LayerNorm"),
-        ("MLM-Bias", _BIAS, "cls.predictions"),
-    ),
-    NSP: (("NSP-Proba", _DENSE, "cls.seq_relationship"),),
-    CLASSIFIER: (("dense", _DENSE, "classifier"),),  # whose it is: Keras' automatic name, without its number
+    _FEED_FORWARD: (("i0_dense", f"{LAYER}.intermediate.dense"), ("o_dense", f"{LAYER}.output.dense")),
 }
-"""Each part's layers: name, weights in their order, target."""
-
-_WITHIN = (
-    (
-        f"{_AT}-MultiHeadSelfAttention",
-        (
-            ("q_dense", f"{LAYER}.attention.self.query"),
-            ("k_dense", f"{LAYER}.attention.self.key"),
-            ("v_dense", f"{LAYER}.attention.self.value"),
-            ("o_dense", f"{LAYER}.attention.output.dense"),
-        ),
-    ),
-    (
-        f"{_AT}-FeedForward",
-        (("i0_dense", f"{LAYER}.intermediate.dense"), ("o_dense", f"{LAYER}.output.dense")),
-    ),
-)
 """The encoder's layers that hold dense layers, in the order in which they make them."""
 
 
-def _legacy() -> Iterator[tuple[str, Rule]]:
-    """(part, rule) for LAYER/INDEX/KIND: the weights of a layer's inner layers count on."""
-    for part, layers in _LAYERS.items():
-        for name, weights, target in layers:
-            for index, (kind, ours, op) in enumerate(weights):
-                yield part, Rule(f"{name}/{index}/{kind}", f"{target}.{ours}", op)
-    for name, inner in _WITHIN:
-        counted = [(kind, f"{target}.{ours}", op) for _, target in inner for kind, ours, op in _DENSE]
-        for index, (kind, target, op) in enumerate(counted):
-            yield ENCODER, Rule(f"{name}/{index}/{kind}", target, op)
+def _rules(legacy: bool) -> dict[str, tuple[Rule, ...]]:
+    """The rules of one layout.
+
+    Keras numbers a layer's weights in the order in which it makes them. In the legacy layout a name is
+    LAYER/NUMBER/KIND, and the numbers run on over the dense layers inside a layer; in that of Keras 3 it is
+    LAYER/NUMBER or LAYER/DENSE LAYER/NUMBER. A dense layer makes its kernel first, a layer norm its beta.
+    """
+
+    def kind(name: str) -> str:
+        return f"/{name}" if legacy else ""
+
+    _linear = partial(linear, weight=f"/0{kind('kernel')}", bias=f"/1{kind('bias')}", transposed=True)
+    _norm = partial(norm, weight=f"/1{kind('gamma')}", bias=f"/0{kind('beta')}")
+
+    def inner(layer: str) -> tuple[Rule, ...]:
+        rules: tuple[Rule, ...] = ()
+        for n, (dense, target) in enumerate(_INNER[layer]):
+            if legacy:
+                rules += linear(layer, target, f"/{2 * n}/kernel", f"/{2 * n + 1}/bias", transposed=True)
+            else:
+                rules += _linear(f"{layer}/{dense}", target)
+        return rules
+
+    embeddings = "nezha.embeddings"
+    return {
+        ENCODER: (
+            Rule(f"Embedding-Token/0{kind('embeddings')}", f"{embeddings}.word_embeddings.weight"),
+            Rule(f"Embedding-Segment/0{kind('embeddings')}", f"{embeddings}.token_type_embeddings.weight"),
+            *_norm("Embedding-Norm", f"{embeddings}.LayerNorm"),
+            *inner(_ATTENTION),
+            *_norm(f"{_ATTENTION}-Norm", f"{LAYER}.attention.output.LayerNorm"),
+            *inner(_FEED_FORWARD),
+            *_norm(f"{_FEED_FORWARD}-Norm", f"{LAYER}.output.LayerNorm"),
+        ),
+        POOLER: _linear("Pooler-Dense", "nezha.pooler.dense"),
+        MLM: (
+            *_linear("MLM-Dense", "cls.predictions.transform.dense"),
+            *_norm("MLM-Norm", "cls.predictions.transform.LayerNorm"),
+            Rule(f"MLM-Bias/0{kind('beta')}", "cls.predictions.bias"),
+        ),
+        NSP: _linear("NSP-Proba", "cls.seq_relationship"),
+        # Keras' automatic name of somebody's own layer, without its number.
+        CLASSIFIER: _linear("dense", "classifier"),
+    }
 
 
-def _modern() -> Iterator[tuple[str, Rule]]:
-    """(part, rule) for LAYER[/SUBLAYER]/INDEX."""
-    for part, layers in _LAYERS.items():
-        for name, weights, target in layers:
-            for index, (_, ours, op) in enumerate(weights):
-                yield part, Rule(f"{name}/{index}", f"{target}.{ours}", op)
-    for name, inner in _WITHIN:
-        for attribute, target in inner:
-            for index, (_, ours, op) in enumerate(_DENSE):
-                yield ENCODER, Rule(f"{name}/{attribute}/{index}", f"{target}.{ours}", op)
-
-
-def _by_part(rules: Iterator[tuple[str, Rule]]) -> dict[str, tuple[Rule, ...]]:
-    parts: dict[str, tuple[Rule, ...]] = {}
-    for part, rule in rules:
-        parts[part] = (*parts.get(part, ()), rule)
-    return parts
-
-
-_HABITS = Habits(
+_DEFAULTS = Defaults(
     activations={
         **{"gelu": "gelu", "gelu_erf": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "swish": "silu", "silu": "silu"},
         **{name: name for name in ("relu", "sigmoid", "tanh", "linear")},  # Keras' own
     },
     gelu='bert4keras computes "gelu" by erf; a model trained after set_gelu("tanh") needs gelu_pytorch_tanh',
     numbers={
-        "layer_norm_eps": Habit(
+        "layer_norm_eps": Default(
             1e-7,
             "Keras' own, as in every layer norm of bert4keras' NEZHA but the masked-LM head's, which has 1e-12",
             fixed=True,
         ),
-        "hidden_dropout_prob": Habit(0.0, "bert4keras drops nothing then"),
-        "attention_probs_dropout_prob": Habit(0.0, "bert4keras drops nothing then"),
-        "classifier_dropout": Habit(0.1, "bert4keras has no classifier; this is usual before one put on it"),
+        "hidden_dropout_prob": Default(0.0, "bert4keras drops nothing then"),
+        "attention_probs_dropout_prob": Default(0.0, "bert4keras drops nothing then"),
+        "classifier_dropout": Default(0.1, "bert4keras has no classifier; this is usual before one put on it"),
     },
     positions="Embedding-Relative-Position/",
     unclear=Unclear(
@@ -117,20 +102,22 @@ _DROPS = (
 
 _BACKBONE = ("Embedding-", "Transformer-", "Pooler-")
 
-BERT4KERAS = Table(
+BERT4KERAS = Family(
     name="bert4keras",
     title="bert4keras",
-    rules=_by_part(_legacy()),
-    habits=_HABITS,
+    known_by="Embedding-Token/0/embeddings",
+    rules=_rules(legacy=True),
+    defaults=_DEFAULTS,
     drops=_DROPS,
     backbone=_BACKBONE,
 )
 
-BERT4KERAS_MODERN = Table(
+BERT4KERAS_MODERN = Family(
     name="bert4keras",
     title="bert4keras, in the layout of Keras 3",
-    rules=_by_part(_modern()),
-    habits=_HABITS,
+    known_by="Embedding-Token/0",
+    rules=_rules(legacy=False),
+    defaults=_DEFAULTS,
     drops=_DROPS,
     backbone=_BACKBONE,
 )

@@ -6,41 +6,26 @@ decoder is a parameter of its own unless the model was built with ``tie_word_emb
 
 from __future__ import annotations
 
-from ..checkpoint import Decision
+from ..checkpoint import Decision, Origin
+from ..formats.torch.write import write_torch
 from .heads import ENCODER, LAYER, MLM, NSP, POOLER
-from .rules import Habit, Habits, Rule, Table
+from .program import PRETRAINING, Program
+from .rules import Default, Defaults, Family, Rule, linear, norm
 from .torch_names import BUFFERS, torch_rules
 
-_OWN = "encoderLayer.{i}"
-_LINEAR = {
-    "multiHeadAttention.q": "attention.self.query",
-    "multiHeadAttention.k": "attention.self.key",
-    "multiHeadAttention.v": "attention.self.value",
-    "multiHeadAttention.o": "attention.output.dense",
-    "attnLayerNorm": "attention.output.LayerNorm",
-    "feedForward.intermediateDense": "intermediate.dense",
-    "feedForward.outputDense": "output.dense",
-    "ffnLayerNorm": "output.LayerNorm",
-}
-_LINEAR_TO_0_3 = {"layerNorm1": "attention.output.LayerNorm", "layerNorm2": "output.LayerNorm"}
+_SOURCE = "encoderLayer.{i}"
+_POSITIONS = "multiHeadAttention.relative_positions_encoding.position_embeddings"
 _ACTIVATIONS = (
     *("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu"),
     *("relu", "silu", "mish", "tanh", "sigmoid", "linear"),
 )
 
-
-def _both(source: str, target: str, written: bool = True) -> tuple[Rule, Rule]:
-    """The rules of a module's weight and bias."""
-    weight, bias = (Rule(f"{source}.{name}", f"{target}.{name}", written=written) for name in ("weight", "bias"))
-    return weight, bias
-
-
-_HABITS = Habits(
+_DEFAULTS = Defaults(
     activations={name: name for name in _ACTIVATIONS} | {"swish": "silu"},
     gelu='bert4torch computes "gelu" by erf, as transformers does',
     numbers={
-        "max_relative_position": Habit(64, "bert4torch's NEZHA takes 64"),
-        "layer_norm_eps": Habit(1e-12, "bert4torch's default"),
+        "max_relative_position": Default(64, "bert4torch's NEZHA takes 64"),
+        "layer_norm_eps": Default(1e-12, "bert4torch's default"),
     },
     tied=False,
     notes=(
@@ -49,47 +34,72 @@ _HABITS = Habits(
             "divided by the root of the head size",
             "NEZHA was trained so, and bert4torch computes so up to 0.5.7; 0.5.8 to 0.6.2 leave it out, and what "
             "was trained with these is another model",
+            Origin.DEFAULT,
         ),
     ),
 )
 
-BERT4TORCH = Table(
+BERT4TORCH = Family(
     name="bert4torch",
     title="bert4torch",
+    known_by="embeddings.layerNorm.weight",  # the word embedding is called as in transformers
     rules={
         ENCODER: (
             Rule("embeddings.word_embeddings.weight", "nezha.embeddings.word_embeddings.weight"),
             Rule("embeddings.segment_embeddings.weight", "nezha.embeddings.token_type_embeddings.weight"),
-            *_both("embeddings.layerNorm", "nezha.embeddings.LayerNorm"),
-            *(rule for own, target in _LINEAR.items() for rule in _both(f"{_OWN}.{own}", f"{LAYER}.{target}")),
-            *(
-                rule
-                for own, target in _LINEAR_TO_0_3.items()
-                for rule in _both(f"{_OWN}.{own}", f"{LAYER}.{target}", written=False)
-            ),
+            *norm("embeddings.layerNorm", "nezha.embeddings.LayerNorm"),
+            *linear(f"{_SOURCE}.multiHeadAttention.q", f"{LAYER}.attention.self.query"),
+            *linear(f"{_SOURCE}.multiHeadAttention.k", f"{LAYER}.attention.self.key"),
+            *linear(f"{_SOURCE}.multiHeadAttention.v", f"{LAYER}.attention.self.value"),
+            *linear(f"{_SOURCE}.multiHeadAttention.o", f"{LAYER}.attention.output.dense"),
+            *norm(f"{_SOURCE}.attnLayerNorm", f"{LAYER}.attention.output.LayerNorm"),
+            *linear(f"{_SOURCE}.feedForward.intermediateDense", f"{LAYER}.intermediate.dense"),
+            *linear(f"{_SOURCE}.feedForward.outputDense", f"{LAYER}.output.dense"),
+            *norm(f"{_SOURCE}.ffnLayerNorm", f"{LAYER}.output.LayerNorm"),
+            # The names up to bert4torch 0.3.
+            *norm(f"{_SOURCE}.layerNorm1", f"{LAYER}.attention.output.LayerNorm", written=False),
+            *norm(f"{_SOURCE}.layerNorm2", f"{LAYER}.output.LayerNorm", written=False),
         ),
-        POOLER: _both("pooler", "nezha.pooler.dense"),
+        POOLER: linear("pooler", "nezha.pooler.dense"),
         MLM: (
-            *_both("mlmDense", "cls.predictions.transform.dense"),
-            *_both("mlmLayerNorm", "cls.predictions.transform.LayerNorm"),
+            *linear("mlmDense", "cls.predictions.transform.dense"),
+            *norm("mlmLayerNorm", "cls.predictions.transform.LayerNorm"),
             Rule("mlmBias", "cls.predictions.bias"),
-            *_both("mlmDecoder", "cls.predictions.decoder"),
+            *linear("mlmDecoder", "cls.predictions.decoder"),
         ),
-        NSP: _both("nsp", "cls.seq_relationship"),
+        NSP: linear("nsp", "cls.seq_relationship"),
     },
-    habits=_HABITS,
+    defaults=_DEFAULTS,
     drops=BUFFERS,
     backbone=("embeddings.", "encoderLayer.", "pooler."),
     wrappers=("module.", "bert."),
-    known_by="embeddings.layerNorm.weight",  # for the word embedding is called as in transformers
 )
 
-BERT4TORCH_SAVED = Table(
+BERT4TORCH_SAVED = Family(
     name="bert4torch",
     title="bert4torch, saved for transformers by save_pretrained",
+    known_by=f"encoderLayer.0.{_POSITIONS}",  # this one keeps its own name
     rules=torch_rules("bert.", (ENCODER, POOLER, MLM, NSP)),
-    habits=_HABITS,
+    defaults=_DEFAULTS,
     drops=BUFFERS,
     backbone=("bert.",),
-    known_by="encoderLayer.0.multiHeadAttention.relative_positions_encoding.position_embeddings",  # keeps its own name
+)
+
+PROGRAM = Program(
+    BERT4TORCH,
+    weights="pytorch_model.pt",
+    write=write_torch,
+    config="bert4torch_config.json",
+    # Each part is an option of build_transformer_model: with_pool, with_mlm, with_nsp.
+    heads={
+        "encoder": (ENCODER, POOLER),
+        "pretraining": PRETRAINING,
+        "masked-lm": (ENCODER, MLM),
+        "next-sentence-prediction": (ENCODER, POOLER, NSP),
+    },
+    loaded_by="build_transformer_model('{folder}/bert4torch_config.json', model='nezha', with_...=True)"
+    ".load_state_dict(torch.load('{folder}/pytorch_model.pt')), up to bert4torch 0.5.7",
+    positions=f"{_SOURCE}.{_POSITIONS}",
+    says={"model": "nezha"},
+    unties=True,
 )

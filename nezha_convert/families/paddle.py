@@ -1,41 +1,34 @@
 """PaddleNLP's NEZHA (paddlenlp/transformers/nezha/modeling.py and configuration.py of 2.8.1).
 
-Every layer of Paddle keeps its weight as [in, out], the last of a head included. Every model has a pooler, and every
-head but pretraining calls its last layer `classifier`: the class tells them apart, which the config names.
+Every layer of Paddle keeps its weight as [in, out], the last one of a head included. Every model has a pooler. Every
+head but pretraining calls its last layer `classifier`: the class that the config names tells them apart.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
+from ..formats.paddle import write_paddle
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA
-from .rules import Habit, Habits, Op, Rule, Table
+from .program import CLASSIFIED, COMMON_HEADS, PRETRAINING, Program
+from .rules import Default, Defaults, Family, Rule, linear, norm
 
-_OWN = "nezha.encoder.layer.{i}"
+_linear = partial(linear, transposed=True)
 
+_SOURCE = "nezha.encoder.layer.{i}"
 
-def _linear(source: str, target: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{target}.weight", Op.TRANSPOSE), Rule(f"{source}.bias", f"{target}.bias")
-
-
-def _norm(source: str, target: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{target}.weight"), Rule(f"{source}.bias", f"{target}.bias")
-
-
-_EMBEDDINGS = (
-    # The layer norm first: the family is known by it, for the word embedding is called as in transformers.
-    *_norm("nezha.embeddings.layer_norm", "nezha.embeddings.LayerNorm"),
+_ENCODER = (
+    *norm("nezha.embeddings.layer_norm", "nezha.embeddings.LayerNorm"),
     Rule("nezha.embeddings.word_embeddings.weight", "nezha.embeddings.word_embeddings.weight"),
     Rule("nezha.embeddings.token_type_embeddings.weight", "nezha.embeddings.token_type_embeddings.weight"),
-)
-
-_LAYERS = (
-    *_linear(f"{_OWN}.attention.query", f"{LAYER}.attention.self.query"),
-    *_linear(f"{_OWN}.attention.key", f"{LAYER}.attention.self.key"),
-    *_linear(f"{_OWN}.attention.value", f"{LAYER}.attention.self.value"),
-    *_linear(f"{_OWN}.attention.dense", f"{LAYER}.attention.output.dense"),
-    *_norm(f"{_OWN}.attention.layer_norm", f"{LAYER}.attention.output.LayerNorm"),
-    *_linear(f"{_OWN}.ffn", f"{LAYER}.intermediate.dense"),
-    *_linear(f"{_OWN}.ffn_output", f"{LAYER}.output.dense"),
-    *_norm(f"{_OWN}.layer_norm", f"{LAYER}.output.LayerNorm"),
+    *_linear(f"{_SOURCE}.attention.query", f"{LAYER}.attention.self.query"),
+    *_linear(f"{_SOURCE}.attention.key", f"{LAYER}.attention.self.key"),
+    *_linear(f"{_SOURCE}.attention.value", f"{LAYER}.attention.self.value"),
+    *_linear(f"{_SOURCE}.attention.dense", f"{LAYER}.attention.output.dense"),
+    *norm(f"{_SOURCE}.attention.layer_norm", f"{LAYER}.attention.output.LayerNorm"),
+    *_linear(f"{_SOURCE}.ffn", f"{LAYER}.intermediate.dense"),
+    *_linear(f"{_SOURCE}.ffn_output", f"{LAYER}.output.dense"),
+    *norm(f"{_SOURCE}.layer_norm", f"{LAYER}.output.LayerNorm"),
 )
 
 _POOLER = _linear("nezha.pooler.dense", "nezha.pooler.dense")
@@ -46,26 +39,27 @@ _ACTIVATIONS = (
 )
 """paddlenlp/transformers/activations.py: transformers' names, with the same meaning."""
 
-_HABITS = Habits(
+_DEFAULTS = Defaults(
     activations={name: name for name in _ACTIVATIONS},
     gelu='PaddleNLP computes "gelu" by erf, as transformers does',
     numbers={
-        "layer_norm_eps": Habit(1e-12, "hard-coded in PaddleNLP's NeZhaPretrainedModel._init_weights", fixed=True),
-        "max_relative_position": Habit(64, "the default of PaddleNLP's NeZhaConfig"),
-        "classifier_dropout": Habit(0.1, "the default of PaddleNLP's NeZhaConfig"),
+        "layer_norm_eps": Default(1e-12, "hard-coded in PaddleNLP's NeZhaPretrainedModel._init_weights", fixed=True),
+        "max_relative_position": Default(64, "the default of PaddleNLP's NeZhaConfig"),
+        "classifier_dropout": Default(0.1, "the default of PaddleNLP's NeZhaConfig"),
     },
     switch=True,
 )
 
-PADDLE = Table(
+PADDLE = Family(
     name="paddle",
     title="PaddleNLP",
+    known_by="nezha.embeddings.layer_norm.weight",  # the word embedding is called as in transformers
     rules={
-        ENCODER: _EMBEDDINGS + _LAYERS,
+        ENCODER: _ENCODER,
         POOLER: _POOLER,
         MLM: (
             *_linear("cls.predictions.dense", "cls.predictions.transform.dense"),
-            *_norm("cls.predictions.layer_norm", "cls.predictions.transform.LayerNorm"),
+            *norm("cls.predictions.layer_norm", "cls.predictions.transform.LayerNorm"),
             Rule("cls.predictions.decoder_bias", "cls.predictions.bias"),
             Rule("cls.predictions.decoder_weight", "cls.predictions.decoder.weight"),
         ),
@@ -73,7 +67,7 @@ PADDLE = Table(
         CLASSIFIER: _linear("classifier", "classifier"),
         QA: _linear("classifier", "qa_outputs"),
     },
-    habits=_HABITS,
+    defaults=_DEFAULTS,
     backbone=("nezha.",),
 )
 
@@ -82,10 +76,29 @@ def _without_head(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     return tuple(Rule(rule.source.removeprefix("nezha."), rule.target, rule.op) for rule in rules)
 
 
-PADDLE_BASE = Table(
+PADDLE_BASE = Family(
     name="paddle",
     title="PaddleNLP, the model without a head",
-    rules={ENCODER: _without_head(_EMBEDDINGS + _LAYERS), POOLER: _without_head(_POOLER)},
-    habits=_HABITS,
+    known_by="embeddings.layer_norm.weight",
+    rules={ENCODER: _without_head(_ENCODER), POOLER: _without_head(_POOLER)},
+    defaults=_DEFAULTS,
     backbone=("embeddings.", "encoder.", "pooler."),
+)
+
+PROGRAM = Program(
+    PADDLE,
+    base=PADDLE_BASE,
+    weights="model_state.pdparams",
+    write=write_paddle,
+    config="config.json",
+    heads=COMMON_HEADS | {"masked-lm": PRETRAINING, "multiple-choice": CLASSIFIED, "token-classification": CLASSIFIED},
+    classes={
+        "encoder": "NeZhaModel",
+        **dict.fromkeys(("pretraining", "masked-lm", "next-sentence-prediction"), "NeZhaForPretraining"),
+        "sequence-classification": "NeZhaForSequenceClassification",
+        "multiple-choice": "NeZhaForMultipleChoice",
+        "token-classification": "NeZhaForTokenClassification",
+        "question-answering": "NeZhaForQuestionAnswering",
+    },
+    loaded_by="paddlenlp.transformers.NeZhaModel.from_pretrained('{folder}'), or another of its classes",
 )

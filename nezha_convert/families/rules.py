@@ -1,6 +1,6 @@
-"""The vocabulary of the tables: Rule, Drop, Tie, and the Table that finds what a name means.
+"""The words in which a family's facts are written: rules, drops, ties, defaults, and the family that holds them.
 
-A rule is two-sided: its inverse is derived, never typed again. ``{i}`` stands for a layer's number on both sides.
+A rule has two sides; its inverse is derived, never typed again. ``{i}`` stands for a layer's number on both sides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from ..checkpoint import Decision
 
 MAX_LAYERS = 10_000
-"""Layers of a model, at most: their numbers have four digits."""
+"""The most layers that a model can have: their numbers have four digits."""
 
 _LAYER = re.compile(r"(?:\blayer[._]|\bencoderLayer\.|\bTransformer-)(0|[1-9][0-9]{0,3})(?=[./-])")
 
@@ -29,7 +29,7 @@ class Op(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`source` becomes `target` by `op`; unless `written`, the name is only read: the family's own files lack it."""
+    """`source` becomes `target` by `op`. A rule that is not `written` is only read: exports use another name."""
 
     source: str
     target: str
@@ -37,8 +37,39 @@ class Rule:
     written: bool = True
 
     def inverse(self) -> Rule:
-        """The rule of the way back."""
+        """The rule from the target back to the source."""
         return Rule(self.target, self.source, self.op)
+
+
+def linear(
+    source: str,
+    target: str,
+    weight: str = ".weight",
+    bias: str = ".bias",
+    *,
+    transposed: bool = False,
+    written: bool = True,
+) -> tuple[Rule, Rule]:
+    """The two rules of a linear layer.
+
+    Args:
+        source, target: the layer's names.
+        weight, bias: how the source's names of its two tensors end.
+        transposed: the source stores the weight as [in, out].
+        written: exports use these names.
+    """
+    op = Op.TRANSPOSE if transposed else Op.COPY
+    return (
+        Rule(source + weight, f"{target}.weight", op, written),
+        Rule(source + bias, f"{target}.bias", Op.COPY, written),
+    )
+
+
+def norm(
+    source: str, target: str, weight: str = ".weight", bias: str = ".bias", *, written: bool = True
+) -> tuple[Rule, Rule]:
+    """The two rules of a layer norm; arguments as of `linear`."""
+    return linear(source, target, weight, bias, written=written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +90,22 @@ class Tie:
 
 
 @dataclass(frozen=True, slots=True)
-class Habit:
+class Match:
+    """The meaning of a source's name: its rule, with the layer's number filled in, and the rule's part of the model."""
+
+    part: str
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
     """What a program computes with where its JSON does not say, and why.
 
     Attributes:
         value: of a field of NezhaConfig.
         reason: where that stands.
         fixed: the program does not read the field.
-        unless_said: a JSON with this `fixed` field all the same is of a program that was changed to read it.
+        unless_said: if the JSON has this `fixed` field all the same, the program was changed to read it.
     """
 
     value: Any
@@ -86,7 +125,7 @@ class NamedHead:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """A classifier that may be of several `heads`, for `reason`; `pooler_tells`: not where there is a pooler."""
+    """A classifier that may be of several `heads`, for `reason`. A pooler decides between them if `pooler_tells`."""
 
     heads: tuple[str, ...]
     reason: str
@@ -94,17 +133,17 @@ class Unclear:
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class Defaults:
     """How a family's program computes what its tensors do not say.
 
     Attributes:
         activations: its names of activations by transformers'.
         gelu: which GELU it means by "gelu", for reports; empty where it means transformers'.
-        numbers: fields of NezhaConfig, where the program has them other than NezhaConfig, or not from its JSON.
+        numbers: fields of NezhaConfig that the program sets otherwise than NezhaConfig, or not from its JSON.
         lower_case: names of activations are read in any case.
         switch: its JSON says ``use_relative_position``.
         padding_label: its token classifier numbers labels from 1; 0 is padding.
-        positions: what the name of its own table of relative positions begins with, where every model of it has one.
+        positions: how the name of its table of relative positions begins, where every model of it has one.
         tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
         notes: what a report says of every model of the family.
         classifiers: the heads that a classifier's name tells, by its weight's name.
@@ -113,7 +152,7 @@ class Habits:
 
     activations: Mapping[str, str]
     gelu: str = ""
-    numbers: Mapping[str, Habit] = field(default_factory=dict)
+    numbers: Mapping[str, Default] = field(default_factory=dict)
     lower_case: bool = False
     switch: bool = False
     padding_label: bool = False
@@ -125,33 +164,33 @@ class Habits:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """All names of one family of checkpoints, and its habits.
+class Family:
+    """All names of one family of checkpoints, and its defaults.
 
     Attributes:
         name: the family's short name, as reports show it.
         title: the family in words.
-        rules: the rules of each part of the model. Where several have one target, the first is the way back; where
-            two parts call something the same, the name means the first part's, or that of the head (`under`).
-        habits: how its program computes.
+        known_by: the name of the tensor that tells the family.
+        rules: the rules of each part of the model. Where several have one target, exports use the first. Where two
+            parts have rules for one name, it belongs to the first part, or to that of the head (see `under`).
+        defaults: how its program computes.
         drops: names that are no weights of any part.
         backbone: prefixes of the names that belong to the model below the heads.
         wrappers: prefixes that training programs put in front of every name.
         prefix: where the model lies inside a larger one; names without it are not its own.
         rest: what becomes of names without the prefix; None leaves them unknown.
-        known_by: the name that tells the family; empty where it is the word embedding's, the first of `rules`.
     """
 
     name: str
     title: str
+    known_by: str
     rules: Mapping[str, tuple[Rule, ...]]
-    habits: Habits
+    defaults: Defaults
     drops: tuple[Drop, ...] = ()
     backbone: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = ()
     prefix: str = ""
     rest: Drop | None = None
-    known_by: str = ""
     _by_source: Mapping[str, tuple[str, Rule]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -159,12 +198,18 @@ class Table:
         for part, rules in self.rules.items():
             for rule in rules:
                 if rule.source in index and index[rule.source][0] == part:
-                    raise ValueError(f"table {self.name}: {rule.source!r} stands in {part} twice")
+                    raise ValueError(f"family {self.name}: {rule.source!r} stands in {part} twice")
                 index.setdefault(rule.source, (part, rule))
         object.__setattr__(self, "_by_source", index)
 
-    def find(self, name: str) -> tuple[str, Rule] | Drop | None:
-        """The part and the rule of `name`, with the layer's number filled in; or its drop; or None if unknown."""
+    def find(self, name: str) -> Match | Drop | None:
+        """The meaning of `name`: a match, a drop, or None where the family does not know it.
+
+        Example:
+            >>> from nezha_convert.families import HUAWEI_TF
+            >>> HUAWEI_TF.find("bert/encoder/layer_3/output/dense/bias").rule.target
+            'nezha.encoder.layer.3.output.dense.bias'
+        """
         bare = self.unwrapped(name)
         for drop in self.drops:
             if fnmatchcase(bare, drop.pattern):
@@ -172,20 +217,24 @@ class Table:
         if not name.startswith(self.prefix):
             return self.rest
         pattern, layer = _split(bare)
-        found = self._by_source.get(pattern)
-        if found is None or (layer is None and "{i}" in bare):
+        if pattern not in self._by_source or (layer is None and "{i}" in bare):
             return None
-        part, rule = found
-        return part, Rule(bare, _fill(rule.target, layer), rule.op)
+        part, rule = self._by_source[pattern]
+        return Match(part, Rule(bare, _fill(rule.target, layer), rule.op))
+
+    def match(self, name: str) -> Match | None:
+        """The match of `name`, or None where it is dropped or unknown."""
+        meaning = self.find(name)
+        return meaning if isinstance(meaning, Match) else None
 
     def unwrapped(self, name: str) -> str:
-        """`name` without the prefix and what a training program put in front."""
+        """`name` without the model's prefix and without what a training program put in front."""
         for wrapper in (self.prefix, *self.wrappers):
             name = name.removeprefix(wrapper)
         return name
 
-    def inverse(self) -> Table:
-        """The table of the way back: from the targets to this family's own names."""
+    def inverse(self) -> Family:
+        """The rules of an export: from the targets to this family's own names."""
         rules: dict[str, tuple[Rule, ...]] = {}
         for part, forward in self.rules.items():
             firsts: dict[str, Rule] = {}
@@ -193,20 +242,20 @@ class Table:
                 if rule.written:
                     firsts.setdefault(rule.target, rule.inverse())
             rules[part] = tuple(firsts.values())
-        return Table(self.name, f"to {self.title}", rules, self.habits)
+        return Family(self.name, f"to {self.title}", "", rules, self.defaults)
 
-    def under(self, parts: Iterable[str]) -> Table:
-        """The table as a head of `parts` reads it: a name that several parts have is theirs."""
-        own = {part: self.rules[part] for part in parts if part in self.rules}
-        return replace(self, rules={**own, **self.rules})
+    def under(self, parts: Iterable[str]) -> Family:
+        """The family as a head of `parts` reads it: a name that several parts have belongs to one of these."""
+        head = {part: self.rules[part] for part in parts if part in self.rules}
+        return replace(self, rules={**head, **self.rules})
 
     def parts_of(self, name: str) -> set[str]:
         """The parts that have a rule for `name`."""
         pattern, _ = _split(self.unwrapped(name))
         return {part for part, rules in self.rules.items() if any(rule.source == pattern for rule in rules)}
 
-    def within(self, prefix: str, rest: Drop | None = None) -> Table:
-        """The table of the same model inside a larger one; `rest` as in the attribute."""
+    def within(self, prefix: str, rest: Drop | None = None) -> Family:
+        """The family of the same model inside a larger one; `rest` as in the attribute."""
         return replace(self, prefix=prefix, rest=rest)
 
 
@@ -227,8 +276,9 @@ def pattern_of(name: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    found = _LAYER.search(name)
-    return (name[: found.start(1)] + "{i}" + name[found.end(1) :], found[1]) if found else (name, None)
+    """`name` with ``{i}`` for its layer's number, and that number."""
+    number = _LAYER.search(name)
+    return (name[: number.start(1)] + "{i}" + name[number.end(1) :], number[1]) if number else (name, None)
 
 
 def _fill(pattern: str, layer: str | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .heads import ENCODER, POOLER, TARGETS
-from .rules import Habits, Table
+from ..formats.safetensors import write_safetensors
+from .heads import ENCODER, HEADS, POOLER, TARGETS
+from .program import Program
+from .rules import Defaults, Family
 from .torch_names import BUFFERS, torch_rules
 
 ACTIVATIONS = (
@@ -12,24 +14,40 @@ ACTIVATIONS = (
 )
 """transformers' names of activations, the same from 4.52 to 5.23."""
 
-_HABITS = Habits(activations={name: name for name in ACTIVATIONS})
+_DEFAULTS = Defaults(activations={name: name for name in ACTIVATIONS})
 
-TRANSFORMERS = Table(
+TRANSFORMERS = Family(
     name="transformers",
     title="transformers up to 4.57",
+    known_by="nezha.embeddings.word_embeddings.weight",
     rules=torch_rules("nezha.", tuple(TARGETS)),
-    habits=_HABITS,
+    defaults=_DEFAULTS,
     drops=BUFFERS,
     backbone=("nezha.",),
     wrappers=("module.",),
 )
 
-TRANSFORMERS_BASE = Table(
+TRANSFORMERS_BASE = Family(
     name="transformers",
     title="transformers up to 4.57, the model without a head",
+    known_by="embeddings.word_embeddings.weight",
     rules=torch_rules("", (ENCODER, POOLER)),
-    habits=_HABITS,
+    defaults=_DEFAULTS,
     drops=BUFFERS,
     backbone=("embeddings.", "encoder.", "pooler."),
     wrappers=("module.",),
+)
+
+PROGRAM = Program(
+    TRANSFORMERS,
+    base=TRANSFORMERS_BASE,
+    weights="model.safetensors",
+    write=write_safetensors,
+    config="config.json",
+    heads={head.name: head.parts for head in HEADS.values()},
+    classes={head.name: head.architecture for head in HEADS.values()},
+    loaded_by="transformers.AutoModel.from_pretrained('{folder}'), up to 4.57",
+    carried=("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    ties=False,
+    unties=True,
 )

@@ -1,4 +1,4 @@
-"""JSON: of strangers, which can be printed, walked and written again once it is read; and as our files have it."""
+"""JSON files: strangers' files read safely, and our own written in one style."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 100
-"""Lists and objects inside of one another; Python ends at about a thousand, in whatever meets it first."""
+"""How deep lists and objects may be nested. Python's own limit is about a thousand, and any code may run into it."""
 
 
 def read_json(path: Path) -> Any:
-    """The document in `path`.
+    """The document in `path`. It can be walked, printed and written again without an error.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not JSON, is nested more than MAX_DEPTH deep, or has half of a surrogate pair for a character.
+        ValueError: it is not JSON, it is nested more than MAX_DEPTH deep, or a text in it holds half of a surrogate
+            pair.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -27,12 +28,12 @@ def read_json(path: Path) -> Any:
         level = [child for node in level for child in _children(node)]
     if level:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    json.dumps(content, ensure_ascii=False).encode()  # UnicodeEncodeError, a ValueError: no text
+    json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair raises UnicodeEncodeError, a ValueError
     return content
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """A JSON file of ours."""
+    """`content` as a JSON file in our style: indented, in UTF-8, with a newline at the end."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -1,8 +1,10 @@
-"""Who is at work where: a lock that the system takes back when its process ends, however that ends.
+"""Locks on folders, and temporary folders that a later run removes if their process was killed.
 
-A lock, not a process's number with the time of its start: on a network drive the other process may be another
-machine's, whose numbers mean nothing here. A lock file, not the folder itself: NFS locks only what is opened for
-writing. What has no lock on it was left by a process that was killed, and the next run removes it.
+The operating system releases a lock when its process ends, even when the process is killed. So a folder whose lock file
+nobody holds was left behind, and the next run removes it.
+
+Why not write down a process number? On a network drive the other process may run on another machine, where the number
+means nothing. Why a lock file, and not a lock on the folder? NFS locks only files that are open for writing.
 """
 
 from __future__ import annotations
@@ -27,15 +29,18 @@ _WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 class NoLocksError(OSError):
-    """The drive has no locks."""
+    """The drive does not support locks."""
 
 
 def claim(file: Path) -> int | None:
-    """Create `file` if it is not there, and lock it: a descriptor, whose closing gives it back; None if it is taken.
+    """Lock `file`, which is created if it is not there.
+
+    Returns:
+        An open descriptor: closing it releases the lock. None if another process holds the lock.
 
     Raises:
-        NoLocksError: the drive has no locks; the file was created all the same.
-        OSError: it cannot be created.
+        NoLocksError: the drive does not support locks; the file was created all the same.
+        OSError: the file cannot be created.
     """
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -54,14 +59,18 @@ def claim(file: Path) -> int | None:
             if error.errno in _WITHOUT_LOCKS:
                 raise NoLocksError(error.errno, error.strerror, str(file)) from error
             raise
-        os.close(descriptor)  # whoever had it has removed the file since: what is locked is nothing
+        os.close(descriptor)  # the file that we locked has been removed since: try again
 
 
 class TemporaryFolder:
-    """A folder in the system's temporary space, for this process alone.
+    """A folder in the system's temporary directory, for this process alone.
 
-    It is removed by ``remove``, at the end of a ``with``, with this object, when Python ends; and where the process is
-    killed, by the next one that makes such a folder.
+    It is removed by ``remove()``, at the end of a ``with`` block, when this object is deleted, or when Python ends. If
+    the process is killed, the next process that creates such a folder removes it.
+
+    Example:
+        >>> with TemporaryFolder() as folder:
+        ...     (folder / "file").write_bytes(b"abc")
     """
 
     def __init__(self) -> None:
@@ -70,7 +79,7 @@ class TemporaryFolder:
             holder = Path(tempfile.mkdtemp(prefix=_PREFIX))
             try:
                 lock = claim(holder / LOCK)
-            except FileNotFoundError:  # taken for an abandoned one before it was locked
+            except FileNotFoundError:  # another process took it for an abandoned one before we locked it
                 continue
             except NoLocksError:
                 lock = None
@@ -95,13 +104,18 @@ def _remove(holder: Path, lock: int | None) -> None:
 
 
 def leave(folder: Path, lock: int | None) -> None:
-    """Remove `folder` and its `lock`, which is all that is in it. What cannot be removed is left to the next run."""
+    """Release `lock`, and remove `folder` with its lock file. The next run removes what cannot be removed now.
+
+    Args:
+        folder: holds nothing but the lock file.
+        lock: the descriptor from `claim`; None on a drive without locks.
+    """
     try:
         with suppress(OSError):
             (folder / LOCK).unlink()
     finally:
         if lock is not None:
-            os.close(lock)  # before the folder goes: NFS keeps an open file in it, by another name
+            os.close(lock)  # before removing the folder: NFS keeps an open file in it, under another name
         with suppress(OSError):  # not empty: another process has entered it
             folder.rmdir()
 
@@ -109,11 +123,11 @@ def leave(folder: Path, lock: int | None) -> None:
 def remove_abandoned() -> None:
     """Remove the temporary folders of processes that were killed."""
     for holder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another user's; or it went meanwhile; or a drive without locks: there it stays
+        with suppress(OSError):  # another user's, already removed, or on a drive without locks: leave it
             if holds_only(holder, {LOCK, _FILES}) and (lock := claim(holder / LOCK)) is not None:
                 _remove(holder, lock)
 
 
 def holds_only(folder: Path, names: set[str]) -> bool:
-    """Whether `folder` is one, no link to one, and nothing is in it but `names`: whatever else is there is not ours."""
+    """Whether `folder` is a real folder, not a link, and holds nothing but `names`. If not, it is not ours."""
     return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= names

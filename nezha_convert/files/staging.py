@@ -1,4 +1,4 @@
-"""A folder that appears complete or not at all."""
+"""Output folders and files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -21,29 +21,35 @@ TRAINED = "training.json"
 """The record in every folder of a model that was trained from a converted one."""
 
 _NEW, _OLD = "new", "old"
+"""In the hidden folder: the output while it is written, and the output that it replaces."""
 
 _NOREPLACE, _EXCHANGE = 1, 2
-"""Flags of Linux' renameat2."""
+"""Flags of Linux's renameat2."""
 
 
 @contextmanager
 def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator[Path]:
-    """A temporary folder that becomes `output` if the block ends well, and vanishes if it does not.
+    """A temporary folder that becomes `output` if the block succeeds and is removed if it fails.
 
-    It lies beside `output`, in a hidden folder that one process at a time may have. What a killed one left there is
-    removed; an old output that it had moved aside goes back.
+    The temporary folder lies beside `output`, in a hidden folder that only one process at a time can lock. If a killed
+    process left files there, they are removed, and an old output that it had moved aside is moved back.
 
     Args:
-        output: the folder to appear. It must not exist, unless `force` is given and it is a folder with `mark`.
-        nbytes: what is going to be written, so that a full disk is noticed first.
-        mark: the report in every folder of its kind; a folder without it is never replaced.
+        output: the folder to write. It must not exist, unless `force` is set and it is empty or holds the file `mark`.
+        force: replace such a folder.
+        nbytes: how much will be written. A disk with less free space is refused before anything is written.
+        mark: the name of the report in every folder of this kind.
 
     Raises:
-        OutputError: it exists, another process is writing it, there is not enough room, or it cannot be written.
+        OutputError: `output` exists, another process is writing it, the disk is too full, or it cannot be written.
+
+    Example:
+        >>> with staged(Path("output"), force=False, nbytes=3) as folder:
+        ...     (folder / "file").write_bytes(b"abc")
     """
     check_output(output, force, mark)
     with _as_output_error(output):
-        place = output.resolve()  # "." has no name, and a working folder may change
+        place = output.resolve()  # "." has no name, and the working folder may change
         place.parent.mkdir(parents=True, exist_ok=True)
         with _workplace(place) as folder:
             _check(place, force, mark)
@@ -56,37 +62,39 @@ def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator
             stage = folder / _NEW
             stage.mkdir()
             yield stage
-            _check(place, force, mark)  # again: another program may have been faster
+            _check(place, force, mark)  # again, for another program may have created it meanwhile
             for path in (*stage.rglob("*"), stage):
-                _sync(path)
+                sync(path)
             _rename_into_place(stage, place)
-            _sync(place.parent)
+            sync(place.parent)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: beside it and renamed, so that no reader sees half of it, and on the disk before that.
+    """Write `data` to a new file, put it on the disk and rename it to `path`, so that no reader sees half of it.
 
     Raises:
         OutputError: another process is writing it.
-        OSError: it cannot be written; what was there before is there still.
+        OSError: it cannot be written; the old file is still there.
     """
     with _workplace(path) as folder:
         (folder / _NEW).mkdir()
         new = folder / _NEW / path.name
         new.write_bytes(data)
-        _sync(new)
+        sync(new)
         new.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file where the user wants it, as `replace_file` does; what a link names, and what no file is, stays that.
+    """Write a file that the user named, as `replace_file` does.
+
+    A link stays a link: its target is replaced. A pipe or a device is written to, not replaced.
 
     Raises:
-        OutputError: it cannot be written; what was there before is there still.
+        OutputError: it cannot be written; the old file is still there.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device
+        if path.exists() and not path.is_file():
             path.write_bytes(data)
         else:
             replace_file(path.resolve(), data)
@@ -97,12 +105,19 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def check_output(output: Path, force: bool, mark: str = MARK) -> None:
-    """Raises OutputError unless `output` may be written. What a killed process left beside it is removed anyway."""
+    """Check that `output` may be written, and remove what killed processes have left behind.
+
+    Args:
+        output, force, mark: as in `staged`.
+
+    Raises:
+        OutputError: it exists and may not be replaced, or another process is writing it.
+    """
     remove_abandoned()
     with _as_output_error(output):
         place = output.resolve()
         if os.path.lexists(_hidden(place)):
-            with _workplace(place):
+            with _workplace(place):  # entering it cleans it up
                 pass
         _check(output, force, mark)
 
@@ -122,16 +137,16 @@ def _check(output: Path, force: bool, mark: str) -> None:
 
 @contextmanager
 def _workplace(place: Path) -> Iterator[Path]:
-    """The hidden folder beside `place`, for this process alone and without what another has left in it."""
+    """The hidden folder beside `place`, locked for this process and emptied of what another one left in it."""
     folder = _hidden(place)
-    lock = _entered(folder, place)
+    lock = _enter(folder, place)
     try:
         _clean_up(folder, place)
         yield folder
     finally:
         try:
             _clean_up(folder, place)
-        except KeyboardInterrupt:  # it came only now, in the midst of this
+        except KeyboardInterrupt:  # Ctrl-C in the middle of the cleanup: finish it first
             _clean_up(folder, place)
             raise
         finally:
@@ -142,18 +157,21 @@ def _hidden(place: Path) -> Path:
     return place.with_name(f".{place.name}.part")
 
 
-def _entered(folder: Path, place: Path) -> int | None:
-    """Make and lock `folder`: the lock, None on a drive without locks, where the one who makes it has it.
+def _enter(folder: Path, place: Path) -> int | None:
+    """Create and lock `folder`.
+
+    Returns:
+        The lock's descriptor; None on a drive without locks, where the folder belongs to the process that created it.
 
     Raises:
-        OutputError: another process has it, or it is none of ours.
+        OutputError: another process has it, or it holds files that are not ours.
     """
     while True:
-        made = True
+        created = True
         try:
             folder.mkdir()
         except FileExistsError:
-            made = False
+            created = False
         try:
             if not holds_only(folder, {LOCK, _NEW, _OLD}):
                 raise OutputError(
@@ -161,10 +179,10 @@ def _entered(folder: Path, place: Path) -> int | None:
                     hint="Name another output, or move it away.",
                 )
             lock = claim(folder / LOCK)
-        except FileNotFoundError:  # whoever had it has just left
+        except FileNotFoundError:  # its owner has just removed it: try again
             continue
         except NoLocksError as error:
-            if made:
+            if created:
                 return None
             raise OutputError(
                 f"{place}: another process is writing it, or was killed while it did: the drive has no locks to tell",
@@ -178,7 +196,7 @@ def _entered(folder: Path, place: Path) -> int | None:
 
 
 def _clean_up(folder: Path, place: Path) -> None:
-    """Remove what is not in its place; but an old output goes back, unless there is one."""
+    """Move an old output back if `place` is empty, and remove everything else in the hidden `folder`."""
     old = folder / _OLD
     if old.exists() and not os.path.lexists(place):
         old.rename(place)
@@ -187,9 +205,10 @@ def _clean_up(folder: Path, place: Path) -> None:
 
 
 def _rename_into_place(stage: Path, output: Path) -> None:
-    """Move `stage` to `output`, in one step where Linux and the drive can; what was there stays beside it.
+    """Rename `stage` to `output`. An old output ends up in the hidden folder, where `_clean_up` removes it.
 
-    Where they cannot, an old output is away for a moment, and an empty folder of that moment is replaced.
+    Linux does this in one step if the drive can. Elsewhere the old output is missing for a moment; an empty folder that
+    another program creates in that moment is replaced.
     """
     exists = os.path.lexists(output)
     if _renamed(stage, output, _EXCHANGE if exists else _NOREPLACE):
@@ -200,7 +219,7 @@ def _rename_into_place(stage: Path, output: Path) -> None:
 
 
 def _renamed(source: Path, target: Path, flag: int) -> bool:
-    """Linux' renameat2, which replaces nothing or exchanges two folders; False where there is no such thing."""
+    """Call Linux's renameat2, which exchanges two folders or refuses to replace one; False where it does not exist."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     here = -100  # AT_FDCWD: relative to the working folder
     if rename is None:
@@ -213,13 +232,16 @@ def _renamed(source: Path, target: Path, flag: int) -> bool:
     raise OSError(number, os.strerror(number), str(target))
 
 
-def _sync(path: Path) -> None:
-    """Put a file or a folder's names on the disk, so that a rename never reveals less after a power cut."""
+def sync(path: Path) -> None:
+    """Write a file's data or a folder's list of names to the disk itself.
+
+    Called before a rename, so that after a power cut the new name never leads to an incomplete file.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL or not path.is_dir():  # network drives that do not sync folders
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network drives cannot sync folders
             raise
     finally:
         os.close(descriptor)

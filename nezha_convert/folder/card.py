@@ -1,4 +1,4 @@
-"""The model card, README.md, of a converted folder: made from its conversion.json alone."""
+"""The model card, README.md, of a converted folder. It is made from conversion.json alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..families import HEADS
+from ..families.heads import HEADS
 from ..families.rules import layer_of
 
 CARD = "README.md"
@@ -27,7 +27,7 @@ LICENSES = (
     "llama3.3", "llama4", "grok2-community", "gemma", "unknown", "other",
 )
 # fmt: on
-"""The identifiers that the Hub knows (its documentation, "Licenses")."""
+"""The identifiers that the Hub accepts (the page "Licenses" of its documentation)."""
 
 _PIPELINES = {
     "encoder": "feature-extraction",
@@ -38,7 +38,7 @@ _PIPELINES = {
     "question-answering": "question-answering",
     "multiple-choice": "multiple-choice",
 }
-"""The Hub's names of what a head is for; it has none for next-sentence prediction."""
+"""By head, the Hub's name of its task. The Hub has none for next-sentence prediction."""
 
 _COLUMNS = (
     "CMRC EM/F1 (dev)",
@@ -57,7 +57,7 @@ _AUTHORS = {
         ("NEZHA-large-WWM", "67.32/86.62", "82.21/81.17", "90.87/87.94", "97.26/97.63", "95.75/96.00"),
     ),
 }
-"""arXiv 1909.00204v3, table 4, by hidden size and layers."""
+"""By hidden size and number of layers: arXiv 1909.00204v3, table 4."""
 
 _CHINESE_VOCABULARY = 21128
 _PRETRAINED = ("encoder", "pretraining", "masked-lm")
@@ -76,7 +76,7 @@ CITATION = """\
 ```"""
 
 
-def render(
+def conversion_card(
     conversion: Mapping[str, Any],
     *,
     license: str | None = None,
@@ -86,9 +86,9 @@ def render(
     """The card of the folder whose conversion.json holds `conversion`.
 
     Args:
-        license: one of `LICENSES`; None leaves it out and says why.
-        repo_id: where the folder is pushed to; None for a folder at home.
-        doubts: why the folder is not proved, where it was pushed all the same.
+        license: one of `LICENSES`; with None the card says why no license is stated.
+        repo_id: the repository that the folder is pushed to; None for a folder on this machine.
+        doubts: why the folder is not proved, when it is pushed all the same.
     """
     sections = (
         _introduction(conversion, doubts),
@@ -106,7 +106,7 @@ def render(
 
 
 def warning(doubts: Sequence[str], claim: str = "it is not proved to be the original's equal") -> str:
-    """What the card of a folder says that was pushed with --force, although `claim`."""
+    """The warning on the card of a folder that was pushed with --force: `claim`, and the reasons."""
     listed = "\n".join(f"* {escaped(doubt)}" for doubt in doubts)
     return f"**Pushed with `--force`, although {claim}:**\n\n{listed}"
 
@@ -121,7 +121,7 @@ def _metadata(conversion: Mapping[str, Any], license: str | None) -> str:
         "base_model": base[1] if base else None,
         "tags": ["nezha", "bert", "nezha-convert", "arxiv:1909.00204"],
     }
-    # JSON is YAML: no dumper is needed, and nothing has to be quoted by hand.
+    # JSON is also YAML, so no YAML library is needed and nothing has to be quoted by hand.
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items() if value]
     return "\n".join(["---", *lines, "---"])
 
@@ -137,14 +137,14 @@ def _introduction(conversion: Mapping[str, Any], doubts: Sequence[str]) -> str:
 
 
 def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
-    """The lines that load the model; the `record` of its folder says the head and whether there is a tokenizer."""
+    """The lines of Python that load the model whose folder has the record `record`."""
     auto = HEADS[record["head"]].auto_class
-    where = json.dumps(repo_id or "path/to/this/folder")
+    address = json.dumps(repo_id or "path/to/this/folder")
     tokenizer = any(file["name"] == "tokenizer.json" for file in record["output_files"])
     lines = [f"from transformers import {auto}" + (", AutoTokenizer" if tokenizer else "")]
-    lines.append(f"model = {auto}.from_pretrained({where}, trust_remote_code=True)")
-    if tokenizer:  # it has no code of its own, but transformers asks about the config's all the same
-        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({where}, trust_remote_code=True)")
+    lines.append(f"model = {auto}.from_pretrained({address}, trust_remote_code=True)")
+    if tokenizer:  # without trust_remote_code transformers would ask, because of config.json
+        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({address}, trust_remote_code=True)")
     code = "\n".join(lines)
     return (
         f"## Use\n\n```python\n{code}\n```\n\n"
@@ -153,16 +153,16 @@ def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
 
 
 def _not_finite(conversion: Mapping[str, Any]) -> str:
-    """A warning where weights are NaN or infinite."""
+    """A warning, if some weights are NaN or infinite."""
     tensors = (conversion.get("numbers") or {}).get("tensors", ())
     counts = ("nan", "infinite", "overflow")
     rows = [(inline(t["name"]), *(f"{t[count]:,}" for count in counts)) for t in tensors if any(t[c] for c in counts)]
     if not rows:
         return ""
-    what = "**What these weights reach is not a number.** NaN and infinite values are the source's own, bit for bit;"
-    what += " those that became infinite were finite there, and too large for the element type that was asked for."
+    text = "**What these weights reach is not a number.** NaN and infinite values are the source's own, bit for bit;"
+    text += " those that became infinite were finite there, and too large for the element type that was asked for."
     listed = table(("tensor", "NaN", "infinite", "became infinite"), rows)
-    return f"## Values that are not finite\n\n{what}\n\n{listed}"
+    return f"## Values that are not finite\n\n{text}\n\n{listed}"
 
 
 def _provenance(conversion: Mapping[str, Any]) -> str:
@@ -181,8 +181,8 @@ def _decisions(conversion: Mapping[str, Any]) -> str:
         (inline(d["field"]), inline(json.dumps(d["value"], ensure_ascii=False)), escaped(d["reason"]))
         for d in conversion["decisions"]
     ]
-    what = "What the source did not say by itself, and what was taken."
-    return f"## Decisions\n\n{what}\n\n" + table(("field", "value", "why"), rows) if rows else ""
+    text = "What the source did not say by itself, and what was taken."
+    return f"## Decisions\n\n{text}\n\n" + table(("field", "value", "why"), rows) if rows else ""
 
 
 def _dropped(conversion: Mapping[str, Any]) -> str:
@@ -221,7 +221,7 @@ def _parity(conversion: Mapping[str, Any]) -> str:
 
 
 def _authors(conversion: Mapping[str, Any]) -> str:
-    """The paper's figures, for a pre-trained model of one of its sizes and its Chinese vocabulary."""
+    """The paper's figures, for a pre-trained model that has one of the paper's sizes and the Chinese vocabulary."""
     shapes = {tensor["target"]: tensor["shape"] for tensor in conversion["written"]}
     embedding = next((s for name, s in shapes.items() if name.endswith("embeddings.word_embeddings.weight")), (0, 0))
     layers = 1 + max((number for name in shapes if (number := layer_of(name)) is not None), default=-1)
@@ -238,7 +238,7 @@ def _authors(conversion: Mapping[str, Any]) -> str:
 
 
 def license_section(license: str | None) -> str:
-    """What the card says about the license."""
+    """The section on the license."""
     if license:
         text = f"`{license}`, as stated by whoever pushed this copy."
     else:
@@ -254,18 +254,19 @@ def _decided(conversion: Mapping[str, Any], field: str) -> Any:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown's table of cells that are Markdown."""
+    """A Markdown table. The cells are Markdown already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def escaped(text: str) -> str:
-    """Words from elsewhere as Markdown that means the words: no markup, no new cell or line."""
+    """`text` as one line of Markdown, with everything escaped that Markdown would read as markup."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 def inline(text: str) -> str:
-    """Code in a line. A grave accent inside cannot be escaped, and a bar would begin a cell.
+    """`text` as inline code that is safe inside a table.
 
-    Backslashes before a bar are doubled, or one of them would escape the bar's own.
+    Markdown cannot escape a grave accent in code, so an apostrophe replaces it. A bar would end the table's cell, so it
+    is escaped; backslashes before the bar are doubled, otherwise they would escape the backslash that is added.
     """
     return "`" + re.sub(r"(\\*)\|", r"\1\1\|", " ".join(text.split()).replace("`", "'")) + "`"

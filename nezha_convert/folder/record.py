@@ -1,22 +1,24 @@
-"""Folders with a record as evidence: is each file as it was recorded, what was proved, and what may go to others."""
+"""A folder and its record: which files were changed since, what was proved, and which files may be published."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar
 
+from ..checkpoint import Origin
 from ..errors import MappingError, OutputError, UsageError
+from ..families.heads import HEADS
+from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
-from ..parity.originals.programs import CLASSES
-from .card import render
+from .card import conversion_card
 from .report import FileRecord
 
 Fields = Mapping[str, type | UnionType]
+"""The fields that a JSON object must have, and their types."""
 
 FILE: Fields = {"name": str, "sha256": str}
 DECISION: Fields = {"field": str, "value": object, "reason": str}
@@ -33,27 +35,27 @@ _WRITTEN_BY = {
     MARK: ("a conversion", "nezha-convert convert SOURCE {folder} --force", "Convert again"),
     TRAINED: ("record_training", "nezha_convert.record_training({folder}, ...)", "Record the training again"),
 }
-"""By record: what writes it, how, and in words."""
+"""By record: what writes it, the command or call, and what to do in words."""
 
 
 class RecordedFolder(ABC):
-    """`path` with its record: which files are meant for others, and why one of them may not be what it should be.
+    """The folder `path` with its record.
 
     Raises:
-        MappingError: it has none, or one that is not as it is written, or a config.json that is no model's.
+        MappingError: the record or config.json is missing, or does not have the fields that it is written with.
     """
 
     mark: ClassVar[str]
-    """The record's name."""
+    """The file name of the record."""
 
     needed: ClassVar[Fields]
-    """The record's fields, besides its head, architecture and output files."""
+    """The fields of the record, besides its head, architecture and output files."""
 
     claim: ClassVar[str]
-    """What is not so where there are doubts."""
+    """What to say when there are doubts: which claim does not hold."""
 
     remedy: ClassVar[str]
-    """What to do about doubts; {folder} stands for the path."""
+    """What to do about doubts. {folder} stands for the path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,13 +67,23 @@ class RecordedFolder(ABC):
         self.config = read_object(self._present("config.json"), _SIZES)
 
     @property
+    def head(self) -> str:
+        """The model's head, a key of ``families.HEADS``."""
+        return str(self.record["head"])
+
+    @property
+    def architecture(self) -> str:
+        """The model's class in the package `nezha`."""
+        return str(self.record["architecture"])
+
+    @property
     def dtype(self) -> str:
-        """The weights' element type, as config.json says."""
+        """The weights' element type, as config.json has it."""
         return str(self.config.get("dtype") or self.config.get("torch_dtype"))
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether one is recorded."""
+        """Whether the record lists a tokenizer."""
         return any(file["name"] == "tokenizer.json" for file in self.record["output_files"])
 
     @property
@@ -80,22 +92,22 @@ class RecordedFolder(ABC):
         """The model in a line."""
 
     def files(self) -> list[tuple[FileRecord, str]]:
-        """Each file as it is now, and the hash that it had when it was recorded.
+        """Each recorded file as it is now, with the hash that the record has.
 
         Raises:
-            MappingError: one is missing.
+            MappingError: a file is missing.
         """
-        found = []
-        for file in self.record["output_files"]:
-            path = self._present(file["name"])
-            found.append((FileRecord(file["name"], path.stat().st_size, sha256(path)), file["sha256"]))
-        return found
+        files = []
+        for recorded in self.record["output_files"]:
+            path = self._present(recorded["name"])
+            files.append((FileRecord(recorded["name"], path.stat().st_size, sha256(path)), recorded["sha256"]))
+        return files
 
     def names(self) -> list[str]:
-        """The files that are meant for others: the recorded ones, and the record.
+        """The files to publish: the recorded files and the record itself.
 
         Raises:
-            MappingError: one is a link: in a stranger's folder it could lead to a secret, which would be published.
+            MappingError: a file is a link. In a folder from a stranger, a link could lead to a secret of the user's.
         """
         names = [*(file["name"] for file in self.record["output_files"]), self.mark]
         for name in names:
@@ -107,7 +119,7 @@ class RecordedFolder(ABC):
         return names
 
     def doubts(self) -> tuple[str, ...]:
-        """Why the folder may not be what its record says, in words; nothing where it is."""
+        """Why the folder may not be what its record says, in words; empty when every file is as recorded."""
         return tuple(
             f"{file.name} was changed since it was written: SHA-256 {file.sha256}, recorded {written}"
             for file, written in self.files()
@@ -116,7 +128,7 @@ class RecordedFolder(ABC):
 
     @abstractmethod
     def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
-        """The model card; see ``card.render``."""
+        """The text of the model card. The arguments are those of ``conversion_card``."""
 
     def _absent(self) -> Exception:
         return MappingError(
@@ -126,18 +138,18 @@ class RecordedFolder(ABC):
         )
 
     def _check_record(self, mark: Path) -> None:
-        """Raises MappingError unless the record is as it is written: all that reads it relies on that."""
+        """Raises MappingError unless the record has the form in which it is written. Later code relies on that form."""
         check_all(mark, "output_files", self.record["output_files"], FILE)
         for file in self.record["output_files"]:
             if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
                 raise foreign(mark, f"output_files names {file['name']!r}; expected a file of the folder itself")
-        head, architecture = self.record["head"], self.record["architecture"]
-        if head not in CLASSES or architecture != f"Nezha{CLASSES[head]}":
-            expected = f"Nezha{CLASSES[head]}" if head in CLASSES else f"a head among {', '.join(CLASSES)}"
-            raise foreign(mark, f"head is {head!r}, architecture is {architecture!r}; expected {expected}")
+        head = HEADS.get(self.head)
+        if head is None or head.architecture != self.architecture:
+            expected = head.architecture if head else f"a head among {', '.join(HEADS)}"
+            raise foreign(mark, f"head is {self.head!r}, architecture is {self.architecture!r}; expected {expected}")
 
     def _present(self, name: str) -> Path:
-        if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises at longer names
+        if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises OSError for a longer name
             writer, how, again = _WRITTEN_BY[self.mark]
             raise MappingError(
                 f"{self.path / name}: missing; {writer} wrote it", hint=f"{again}: {how.format(folder=self.path)}"
@@ -146,10 +158,10 @@ class RecordedFolder(ABC):
 
 
 class ConvertedFolder(RecordedFolder):
-    """`path` with its conversion.json; see ``RecordedFolder``.
+    """A converted folder with its conversion.json; see ``RecordedFolder``.
 
     Raises:
-        UsageError: it is a trained one, which has no original.
+        UsageError: a trained model is in the folder. It has no original to be compared with.
     """
 
     mark = MARK
@@ -166,49 +178,54 @@ class ConvertedFolder(RecordedFolder):
         return f"{self.record['architecture']}, converted by nezha-convert {self.record['version']}"
 
     def decision(self, field: str) -> Any:
-        """What the conversion decided for `field`; None when it decided nothing."""
+        """The value that the conversion decided for `field`; None when it decided nothing."""
         return next((d["value"] for d in self.record["decisions"] if d["field"] == field), None)
 
-    def asked_for(self, field: str) -> bool:
-        """Whether `field` was told to the conversion: by an option, or by transformers' own file."""
-        told = ("asked for", "tokenizer_config.json")
-        return any(d["field"] == field and d["reason"].startswith(told) for d in self.record["decisions"])
+    def origin(self, field: str) -> Origin | None:
+        """What the decision about `field` rests on; None where there was nothing to decide."""
+        decision = next((d for d in self.record["decisions"] if d["field"] == field), None)
+        if decision is None or "origin" in decision:
+            return Origin(decision["origin"]) if decision else None
+        # The first conversions recorded reasons alone.
+        beginnings = {"asked for": Origin.ASKED, "tokenizer_config.json": Origin.FILE}
+        return next((o for words, o in beginnings.items() if decision["reason"].startswith(words)), Origin.DEFAULT)
 
     def check_source(self, files: Iterable[Path]) -> None:
-        """Raises MappingError unless every one of `files` is one that this folder was converted from."""
+        """Raises MappingError unless this folder was converted from all of `files`."""
         recorded = {file["sha256"]: file["name"] for file in self.record["source_files"]}
         by_name = {name: digest for digest, name in recorded.items()}
         for path in files:
-            found = sha256(path)
-            if found not in recorded:
+            digest = sha256(path)
+            if digest not in recorded:
                 expected = by_name.get(path.name)
-                said = f"{path.name} with {expected}" if expected else f"only {', '.join(sorted(by_name))}"
+                names = f"{path.name} with {expected}" if expected else f"only {', '.join(sorted(by_name))}"
                 raise MappingError(
-                    f"{self.path} is not a conversion of this source: {path} has SHA-256 {found}, {MARK} names {said}",
+                    f"{self.path} is not a conversion of this source: {path} has SHA-256 {digest}, "
+                    f"{MARK} names {names}",
                     hint="Name the source it was made from, with the --config and --vocab it was made with; or convert "
                     f"this one: nezha-convert convert SOURCE {self.path} --force",
                 )
 
     def doubts(self) -> tuple[str, ...]:
-        """Why the folder is not proved to be the original's equal, in words; nothing where it is."""
+        """Why the folder is not proved to be the original's equal, in words; empty when it is proved."""
         parity: dict[str, Any] | None = self.record.get("parity")
         if not parity:
             return ("its parity with the original was never measured", *super().doubts())
-        found = []
+        reasons = []
         if not parity["passed"]:
-            found.append(f"it failed the comparison with the original: {'; '.join(parity['failures'])}")
+            reasons.append(f"it failed the comparison with the original: {'; '.join(parity['failures'])}")
         verified = {file["name"]: file["sha256"] for file in parity["verified"]}
         for file, written in self.files():
             if file.sha256 == written and file.name.endswith(".safetensors") and verified.get(file.name) != written:
-                found.append(f"{file.name} is not the file that was compared with the original")
-        return (*found, *super().doubts())
+                reasons.append(f"{file.name} is not the file that was compared with the original")
+        return (*reasons, *super().doubts())
 
     def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
-        """The model card; see ``card.render``."""
-        return render(self.record, license=license, repo_id=repo_id, doubts=doubts)
+        """The text of the model card; see ``conversion_card``."""
+        return conversion_card(self.record, license=license, repo_id=repo_id, doubts=doubts)
 
     def keep(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary` into conversion.json as `parity`, beside and renamed, so that no reader sees half of it.
+        """Write `summary` into conversion.json as `parity`. The file is replaced whole: no reader sees half of it.
 
         Raises:
             OutputError: it cannot be written.
@@ -234,14 +251,23 @@ class ConvertedFolder(RecordedFolder):
         super()._check_record(mark)
         check_all(mark, "source_files", self.record["source_files"], FILE)
         check_all(mark, "decisions", self.record["decisions"], DECISION)
+        for number, decision in enumerate(self.record["decisions"]):
+            if decision.get("origin", Origin.ASKED) not in [*Origin]:
+                raise foreign(
+                    mark, f"decisions[{number}].origin is {decision['origin']!r}; expected one of {', '.join(Origin)}"
+                )
         check_all(mark, "dropped", self.record["dropped"], {"name": str, "nbytes": int, "reason": str})
-        if (numbers := self.record.get("numbers")) is not None:  # the first conversions counted none
+        if (numbers := self.record.get("numbers")) is not None:  # early versions did not count them
             check(mark, "numbers", numbers, {"tensors": list})
             check_all(mark, "numbers.tensors", numbers["tensors"], _COUNTED)
 
 
 def read_object(path: Path, needed: Fields) -> dict[str, Any]:
-    """The JSON object in `path`, which has the fields `needed`."""
+    """The JSON object in `path`.
+
+    Raises:
+        MappingError: the file cannot be read, or lacks one of the fields `needed`.
+    """
     try:
         content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
@@ -251,33 +277,24 @@ def read_object(path: Path, needed: Fields) -> dict[str, Any]:
 
 
 def check_all(path: Path, where: str, entries: Iterable[object], needed: Fields) -> None:
-    """Raises MappingError unless each of `entries`, a list at `where` in `path`, is such an object."""
+    """`check` for each of `entries`, the list at `where` in `path`."""
     for number, entry in enumerate(entries):
         check(path, f"{where}[{number}]", entry, needed)
 
 
-def check(path: Path, where: str, found: object, needed: Fields) -> None:
-    """Raises MappingError unless `found`, at `where` in `path`, is a JSON object with the fields `needed`."""
-    if not isinstance(found, dict):
+def check(path: Path, where: str, value: object, needed: Fields) -> None:
+    """Raises MappingError unless `value`, at `where` in `path`, is a JSON object with the fields `needed`."""
+    if not isinstance(value, dict):
         raise foreign(path, f"{where or 'it'} is no JSON object")
-    if missing := [name for name in needed if name not in found]:
+    if missing := [name for name in needed if name not in value]:
         raise foreign(path, f"no {', '.join(missing)} in {where or 'it'}")
     for name, kind in needed.items():
-        if not isinstance(found[name], kind):
+        if not isinstance(value[name], kind):
             place = f"{where}.{name}" if where else name
-            raise foreign(path, f"{place} is {found[name]!r:.40}; expected {_KINDS[kind]}")
+            raise foreign(path, f"{place} is {value[name]!r:.40}; expected {_KINDS[kind]}")
 
 
 def foreign(path: Path, what: str) -> MappingError:
-    """The error about a file that is not as it is written in its folder."""
+    """The error for a file in a folder of ours that does not have the form in which it is written."""
     writer, how, again = _WRITTEN_BY[TRAINED if (path.parent / TRAINED).is_file() else MARK]
     return MappingError(f"{path}: not as {writer} writes it: {what}", hint=f"{again}: {how.format(folder=path.parent)}")
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

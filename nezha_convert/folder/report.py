@@ -1,15 +1,20 @@
-"""What was found and what was done, as plain data; conversion.json is a Report's JSON."""
+"""What a conversion did, as plain data; conversion.json is a Report's JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from .._version import __version__
 from ..checkpoint import Decision
 from ..families.rules import Tie
 from ..mapping.plan import Dropped
+from ..mapping.survey import Survey
 from ..weights.numbers import Numbers
+from ..weights.write import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,68 +35,6 @@ class Written:
     op: str
     dtype: str
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorListing:
-    """A tensor of a source by name, element type and shape."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a checkpoint is, as far as can be told without reading a tensor.
-
-    Attributes:
-        source: what was asked for.
-        format: "tensorflow-bundle", "torch" or "safetensors".
-        family: the family's short name; None when no NEZHA is known by these names.
-        title: the family in words.
-        heads: the heads that it can be, one when the tensors say it.
-        reason: why these heads.
-        model: the config's fields for the first of the heads, as they would be converted.
-        decisions: what the source left open.
-        problems: what stands in the way of a conversion.
-        hint: what to do next.
-        files: the files of the checkpoint.
-        tensors: how many there are.
-        nbytes: bytes of all of them.
-        weight_nbytes: bytes that the first of the heads keeps.
-        optimizer_tensors, optimizer_nbytes: the training's state among them.
-        dropped: what that head would leave out.
-        training: how it was trained, where a training.json says so.
-        entries: every tensor, if `inspect` was asked to list them.
-    """
-
-    source: str
-    format: str
-    family: str | None
-    title: str
-    heads: tuple[str, ...]
-    reason: str
-    model: dict[str, Any]
-    decisions: tuple[Decision, ...]
-    problems: tuple[str, ...]
-    hint: str
-    files: tuple[FileRecord, ...]
-    tensors: int
-    nbytes: int
-    weight_nbytes: int
-    optimizer_tensors: int
-    optimizer_nbytes: int
-    dropped: tuple[Dropped, ...]
-    training: str = ""
-    entries: tuple[TensorListing, ...] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The inspection as ``--json`` prints it; without `entries` unless they were asked for."""
-        content = asdict(self)
-        if self.entries is None:
-            del content["entries"]
-        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +64,73 @@ class Report:
     output: str = ""
     dry_run: bool = False
     seconds: float = field(default=0.0)
+
+    @classmethod
+    def of(
+        cls,
+        survey: Survey,
+        layout: Layout,
+        *,
+        source: str,
+        decisions: Iterable[Decision],
+        source_files: Iterable[Path],
+        output: Path,
+        files: Mapping[str, bytes],
+        dry_run: bool,
+    ) -> Report:
+        """The report of a conversion that is planned, before anything is written.
+
+        Args:
+            survey, layout: what is converted, and where its weights go.
+            source: what the source is called.
+            decisions: all of them, in the order in which they are shown.
+            source_files: what was read.
+            output: the folder to write.
+            files: what it holds besides the weights.
+            dry_run: nothing will be written.
+        """
+        sizes = {name: size for name, _, size in layout.files} | {name: len(data) for name, data in files.items()}
+        return cls(
+            version=__version__,
+            source=source,
+            format=survey.checkpoint.format,
+            family=survey.family.name,
+            title=survey.family.title,
+            head=survey.head.name,
+            architecture=survey.head.architecture,
+            head_reason=survey.head_reason,
+            decisions=tuple(decisions),
+            ignored_fields=survey.config.ignored,
+            source_files=tuple(FileRecord(path.name, path.stat().st_size) for path in source_files),
+            output_files=tuple(FileRecord(name, size) for name, size in sorted(sizes.items())),
+            source_nbytes=sum(entry.nbytes for entry in survey.checkpoint.entries.values()),
+            weight_nbytes=sum(placed.nbytes for placed in layout.placed),
+            optimizer_nbytes=sum(dropped.nbytes for dropped in survey.plan.dropped if dropped.optimizer),
+            written=tuple(
+                Written(p.step.entry.name, p.step.target, p.step.op.value, p.dtype, p.step.shape)
+                for p in sorted(layout.placed, key=lambda p: p.step.target)
+            ),
+            dropped=survey.plan.dropped,
+            tied=survey.plan.tied,
+            output=str(output),
+            dry_run=dry_run,
+        )
+
+    def done(self, source_hashes: Iterable[str], output_hashes: Mapping[str, str], numbers: Numbers) -> Report:
+        """The report of the conversion once it is written.
+
+        Args:
+            source_hashes: of the source's files, in their order.
+            output_hashes: by name.
+            numbers: what the values of the weights are.
+        """
+        sources = zip(self.source_files, source_hashes, strict=True)
+        return replace(
+            self,
+            source_files=tuple(replace(file, sha256=digest) for file, digest in sources),
+            output_files=tuple(replace(file, sha256=output_hashes[file.name]) for file in self.output_files),
+            numbers=numbers,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as ``--json`` prints it."""

@@ -1,4 +1,4 @@
-"""A folder whose model was trained from another one, with its training.json."""
+"""A trained folder: a model that was trained from another one, with its training.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ..files.staging import TRAINED
 from .record import DECISION, FILE, ConvertedFolder, Fields, RecordedFolder, check, check_all, foreign
-from .training_card import render
+from .training_card import training_card
 
 _SIZED: Fields = {**FILE, "nbytes": int}
 TRAINING: Fields = {
@@ -28,7 +28,7 @@ CONVERSION: Fields = {
 
 
 class TrainedFolder(RecordedFolder):
-    """`path` with its training.json, which ``record_training`` wrote; see ``RecordedFolder``."""
+    """A trained folder with the training.json that ``record_training`` wrote; see ``RecordedFolder``."""
 
     mark = TRAINED
     needed: ClassVar[Fields] = {**TRAINING, "language": str | None, "license": str | None}
@@ -45,19 +45,23 @@ class TrainedFolder(RecordedFolder):
 
     @property
     def summary(self) -> str:
-        """What was trained, from what, and what it reached, in a line."""
-        record = self.record
-        reached = [f"{split} {name} {n:.6g}" for split, found in record["metrics"].items() for name, n in found.items()]
-        return f"{record['task']}, trained from {record['base']['source']} on {record['date']}: {', '.join(reached)}"
+        """The task, the base and the metrics, in a line."""
+        metrics = [
+            f"{split} {name} {value:.6g}"
+            for split, values in self.record["metrics"].items()
+            for name, value in values.items()
+        ]
+        task, base, date = self.record["task"], self.record["base"]["source"], self.record["date"]
+        return f"{task}, trained from {base} on {date}: {', '.join(metrics)}"
 
     def doubts(self) -> tuple[str, ...]:
-        """Why the files are not those of the record, and why what they were trained from was not proved."""
+        """Which files were changed since they were recorded, and why the base is not proved."""
         base = self.record["base"]
         return (*super().doubts(), *(f"trained from {base['source']}: {doubt}" for doubt in base["doubts"]))
 
     def card(self, license: str | None, repo_id: str | None, doubts: Sequence[str]) -> str:
-        """The model card; see ``training_card.render``."""
-        return render(self.record, license=license, repo_id=repo_id, doubts=doubts, claim=self.claim)
+        """The text of the model card; see ``training_card``."""
+        return training_card(self.record, license=license, repo_id=repo_id, doubts=doubts, claim=self.claim)
 
     def _check_record(self, mark: Path) -> None:
         super()._check_record(mark)
@@ -70,27 +74,34 @@ class TrainedFolder(RecordedFolder):
 
 
 def recorded_folder(path: Path) -> RecordedFolder:
-    """`path` as a trained folder where it has a training.json, else as a converted one."""
+    """`path` as a trained folder if it has a training.json, otherwise as a converted folder."""
     return TrainedFolder(path) if (path / TRAINED).is_file() else ConvertedFolder(path)
 
 
 def _check_training(path: Path, where: str, record: Mapping[str, Any]) -> None:
-    """Raises MappingError unless `record`, at `where` in training.json, is as it is written, down to the original."""
+    """Raises MappingError unless `record`, at `where` in training.json, has the form in which it is written.
+
+    The record of a base that was itself trained is checked too, and so on down to the original.
+    """
     check(path, where.rstrip("."), record, TRAINING)
     check_all(path, f"{where}data", record["data"], _DATA)
     for number, entry in enumerate(record["data"]):
         check_all(path, f"{where}data[{number}].files", entry["files"], _SIZED)
     splits = {entry["split"] for entry in record["data"]}
     names = (*splits, *(entry["name"] for entry in record["data"]))
-    for split, found in record["metrics"].items():
+    for split, values in record["metrics"].items():
         if split not in splits:
             raise foreign(path, f"{where}metrics has {split!r}; expected one of {', '.join(sorted(splits))}")
-        if not isinstance(found, dict) or not all(map(is_number, found.values())):
-            raise foreign(path, f"{where}metrics.{split} is {found!r:.60}; expected finite numbers by name")
-        names = (*names, *found)
+        if not isinstance(values, dict) or not all(map(is_number, values.values())):
+            raise foreign(path, f"{where}metrics.{split} is {values!r:.60}; expected finite numbers by name")
+        names = (*names, *values)
     if unfit := [name for name in names if not is_name(name)]:
         raise foreign(path, f"{where or 'it'} names {unfit[0]!r:.60}; expected a name of printable characters")
-    base = record["base"]
+    _check_base(path, where, record["base"])
+
+
+def _check_base(path: Path, where: str, base: Mapping[str, Any]) -> None:
+    """`_check_training` for the part of the record that describes the base."""
     check(path, f"{where}base", base, _BASE)
     check_all(path, f"{where}base.weights", base["weights"], _SIZED)
     if not all(isinstance(doubt, str) for doubt in base["doubts"]):
@@ -104,10 +115,10 @@ def _check_training(path: Path, where: str, record: Mapping[str, Any]) -> None:
 
 
 def is_name(value: str) -> bool:
-    """Whether `value` is a name that a card's metadata gives back as it is."""
+    """Whether the metadata of a card can hold the name `value` unchanged."""
     return value.isprintable() and bool(value) and value == value.strip()
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a number that JSON has."""
+    """Whether `value` is a number that JSON can hold."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

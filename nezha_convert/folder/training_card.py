@@ -1,10 +1,10 @@
-"""The model card, README.md, of a trained model: made from its training.json alone."""
+"""The model card, README.md, of a trained model. It is made from training.json alone."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .card import CITATION, escaped, inline, license_section, loading, table, warning
@@ -13,7 +13,7 @@ HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 """A data set's name on the Hub."""
 
 
-def render(
+def training_card(
     training: Mapping[str, Any],
     *,
     license: str | None = None,
@@ -24,9 +24,10 @@ def render(
     """The card of the folder whose training.json holds `training`.
 
     Args:
-        license: one of ``card.LICENSES``; None takes the record's, and where it has none says why.
-        repo_id: where the folder is pushed to; None for a folder at home.
-        doubts: why not all is proved, where it was pushed all the same: `claim`.
+        license: one of ``card.LICENSES``. None takes the license of the record; if there is none, the card says why.
+        repo_id: the repository that the folder is pushed to; None for a folder on this machine.
+        doubts: why not everything is proved, when the folder is pushed all the same.
+        claim: what the card then says does not hold.
     """
     license = license or training["license"]
     sections = (
@@ -84,10 +85,10 @@ def _is_of_the_hub(data: Mapping[str, Any]) -> bool:
 
 
 def _on_the_hub(base: Mapping[str, Any]) -> str | None:
-    """The nearest of what the model was made from that is a repository of the Hub."""
+    """The base's name on the Hub; if the base is not there, the name of what the base was made from, and so on."""
     for step in (base, base["conversion"]):
-        if step and (found := re.fullmatch(r"hf://([^@]+)(@.*)?", step["source"])):
-            return found[1]
+        if step and (match := re.fullmatch(r"hf://([^@]+)(@.*)?", step["source"])):
+            return match[1]
     return _on_the_hub(base["training"]["base"]) if base["training"] else None
 
 
@@ -104,17 +105,17 @@ def _results(training: Mapping[str, Any]) -> str:
         (escaped(split), escaped(", ".join(names)), escaped(name), f"{value:.6g}")
         for split, names, name, value in _measured(training)
     ]
-    said = "Measured by whoever trained it, on the model in this folder." if rows else "Nothing was measured."
-    return f"## Results\n\n{said}" + ("\n\n" + table(("split", "data", "metric", "value"), rows) if rows else "")
+    text = "Measured by whoever trained it, on the model in this folder." if rows else "Nothing was measured."
+    return f"## Results\n\n{text}" + ("\n\n" + table(("split", "data", "metric", "value"), rows) if rows else "")
 
 
 def _data(training: Mapping[str, Any]) -> str:
     rows = []
     for data in training["data"]:
         files = [(inline(file["name"]), inline(file["sha256"])) for file in data["files"]]
-        where = files or [("the Hub", inline(data["revision"]) if data["revision"] else "no revision given")]
+        places = files or [("the Hub", inline(data["revision"]) if data["revision"] else "no revision given")]
         count = "not counted" if data["rows"] is None else f"{data['rows']:,}"
-        rows += [(escaped(data["split"]), escaped(data["name"]), count, *which) for which in where]
+        rows += [(escaped(data["split"]), escaped(data["name"]), count, *place) for place in places]
     header = ("split", "name", "rows", "file", "SHA-256 or revision")
     return "## Data\n\n" + table(header, rows) if rows else ""
 
@@ -122,16 +123,15 @@ def _data(training: Mapping[str, Any]) -> str:
 def _settings(training: Mapping[str, Any]) -> str:
     rows = [(inline(name), inline(json.dumps(v, ensure_ascii=False))) for name, v in training["settings"].items()]
     versions = ", ".join(f"{escaped(name)} {escaped(str(number))}" for name, number in training["versions"].items())
-    given = [table(("setting", "value"), rows)] if rows else []
-    return "\n\n".join(["## Settings", *given, f"Trained with {versions}."])
+    settings = [table(("setting", "value"), rows)] if rows else []
+    return "\n\n".join(["## Settings", *settings, f"Trained with {versions}."])
 
 
 def _chain(training: Mapping[str, Any]) -> str:
-    """From this model back to the original: what each was made from, and whether it was proved."""
+    """From this model back to the original: what each step started from, and whether it is proved."""
     lines, base = [], training["base"]
     while True:
-        weights = ", ".join(f"{inline(file['name'])} (SHA-256 {inline(file['sha256'])})" for file in base["weights"])
-        lines.append(f"* It was trained from {inline(base['source'])}: {weights}.")
+        lines.append(f"* It was trained from {inline(base['source'])}: {_hashes(base['weights'])}.")
         if not base["training"]:
             break
         earlier = base["training"]
@@ -143,12 +143,14 @@ def _chain(training: Mapping[str, Any]) -> str:
     if origin := base["conversion"]:
         lines.append(
             f"* That was converted by nezha-convert {escaped(origin['version'])} from {inline(origin['source'])}, a "
-            f"checkpoint of {escaped(origin['title'])}: "
-            + ", ".join(f"{inline(file['name'])} (SHA-256 {inline(file['sha256'])})" for file in origin["source_files"])
-            + "."
+            f"checkpoint of {escaped(origin['title'])}: {_hashes(origin['source_files'])}."
         )
     doubts = training["base"]["doubts"]
     lines += [f"* **Not proved:** {escaped(doubt)}." for doubt in doubts]
     if not doubts:
         lines.append("* The conversion was compared with the original, layer by layer, and passed.")
     return "## Where it comes from\n\n" + "\n".join(lines)
+
+
+def _hashes(files: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{inline(file['name'])} (SHA-256 {inline(file['sha256'])})" for file in files)

@@ -1,1 +1,1 @@
-"""Bytes on a disk: each format's reader and writer side by side."""
+"""Bytes on disk: each format's reader and writer side by side; `open.py` lists the formats."""

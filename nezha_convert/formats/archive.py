@@ -1,4 +1,4 @@
-"""A folder that came as a .zip or a .tar: unpacked to a temporary folder, as plain files and nothing else."""
+"""Archives (.zip, .tar) of a folder: their plain files are unpacked to a temporary folder, anything else is refused."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..errors import CheckpointError, OutputError
 from ..files.locks import TemporaryFolder
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""Names that say archive. The name decides: torch's own files are zips too."""
+"""How an archive's name ends. The name decides, not the content: torch's own files are zip files too."""
 
 MAX_MEMBERS = 10_000
 MAX_RATIO = 100
-"""Bytes out of a byte of the archive, at most. Trained weights give 1 to 2, the tables of positions beside them 50."""
+"""How many times its own size an archive may unpack to. Trained weights give 1 to 2, tables of positions give 50."""
 
 ALWAYS_ALLOWED = 64 << 20
-"""Bytes that are unpacked whatever the ratio: small models of zeros are no attack."""
+"""Bytes that are unpacked whatever the ratio. Small models of zeros are not an attack."""
 
 MAX_XZ_MEMORY = 66 << 20
-"""What ``xz -9`` needs to be unpacked; an .xz file may ask for four gigabytes in sixty bytes."""
+"""The memory that a file of ``xz -9`` needs. An .xz file of sixty bytes may ask for four gigabytes."""
 
 _CHUNK = 1 << 20
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error, LookupError),
     *(OSError, EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError),
 )
-"""What the libraries answer damaged bytes with."""
+"""What the libraries raise for damaged files."""
 
 _ELSEWHERE = "Unpack it where there is room and name the folder, or set TMPDIR."
 _BY_HAND = "If it is what you expect, unpack it yourself and name the folder."
@@ -48,7 +48,7 @@ _PLAIN = "Pack the files themselves, without links and passwords: tar --derefere
 
 
 class _Member(NamedTuple):
-    """A plain file of an archive: its name, the size that the archive declares, and how to read it."""
+    """A plain file in an archive: its name, its size according to the archive, and how to open it."""
 
     name: str
     size: int
@@ -56,7 +56,7 @@ class _Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether `path` is a file whose name says archive."""
+    """Whether `path` is a file with the name of an archive."""
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
@@ -64,8 +64,8 @@ def unpack(path: Path) -> TemporaryFolder:
     """The plain files of the archive `path`, in a temporary folder of their own.
 
     Raises:
-        CheckpointError: it is damaged; it holds a link, a device, a name that leads elsewhere or stands there twice, or
-            more than its size lets expect; or it is a PyTorch file.
+        CheckpointError: it is damaged; it is a PyTorch file; it unpacks to far more than its size; or it holds a link,
+            a device, the same name twice, or a name that leads out of the folder.
         OutputError: there is no room to unpack it.
     """
     unpacked = TemporaryFolder()
@@ -105,7 +105,7 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def _place(path: Path, folder: Path, name: str) -> Path:
-    """Where `name` belongs in `folder`; nowhere else."""
+    """Where `name` belongs in `folder`. A name that leads out of it is refused."""
     windows, parts = PureWindowsPath(name), PurePosixPath(name).parts
     if not parts or windows.drive or windows.root or "\\" in name or ".." in parts:
         raise CheckpointError(f"{path}: refused: the name {name!r} leads out of the folder that it is unpacked to")
@@ -115,10 +115,10 @@ def _place(path: Path, folder: Path, name: str) -> Path:
 
 
 def _write(member: _Member, place: Path, path: Path) -> None:
-    """`member`'s bytes to `place`, which must not be there yet, and no more than were declared."""
+    """Write a member to `place`. It must not exist yet, and the data must have the size that the archive says."""
     left = member.size
     if place.exists():
-        raise CheckpointError(f"{path}: refused: {member.name!r} stands in it twice")
+        raise CheckpointError(f"{path}: refused: {member.name!r} is in it twice")
     with open(place, "xb") as file, member.open() as data:
         while chunk := data.read(min(_CHUNK, left + 1)):
             left -= len(chunk)
@@ -138,13 +138,13 @@ def _zip(path: Path) -> Iterator[_Member]:
                 hint=f"Give it a name that says so: {path.with_suffix('.bin').name}",
             )
         for member in _few(path, members):
-            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was made without it
-            if member.filename.endswith("/") or _is_litter(member.filename):  # is_dir fails without a name
+            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive does not record it
+            if member.filename.endswith("/") or _is_litter(member.filename):  # is_dir() fails for an empty name
                 continue
             if kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
-                what = "encrypted" if member.flag_bits & 1 else "no plain file"
+                what = "encrypted" if member.flag_bits & 1 else "not a plain file"
                 raise CheckpointError(f"{path}: refused: {member.filename!r} is {what}", hint=_PLAIN)
-            if member.compress_type not in _ZIP_METHODS:  # LZMA takes the memory that the file asks for
+            if member.compress_type not in _ZIP_METHODS:  # LZMA would take as much memory as the file asks for
                 raise CheckpointError(
                     f"{path}: refused: {member.filename!r} is compressed by method {member.compress_type}; "
                     "expected stored, deflate or bzip2",
@@ -162,12 +162,12 @@ def _tar(path: Path) -> Iterator[_Member]:
             if member.isdir() or _is_litter(member.name):
                 continue
             if not member.isreg() or member.issparse():
-                raise CheckpointError(f"{path}: refused: {member.name!r} is no plain file", hint=_PLAIN)
+                raise CheckpointError(f"{path}: refused: {member.name!r} is not a plain file", hint=_PLAIN)
             yield _Member(member.name, member.size, lambda member=member: archive.extractfile(member))  # type: ignore[misc]
 
 
 def _few(path: Path, members: Iterable[_T]) -> Iterator[_T]:
-    """`members`, of which there may not be too many; folders count too."""
+    """`members`, unless there are too many. Folders count too."""
     for count, member in enumerate(members):
         if count == MAX_MEMBERS:
             raise CheckpointError(f"{path}: refused: it holds more than {MAX_MEMBERS:,} files", hint=_BY_HAND)
@@ -175,7 +175,7 @@ def _few(path: Path, members: Iterable[_T]) -> Iterator[_T]:
 
 
 class _Xz(RawIOBase):
-    """The bytes in an .xz file, like `lzma.open` gives them, which knows no limit of memory."""
+    """The unpacked bytes of an .xz file, like `lzma.open`, but with a limit on memory."""
 
     def __init__(self, path: Path) -> None:
         self._file = FileIO(path)
@@ -192,9 +192,9 @@ class _Xz(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        got = b""
-        while not got:
-            if self._unpacker.eof:  # another stream may follow, behind zeros
+        unpacked = b""
+        while not unpacked:
+            if self._unpacker.eof:  # another stream may follow, after zeros
                 rest = self._unpacker.unused_data.lstrip(b"\0")
                 while not rest and (more := self._file.read(_CHUNK)):
                     rest = more.lstrip(b"\0")
@@ -205,15 +205,15 @@ class _Xz(RawIOBase):
                 self._packed = self._file.read(_CHUNK)
                 if not self._packed:
                     raise EOFError("it ends in the middle")
-            got, self._packed = self._unpacker.decompress(self._packed, len(buffer)), b""
-        buffer[: len(got)] = got
-        self._position += len(got)
-        return len(got)
+            unpacked, self._packed = self._unpacker.decompress(self._packed, len(buffer)), b""
+        buffer[: len(unpacked)] = unpacked
+        self._position += len(unpacked)
+        return len(unpacked)
 
     def seek(self, position: int, whence: int = 0) -> int:
-        """Forward, by unpacking what is between; back, by beginning again."""
+        """Forward by unpacking what lies between; backward by starting again."""
         if whence:
-            raise ValueError("an .xz stream is sought from its beginning alone")
+            raise ValueError("an .xz stream can only be sought from its beginning")
         if position < self._position:
             self._rewind()
         while self._position < position and self.read(min(_CHUNK, position - self._position)):
@@ -241,7 +241,7 @@ _TAR_STREAMS: dict[str, Callable[[Path], Any]] = {
 
 
 class _Guarded:
-    """A stream that gives no more than a chunk at a time: a header of a tar may declare any length for itself."""
+    """A stream that refuses to read more than a chunk at once: the headers of a tar may claim any length."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path
@@ -254,6 +254,6 @@ class _Guarded:
 
 
 def _is_litter(name: str) -> bool:
-    """What macOS puts into archives beside the files."""
+    """Whether macOS added `name` to the archive by itself."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or any(part.startswith("._") for part in parts[-1:])

@@ -1,4 +1,4 @@
-"""Finding and opening a checkpoint: one file a format, `open_checkpoint` says which."""
+"""Finding a checkpoint and opening it: `FORMATS` says which reader takes which file."""
 
 from __future__ import annotations
 
@@ -8,21 +8,50 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checkpoint import Checkpoint, Decision, leads_outside
+from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, UsageError
 from ..files.json import read_json
+from ..files.state import leads_outside
 from . import archive
-from .keras import read as keras_h5
-from .paddle import read as paddle
-from .safetensors import read as safetensors
-from .tf_bundle import read as tf_bundle
-from .torch import read as torch_pickle
+from .keras.read import read_keras
+from .paddle import read_paddle
+from .safetensors import read_safetensors
+from .tf_bundle.read import read_bundle
+from .torch.read import read_torch
 
-__all__ = ["open_checkpoint"]
+__all__ = ["FORMATS", "Format", "open_checkpoint"]
 
+
+class Format(NamedTuple):
+    """A format that keeps whole tensors in a file.
+
+    Attributes:
+        name: what ``Checkpoint.format`` and reports call it.
+        suffixes: how its files' names end.
+        read: the tensors of some files by name, and the decisions that the reader made.
+        sharded: whether an index (NAME.SUFFIX.index.json) may spread a checkpoint over several files.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[tuple[Path, ...]], tuple[dict[str, TensorEntry], tuple[Decision, ...]]]
+    sharded: bool = True
+
+
+_SAFETENSORS = Format("safetensors", (".safetensors",), lambda files: (read_safetensors(files), ()))
+
+FORMATS = (
+    Format("torch", (".bin", ".pt", ".pth", ".ckpt"), read_torch),
+    Format("paddle", (".pdparams",), read_paddle),
+    Format("keras", (".h5", ".hdf5", ".weights"), lambda files: (read_keras(*files), ()), sharded=False),
+    _SAFETENSORS,
+)
+"""Every format but TensorFlow's bundle, whose name (a prefix) is not that of a file. To add one, add a line here."""
+
+_BY_SUFFIX = {suffix: format for format in FORMATS for suffix in format.suffixes}
+_BUNDLE = "tensorflow-bundle"
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
-_TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-_KERAS_SUFFIXES = (".h5", ".hdf5", ".weights")
+_INDEX = ".index.json"
 _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pt|pth|ckpt)")
 """Files that transformers' Trainer leaves beside a model."""
 
@@ -30,37 +59,38 @@ _HINT = "Name one of them: nezha-convert inspect FOLDER/NAME"
 
 
 class _Candidate(NamedTuple):
-    """Something in a folder that could be opened: its path and its reader."""
+    """Something that could be opened: a file, an index, or a bundle's prefix. `format` is None for a bundle."""
 
     path: Path
-    read: Callable[[Path], Checkpoint]
+    format: Format | None
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:
     """Open the checkpoint `source`: a folder, an archive of one, a TensorFlow prefix, or any file of a checkpoint.
 
-    No tensor is read. An archive is unpacked to a temporary folder, which lives as long as the Checkpoint. In a folder
-    that holds several checkpoints, TensorFlow's ``checkpoint`` file decides; otherwise they are listed, not guessed.
+    No tensor is read. An archive is unpacked to a temporary folder, which lives as long as the Checkpoint. If a folder
+    holds several checkpoints, TensorFlow's ``checkpoint`` file decides; without one they are listed, not guessed.
 
     Raises:
-        CheckpointError: nothing there, nothing to open, or a damaged file.
-        UsageError: several candidates.
-        OutputError: no room to unpack an archive.
+        CheckpointError: there is nothing there, nothing to open, or a damaged file.
+        UsageError: there are several candidates.
+        OutputError: there is no room to unpack an archive.
+
+    Example:
+        >>> checkpoint = open_checkpoint("NEZHA-Base")
+        >>> checkpoint.entries["bert/pooler/dense/kernel"].read()
     """
     path = Path(source)
     if archive.is_archive(path):
         return _in_archive(path)
-    if path.is_dir():
-        candidate = _in_folder(path)
-    elif (named := _by_name(path)) is not None:
-        candidate = named
-    else:
+    candidate = _in_folder(path) if path.is_dir() else _by_name(path)
+    if candidate is None:
         raise CheckpointError(
-            f"{path}: {'not a checkpoint that is known here' if path.is_file() else 'no such file or folder'}",
+            f"{path}: {'not a checkpoint of a known format' if path.is_file() else 'no such file or folder'}",
             hint="SOURCE is a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
-            ".bin, .pt, .pth, .ckpt, .pdparams, .h5, .hdf5, .weights or .safetensors file.",
+            f"{_suffixes('')} file.",
         )
-    checkpoint, folder = candidate.read(candidate.path), candidate.path.parent
+    checkpoint, folder = _read(candidate), candidate.path.parent
     return replace(
         checkpoint,
         config=_config_in(folder, checkpoint.format),
@@ -69,30 +99,41 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     )
 
 
-def _by_name(path: Path, *, alone: bool = False) -> _Candidate | None:
-    """What `path` names, if it names a checkpoint or a file of one; `alone`: it is known to be no shard of an index."""
-    if path.name.endswith(".index.json"):
-        read = _SHARDED.get(Path(path.name.removesuffix(".index.json")).suffix, _safetensors)
-        return _Candidate(path, read) if path.is_file() else None
-    shard = _BUNDLE_DATA.fullmatch(path.name)
-    if shard:
-        return _Candidate(path.with_name(shard[1]), _bundle)
+def _read(candidate: _Candidate) -> Checkpoint:
+    path, format = candidate
+    if format is None:
+        return Checkpoint(_BUNDLE, path, *read_bundle(path))
+    is_index = path.name.endswith(_INDEX)
+    files = _shards(path) if is_index else (path,)
+    entries, decisions = format.read(files)
+    return Checkpoint(format.name, path, (path, *files) if is_index else files, entries, decisions=decisions)
+
+
+def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
+    """The checkpoint that `path` names or belongs to, if any.
+
+    Args:
+        in_index: False if the caller knows that no index names `path` as a shard; None to look for one.
+    """
+    if path.name.endswith(_INDEX):
+        format = _BY_SUFFIX.get(Path(path.name.removesuffix(_INDEX)).suffix, _SAFETENSORS)
+        return _Candidate(path, format if format.sharded else _SAFETENSORS) if path.is_file() else None
+    if match := _BUNDLE_DATA.fullmatch(path.name):
+        return _Candidate(path.with_name(match[1]), None)
     if path.suffix == ".index" and path.is_file():
-        return _Candidate(path.with_suffix(""), _bundle)
+        return _Candidate(path.with_suffix(""), None)
     if path.with_name(path.name + ".index").is_file():
-        return _Candidate(path, _bundle)
-    if path.suffix in _SINGLE:
-        if not path.is_file():
-            return None
-        for index in () if alone else path.parent.glob(f"*{path.suffix}.index.json"):
-            if path.name in _weight_map(index).values():
-                return _by_name(index)
-        return _Candidate(path, _SINGLE[path.suffix])
-    return None
+        return _Candidate(path, None)
+    if path.suffix not in _BY_SUFFIX or not path.is_file():
+        return None
+    for index in path.parent.glob(f"*{path.suffix}{_INDEX}") if in_index is None else ():
+        if path.name in _weight_map(index).values():
+            return _by_name(index)
+    return _Candidate(path, _BY_SUFFIX[path.suffix])
 
 
 def _in_archive(path: Path) -> Checkpoint:
-    """The checkpoint in the only folder of an archive that holds one."""
+    """The checkpoint in an archive, of which exactly one folder may hold any."""
     unpacked = archive.unpack(path)
     root = unpacked.path
     folders = [folder for folder in (root, *sorted(root.rglob("*"))) if folder.is_dir() and _candidates(folder)]
@@ -102,92 +143,65 @@ def _in_archive(path: Path) -> Checkpoint:
         kind = UsageError if folders else CheckpointError
         raise kind(f"{path}: it holds {what}", hint="Unpack it and name the folder that holds the weights.")
     where = f"folder {names[0]} of it" if folders[0] != root else "it"
-    decision = Decision("archive", path.name, f"unpacked to a temporary folder; the weights are in {where}")
+    decision = Decision(
+        "archive", path.name, f"unpacked to a temporary folder; the weights are in {where}", Origin.FILE
+    )
     checkpoint = open_checkpoint(folders[0])
     return replace(checkpoint, decisions=(decision, *checkpoint.decisions), holder=unpacked)
 
 
 def _candidates(folder: Path) -> dict[Path, _Candidate]:
-    """What `folder` holds. Indexes of shards are read once each: there may be thousands of both."""
-    found: dict[Path, _Candidate] = {}
+    """The checkpoints in `folder`. Each index is read once, because there may be thousands of shards and indexes."""
+    candidates: dict[Path, _Candidate] = {}
     paths = sorted(path for path in folder.iterdir() if not _NO_WEIGHTS.fullmatch(path.name) and not path.is_dir())
-    indexes = [path for path in paths if path.name.endswith(".index.json")]
     shards = {
-        (Path(i.name.removesuffix(".index.json")).suffix, name) for i in indexes for name in _weight_map(i).values()
+        (Path(path.name.removesuffix(_INDEX)).suffix, name)
+        for path in paths
+        if path.name.endswith(_INDEX)
+        for name in _weight_map(path).values()
     }
     for path in paths:
-        candidate = None if (path.suffix, path.name) in shards else _by_name(path, alone=True)
+        candidate = None if (path.suffix, path.name) in shards else _by_name(path, in_index=False)
         if candidate:
-            found[candidate.path] = candidate
-    return found
+            candidates[candidate.path] = candidate
+    return candidates
 
 
 def _in_folder(folder: Path) -> _Candidate:
-    found = _candidates(folder)
-    if not found:
+    candidates = _candidates(folder)
+    if not candidates:
         listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
         raise CheckpointError(
-            f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, *.bin, *.pt, *.pth, "
-            f"*.ckpt, *.pdparams, *.h5, *.hdf5, *.weights or *.safetensors, found {listing or 'nothing at all'}",
+            f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, {_suffixes('*')}, "
+            f"found {listing or 'nothing at all'}",
             hint="Name the folder that holds the weights.",
         )
     latest = _latest(folder)
-    if latest in found:
-        return found[latest]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UsageError(f"{folder}: it holds {len(found)} checkpoints: {names}", hint=_HINT)
-    return next(iter(found.values()))
+    if latest in candidates:
+        return candidates[latest]
+    if len(candidates) > 1:
+        names = ", ".join(path.name for path in candidates)
+        raise UsageError(f"{folder}: it holds {len(candidates)} checkpoints: {names}", hint=_HINT)
+    return next(iter(candidates.values()))
 
 
 def _latest(folder: Path) -> Path | None:
-    """The prefix that TensorFlow's ``checkpoint`` file names, by its last part: the path is of another machine."""
+    """The prefix that TensorFlow's ``checkpoint`` file names. Its folder is ignored: it may be another machine's."""
     pointer = _file(folder / "checkpoint")
     if pointer is None:
         return None
-    named = re.search(r'^model_checkpoint_path:\s*"(.+)"', pointer.read_text("utf-8", "replace"), re.MULTILINE)
-    return folder / re.split(r"[/\\]", named[1])[-1] if named else None
+    match = re.search(r'^model_checkpoint_path:\s*"(.+)"', pointer.read_text("utf-8", "replace"), re.MULTILINE)
+    return folder / re.split(r"[/\\]", match[1])[-1] if match else None
 
 
-def _bundle(path: Path) -> Checkpoint:
-    return Checkpoint(tf_bundle.FORMAT, path, *tf_bundle.read_bundle(path))
-
-
-def _files(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The files of tensors that `path` is or names, and all files of the checkpoint."""
-    if not path.name.endswith(".index.json"):
-        return (path,), (path,)
-    shards = _shards(path)
-    return shards, (path, *shards)
-
-
-def _safetensors(path: Path) -> Checkpoint:
-    files, every = _files(path)
-    return Checkpoint(safetensors.FORMAT, path, every, safetensors.read_safetensors(files))
-
-
-def _torch(path: Path) -> Checkpoint:
-    files, every = _files(path)
-    entries, decisions = torch_pickle.read_torch(files)
-    return Checkpoint(torch_pickle.FORMAT, path, every, entries, decisions=decisions)
-
-
-def _paddle(path: Path) -> Checkpoint:
-    files, every = _files(path)
-    entries, decisions = paddle.read_paddle(files)
-    return Checkpoint(paddle.FORMAT, path, every, entries, decisions=decisions)
-
-
-def _keras(path: Path) -> Checkpoint:
-    return Checkpoint(keras_h5.FORMAT, path, (path,), keras_h5.read_keras(path))
-
-
-_SHARDED = {".safetensors": _safetensors, ".pdparams": _paddle, **dict.fromkeys(_TORCH_SUFFIXES, _torch)}
-_SINGLE = {**_SHARDED, **dict.fromkeys(_KERAS_SUFFIXES, _keras)}
-"""The readers of the shards of an index, and of single files, by the file's suffix."""
+def _suffixes(before: str) -> str:
+    """All suffixes for a message, each with `before` in front of it."""
+    *first, last = (before + suffix for suffix in _BY_SUFFIX)
+    return f"{', '.join(first)} or {last}"
 
 
 def _weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor, as `index` has them."""
     try:
         weight_map: dict[str, str] = read_json(index)["weight_map"]
         if not all(isinstance(name, str) for name in weight_map.values()):
@@ -200,12 +214,12 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The shards that `index` names, all of them in its own folder."""
+    """The shards that `index` names. All of them must lie in its own folder."""
     names = sorted(set(_weight_map(index).values()))
     for name in names:
         if name != Path(name).name or name in (".", ".."):
             raise CheckpointError(f"{index}: shard {name!r} lies outside of its folder; refused")
-        if len(name.encode()) > 255 or not (index.parent / name).is_file():  # is_file raises at longer names
+        if len(name.encode()) > 255 or not (index.parent / name).is_file():  # is_file fails for longer names
             raise CheckpointError(f"{index}: shard {name!r} is not there", hint="Copy the missing shard beside it.")
         if leads_outside(index.parent / name):
             raise CheckpointError(f"{index}: shard {name!r} is a link out of its folder; refused")
@@ -217,12 +231,13 @@ def _file(path: Path) -> Path | None:
 
 
 def _config_in(folder: Path, format: str) -> Path | None:
-    """bert_config.json, config.json, PaddleNLP's older model_config.json, or the only other JSON so called.
+    """The model's config in `folder`.
 
-    Beside weights that are not TensorFlow's, a config.json of transformers goes before Huawei's.
+    This is bert_config.json, config.json, PaddleNLP's older model_config.json, or the only other file that is called
+    *config*.json. Beside weights that are not TensorFlow's, transformers' config.json comes before Huawei's.
     """
     names = ["bert_config.json", "config.json", "model_config.json"]
-    if format != tf_bundle.FORMAT and _saved_by_transformers(folder / "config.json"):
+    if format != _BUNDLE and _saved_by_transformers(folder / "config.json"):
         names.insert(0, "config.json")
     for name in names:
         if (folder / name).is_file():
@@ -236,5 +251,5 @@ def _saved_by_transformers(config: Path) -> bool:
     try:
         raw = read_json(config)
     except (OSError, ValueError):
-        return False  # whoever reads it next says what is wrong with it
+        return False  # the code that reads the config later reports what is wrong with it
     return isinstance(raw, dict) and bool({"architectures", "model_type"} & raw.keys())

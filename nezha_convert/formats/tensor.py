@@ -1,7 +1,4 @@
-"""The files of other programs, written without them: one file a format, each from tensors that come in blocks.
-
-A conversion's own output is written by ``writer.py``; these are for the way back.
-"""
+"""What the writers of all formats take: tensors whose values come in blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +9,14 @@ import numpy as np
 
 
 class Tensor(NamedTuple):
-    """A tensor that is going to be written: NumPy's name of its type, and its values, row by row, in blocks."""
+    """A tensor to write.
+
+    Attributes:
+        name: its name in the file.
+        dtype: NumPy's name of its element type.
+        shape: sizes in the file's layout.
+        blocks: its values, row by row, in blocks that are valid until the next is asked for.
+    """
 
     name: str
     dtype: str
@@ -21,5 +25,5 @@ class Tensor(NamedTuple):
 
 
 def raw(block: np.ndarray) -> np.ndarray:
-    """The bytes of `block` in C order, whatever its type; copied only if they do not lie so."""
+    """The bytes of `block` in C order, as an array of uint8. Contiguous data is not copied."""
     return np.ascontiguousarray(block).reshape(-1).view(np.uint8)

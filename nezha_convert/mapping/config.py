@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Decision, TensorEntry
+from ..checkpoint import Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
-from ..families import ACTIVATIONS, CLASSIFIER, HEADS, HUAWEI_TORCH, TRANSFORMERS, Head
-from ..families.rules import Habit, Op, Table, layer_of
+from ..families import HUAWEI_TORCH, TRANSFORMERS
+from ..families.heads import CLASSIFIER, HEADS, Head
+from ..families.rules import Default, Family, Op, layer_of
+from ..families.transformers import ACTIVATIONS
 from ..files.json import read_json
 
 AUTO_MAP = {
@@ -23,18 +25,18 @@ AUTO_MAP = {
 LABELLED = ("sequence-classification", "token-classification")
 """The heads whose classifier's rows have names."""
 
-_DEFAULTS = {
-    "hidden_dropout_prob": Habit(0.1, "the originals' default"),
-    "attention_probs_dropout_prob": Habit(0.1, "the originals' default"),
-    "initializer_range": Habit(0.02, "the originals' default"),
-    "max_position_embeddings": Habit(512, "the length that NEZHA was trained with; the model takes any"),
-    "max_relative_position": Habit(64, "the originals' value, hard-coded in Huawei's TensorFlow code"),
-    "layer_norm_eps": Habit(1e-12, "hard-coded in the originals"),
+_NUMBERS = {
+    "hidden_dropout_prob": Default(0.1, "the originals' default"),
+    "attention_probs_dropout_prob": Default(0.1, "the originals' default"),
+    "initializer_range": Default(0.02, "the originals' default"),
+    "max_position_embeddings": Default(512, "the length that NEZHA was trained with; the model takes any"),
+    "max_relative_position": Default(64, "the originals' value, hard-coded in Huawei's TensorFlow code"),
+    "layer_norm_eps": Default(1e-12, "hard-coded in the originals"),
 }
-"""What the originals do where their JSON is silent, and the family has no habit of its own."""
+"""What the originals do where their JSON is silent, and the family has no default of its own."""
 
 _CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
-"""Fields of a transformers config that go over as they are."""
+"""Fields of a transformers config that are copied as they are."""
 
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -44,6 +46,67 @@ _BOOKKEEPING = {
 }
 """Fields of a transformers or PaddleNLP config that are written anew, or that NEZHA has no use for: PaddleNLP's program
 does not read its embedding_size, and takes hidden_size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The model's config, decided.
+
+    Attributes:
+        head: the class of the model.
+        fields: of NezhaConfig, in the order in which config.json has them.
+        decisions: what the source left open.
+        ignored: the JSON's fields that say nothing about a Nezha.
+        dimensions: the sizes that shapes are made of.
+    """
+
+    head: Head
+    fields: Mapping[str, Any]
+    decisions: tuple[Decision, ...]
+    ignored: tuple[str, ...]
+    dimensions: Mapping[str, int]
+
+    def to_json(self, tokenizer: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        """config.json.
+
+        Args:
+            tokenizer: fields that the tokenizer tells, where the source's config does not.
+            dtype: the weights' element type.
+        """
+        return {
+            "architectures": [self.head.architecture],
+            "auto_map": AUTO_MAP,
+            "model_type": "nezha",
+            **self.fields,
+            **{name: value for name, value in tokenizer.items() if name not in self.fields},
+            "torch_dtype": dtype,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Fields that were decided together, and the decisions that a report shows."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
+
+    def __add__(self, other: _Group) -> _Group:
+        return _Group({**self.fields, **other.fields}, self.decisions + other.decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What the tensors say: shapes by target, the number of layers, and what the classifier's name tells."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    layers: int
+    positions: tuple[int, ...]
+    classifier: tuple[Decision, ...]
+
+    def rows(self, head: Head) -> int | None:
+        """Rows of the classifier of `head`."""
+        shape = self.shapes.get("classifier.weight", ())
+        return shape[0] if CLASSIFIER in head.parts and shape else None
 
 
 def read_config(path: Path | None, where: Path) -> dict[str, Any]:
@@ -83,277 +146,271 @@ def _flattened(raw: dict[str, Any]) -> dict[str, Any]:
 
 def architecture_of(raw: Mapping[str, Any]) -> str | None:
     """The class that a transformers config names."""
-    named = raw.get("architectures")
-    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+    names = raw.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
 
 
-def read_labels(path: Path) -> list[str]:
-    """Labels in the order of their ids: lines of text, a JSON list, or a JSON object either way round.
-
-    Raises:
-        UsageError: not readable as any of these.
-    """
-    try:
-        if path.suffix != ".json":
-            labels = [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
-        else:
-            loaded = read_json(path)
-            labels = _in_order(loaded) if isinstance(loaded, dict) else loaded
-        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
-            raise ValueError("expected a list of names, or an object of ids and names")
-        twice = [name for name, count in Counter(labels).items() if count > 1]
-        if twice:
-            raise ValueError(f"{twice[0]!r} is there twice")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path}: not a file of labels ({error})", hint="One label a line, in the order of ids."
-        ) from error
-    return labels
-
-
-def _in_order(loaded: Mapping[str, Any]) -> list[Any]:
-    """The names of an object of ids by name, or of names by id, in the order of the ids."""
-    by_name = all(type(value) is int for value in loaded.values())
-    pairs = [(value, key) if by_name else (int(key), value) for key, value in loaded.items()]
-    by_id = dict(pairs)
-    if len(by_id) < len(pairs) or sorted(by_id) != list(range(len(by_id))):
-        raise ValueError(f"ids must run from 0 to {len(pairs) - 1}, each once")
-    return [by_id[i] for i in range(len(by_id))]
-
-
-class ConfigBuilder:
-    """Decides field by field; `fields` and `decisions` are the result.
+def decide_config(
+    raw: Mapping[str, Any],
+    family: Family,
+    head: Head,
+    entries: Mapping[str, TensorEntry],
+    *,
+    activation: str | None = None,
+    max_relative_position: int | None = None,
+    labels: Sequence[str] | None = None,
+    untied: bool = False,
+) -> Config:
+    """Decide every field of the config.
 
     Args:
         raw: the source's JSON.
-        table: the source's family.
+        family: the source's family.
         head: what is converted to.
         entries: the source's tensors; their shapes fill in what the JSON does not say.
+        activation, max_relative_position, labels: what the user asked for, instead of what the source says.
+        untied: the masked-LM decoder is a tensor of its own.
 
     Raises:
         MappingError: a field has a value that no NEZHA has, or one that neither the JSON nor the tensors give.
+        UsageError: an argument has a value that it cannot have.
     """
+    evidence = _evidence(family.under(head.parts), head, entries)
+    rows = evidence.rows(head)
+    group = _sizes(raw, evidence)
+    group += _numbers(raw, family, evidence, max_relative_position)
+    group += _activation(raw, family, activation)
+    group += _dropout(raw, family, head, group.fields["hidden_dropout_prob"])
+    group += _labels(raw, family, head, rows, labels)
+    group += _carried(raw)
+    group += _notes((*family.defaults.notes, *evidence.classifier), group.fields)
+    _check_padding(group.fields)
+    group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family)
+    names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
+    return Config(
+        head,
+        group.fields,
+        group.decisions,
+        tuple(name for name in raw if name not in {*group.fields, *_BOOKKEEPING, "use_relative_position"}),
+        {name: group.fields[name] for name in names}
+        | {"num_labels": {"multiple-choice": 1}.get(head.name) or rows or 2},
+    )
 
-    def __init__(self, raw: Mapping[str, Any], table: Table, head: Head, entries: Mapping[str, TensorEntry]) -> None:
-        self.raw, self.table, self.head = raw, table.under(head.parts), head
-        self.fields: dict[str, Any] = {}
-        self.decisions: list[Decision] = []
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._layers = 0
-        self._told: tuple[Decision, ...] = ()
-        self._positions: tuple[int, ...] = ()
-        for name, entry in entries.items():
-            if table.habits.positions and table.unwrapped(name).startswith(table.habits.positions):
-                self._positions = entry.shape
-            found = self.table.find(name)
-            if isinstance(found, tuple):
-                named = table.habits.classifiers.get(found[1].source)
-                if named and named.head == head.name:
-                    self._told = named.decisions
-                self._shapes[found[1].target] = entry.shape[::-1] if found[1].op is Op.TRANSPOSE else entry.shape
-                self._layers = max(self._layers, 1 + (layer_of(found[1].target) or 0))
 
-    def build(
-        self,
-        *,
-        activation: str | None = None,
-        max_relative_position: int | None = None,
-        labels: Sequence[str] | None = None,
-        untied: bool = False,
-    ) -> None:
-        """Decide every field; the arguments override the source."""
-        self._sizes()
-        self._numbers(max_relative_position)
-        self._activation(activation)
-        self._dropout()
-        self._labels(labels)
-        for name in _CARRIED:
-            if name in self.raw:
-                self.fields[name] = self._carried(name, self.raw[name])
-        for decision in (*self.table.habits.notes, *self._told):
-            self.decisions.append(decision)
-            if decision.field in _CARRIED:
-                self.fields.setdefault(decision.field, decision.value)
-        padding = self.fields.get("pad_token_id")
-        if padding is not None and not (isinstance(padding, int) and 0 <= padding < self.fields["vocab_size"]):
-            raise MappingError(f"config: pad_token_id is {padding!r}, expected an id below {self.fields['vocab_size']}")
-        self.fields["tie_word_embeddings"] = not untied
-        self._relative()
+def _evidence(family: Family, head: Head, entries: Mapping[str, TensorEntry]) -> _Evidence:
+    shapes: dict[str, tuple[int, ...]] = {}
+    layers = 0
+    positions: tuple[int, ...] = ()
+    classifier: tuple[Decision, ...] = ()
+    for name, entry in entries.items():
+        if family.defaults.positions and family.unwrapped(name).startswith(family.defaults.positions):
+            positions = entry.shape
+        if match := family.match(name):
+            named = family.defaults.classifiers.get(match.rule.source)
+            if named and named.head == head.name:
+                classifier = named.decisions
+            target = match.rule.target
+            shapes[target] = entry.shape[::-1] if match.rule.op is Op.TRANSPOSE else entry.shape
+            layers = max(layers, 1 + (layer_of(target) or 0))
+    return _Evidence(shapes, layers, positions, classifier)
 
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """The JSON's fields that say nothing about a Nezha."""
-        used = {*self.fields, *_BOOKKEEPING, "use_relative_position"}
-        return tuple(name for name in self.raw if name not in used)
 
-    def dimensions(self) -> dict[str, int]:
-        """What the plan takes shapes from."""
-        rows = {"multiple-choice": 1}.get(self.head.name) or self._rows() or 2
-        names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
-        return {**{name: self.fields[name] for name in names}, "num_labels": rows}
+def _decided(name: str, value: Any, reason: str, origin: Origin) -> _Group:
+    return _Group({name: value}, (Decision(name, value, reason, origin),))
 
-    def to_json(self, dtype: str) -> dict[str, Any]:
-        """config.json: fields, class, where the code is, and the weights' element type."""
-        return {
-            "architectures": [self.head.architecture],
-            "auto_map": AUTO_MAP,
-            "model_type": "nezha",
-            **self.fields,
-            "torch_dtype": dtype,
-        }
 
-    def decide(self, field: str, value: Any, reason: str) -> None:
-        """Set `field` and record why."""
-        self.fields[field] = value
-        self.decisions.append(Decision(field, value, reason))
-
-    def _sizes(self) -> None:
-        embedding = self._shapes.get("nezha.embeddings.word_embeddings.weight", ())
-        types = self._shapes.get("nezha.embeddings.token_type_embeddings.weight", ())
-        dense = self._shapes.get("nezha.encoder.layer.0.intermediate.dense.bias", ())
-        told = {
-            "vocab_size": embedding[:1],
-            "hidden_size": embedding[1:2],
-            "num_hidden_layers": (self._layers,) if self._layers else (),
-            "num_attention_heads": (),
-            "intermediate_size": dense[:1],
-            "type_vocab_size": types[:1],
-        }
-        for name, size in told.items():
-            if name in self.raw:
-                self.fields[name] = self._checked(name, int, self.raw[name])
-            elif size:
-                self.decide(name, size[0], "the config does not say; the tensors do")
-            else:
-                raise MappingError(
-                    f"config: {name} is missing, and no tensor tells it",
-                    hint="Add it to the JSON, and name the JSON: --config FILE",
-                )
-        hidden, heads = self.fields["hidden_size"], self.fields["num_attention_heads"]
-        if hidden % heads:
-            raise MappingError(f"config: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
-
-    def _numbers(self, max_relative_position: int | None) -> None:
-        if max_relative_position is not None:
-            if max_relative_position < 1:
-                raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
-            self.decide("max_relative_position", max_relative_position, "asked for on the command line")
-        numbers = dict(self.table.habits.numbers)
-        if self.table.habits.positions:
-            numbers["max_relative_position"] = self._own_clip()
-        for name, habit in {name: numbers.get(name, default) for name, default in _DEFAULTS.items()}.items():
-            if name in self.fields:
-                continue
-            said = self._checked(name, type(habit.value), self.raw[name]) if name in self.raw else None
-            if said is None:
-                self.decide(name, habit.value, f"the config does not say: {habit.reason}")
-            elif habit.fixed and not habit.unless_said and said != habit.value:
-                self.decide(name, habit.value, f"{habit.reason}, which does not read the config's {said:g}")
-            else:
-                self.fields[name] = said
-
-    def _own_clip(self) -> Habit:
-        """The clip distance K of a family whose files have the table of relative positions: it has 2K + 1 rows."""
-        if len(self._positions) != 2 or self._positions[0] % 2 == 0:
-            raise MappingError(f"{self.table.habits.positions} has shape {self._positions}, expected 2K + 1 rows")
-        rows = self._positions[0]
-        return Habit((rows - 1) // 2, f"its own table of relative positions has {rows} rows", fixed=True)
-
-    def _checked(self, name: str, kind: type, value: Any) -> Any:
-        """`value` if it is a number that `name` can have: a positive int, or a float from 0 (a dropout: to 1)."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is int and number and 0 < value < 2**31 and value == int(value):
-            return int(value)
-        limit = 1 if name.endswith(("_prob", "_dropout")) else 1e9
-        if kind is float and number and 0 <= value <= limit:
-            return float(value)
-        expected = "a positive whole number" if kind is int else f"a number from 0 to {limit:g}"
-        raise MappingError(f"config: {name} is {value!r}, expected {expected}", hint="Name another: --config FILE")
-
-    def _carried(self, name: str, value: Any) -> Any:
-        """`value` if it is one that transformers has for `name`: a kind of problem, an id, or none."""
-        if value is None or (value in _PROBLEMS if name == "problem_type" else type(value) is int):
-            return value
-        expected = f"one of {', '.join(_PROBLEMS)}" if name == "problem_type" else "an id"
-        raise MappingError(f"config: {name} is {value!r}, expected {expected} or null", hint="Correct it in the JSON.")
-
-    def _activation(self, asked: str | None) -> None:
-        if asked is not None:
-            if asked not in ACTIVATIONS:
-                raise UsageError(f"--activation {asked}: expected one of {', '.join(ACTIVATIONS)}")
-            self.decide("hidden_act", asked, "asked for on the command line")
-            return
-        # A copy on the Hub may have Huawei's prefix: who wrote its config says what the name means.
-        ported = self.table.name == HUAWEI_TORCH.name and {"architectures", "model_type"} & self.raw.keys()
-        family = TRANSFORMERS if ported else self.table
-        habits = family.habits
-        known = habits.activations
-        named = self.raw.get("hidden_act", "gelu")
-        key = named.lower() if isinstance(named, str) and habits.lower_case else named
-        if not isinstance(key, str) or key not in known:
+def _sizes(raw: Mapping[str, Any], evidence: _Evidence) -> _Group:
+    """The sizes, from the JSON or the tensors' shapes."""
+    embedding = evidence.shapes.get("nezha.embeddings.word_embeddings.weight", ())
+    types = evidence.shapes.get("nezha.embeddings.token_type_embeddings.weight", ())
+    dense = evidence.shapes.get("nezha.encoder.layer.0.intermediate.dense.bias", ())
+    shapes = {
+        "vocab_size": embedding[:1],
+        "hidden_size": embedding[1:2],
+        "num_hidden_layers": (evidence.layers,) if evidence.layers else (),
+        "num_attention_heads": (),
+        "intermediate_size": dense[:1],
+        "type_vocab_size": types[:1],
+    }
+    group = _Group()
+    for name, size in shapes.items():
+        if name in raw:
+            group += _Group({name: _whole(name, raw[name])})
+        elif size:
+            group += _decided(name, size[0], "the config does not say; the tensors do", Origin.TENSORS)
+        else:
             raise MappingError(
-                f"config: hidden_act is {named!r}, which {family.title} does not have; expected one of "
-                f"{', '.join(known)}",
-                hint="If the model was trained by other code, say what it computes: --activation NAME",
+                f"config: {name} is missing, and no tensor tells it",
+                hint="Add it to the JSON, and name the JSON: --config FILE",
             )
-        reasons = [] if "hidden_act" in self.raw else ["the config does not say: GELU is the originals' default"]
-        if key == "gelu" and habits.gelu:
-            reasons.append(habits.gelu)
-        elif habits.gelu:
-            reasons.append(f"{family.title} calls it {named!r}")
-        self.fields["hidden_act"] = known[key]
-        if reasons:
-            self.decide("hidden_act", known[key], "; ".join(reasons))
+    hidden, heads = group.fields["hidden_size"], group.fields["num_attention_heads"]
+    if hidden % heads:
+        raise MappingError(f"config: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    return group
 
-    def _dropout(self) -> None:
-        if "classifier_dropout" in self.raw:
-            value = self.raw["classifier_dropout"]
-            self.fields["classifier_dropout"] = (
-                None if value is None else self._checked("classifier_dropout", float, value)
-            )
-        elif CLASSIFIER in self.head.parts:
-            value = self.fields["hidden_dropout_prob"]
-            as_hidden = Habit(value, "the originals use hidden_dropout_prob before a classifier")
-            habit = self.table.habits.numbers.get("classifier_dropout", as_hidden)
-            self.decide("classifier_dropout", habit.value, habit.reason)
 
-    def _rows(self) -> int | None:
-        """Rows of the classifier."""
-        shape = self._shapes.get("classifier.weight", ())
-        return shape[0] if CLASSIFIER in self.head.parts and shape else None
+def _numbers(raw: Mapping[str, Any], family: Family, evidence: _Evidence, max_relative_position: int | None) -> _Group:
+    """Dropouts, epsilon, lengths and the clip distance: asked for, from the JSON, or the program's own."""
+    group = _Group()
+    if max_relative_position is not None:
+        if max_relative_position < 1:
+            raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
+        group = _decided("max_relative_position", max_relative_position, "asked for", Origin.ASKED)
+    defaults = _NUMBERS | {name: default for name, default in family.defaults.numbers.items() if name in _NUMBERS}
+    origins = dict.fromkeys(defaults, Origin.DEFAULT)
+    if family.defaults.positions:
+        defaults["max_relative_position"] = _clip_of_table(family, evidence)
+        origins["max_relative_position"] = Origin.TENSORS
+    for name, default in defaults.items():
+        if name in group.fields:
+            continue
+        value = (_whole if type(default.value) is int else _number)(name, raw[name]) if name in raw else None
+        if value is None:
+            group += _decided(name, default.value, f"the config does not say: {default.reason}", origins[name])
+        elif default.fixed and not default.unless_said and value != default.value:
+            reason = f"{default.reason}, which does not read the config's {value:g}"
+            group += _decided(name, default.value, reason, origins[name])
+        else:
+            group += _Group({name: value})
+    return group
 
-    def _labels(self, labels: Sequence[str] | None) -> None:
-        rows = self._rows()
-        if self.head.name not in LABELLED or rows is None:
-            if labels is not None:
-                raise UsageError(f"--labels: the {self.head.name} model has no labels of its own")
-            return
-        reason = ""
-        if labels is None:
-            labels, reason = self._own_labels(rows)
-        elif len(labels) == rows - 1 and self.table.habits.padding_label and self.head.name == "token-classification":
-            labels = ["[PAD]", *labels]
-            reason = "run_classifier_ner.py numbers labels from 1; id 0 is padding"
-        if len(labels) != rows:
+
+def _clip_of_table(family: Family, evidence: _Evidence) -> Default:
+    """The clip distance K of a family whose files have the table of relative positions: it has 2K + 1 rows."""
+    shape = evidence.positions
+    if len(shape) != 2 or shape[0] % 2 == 0:
+        raise MappingError(f"{family.defaults.positions} has shape {shape}, expected 2K + 1 rows")
+    return Default((shape[0] - 1) // 2, f"its own table of relative positions has {shape[0]} rows", fixed=True)
+
+
+def _whole(name: str, value: Any) -> int:
+    """`value` if it is a positive whole number."""
+    if _is_number(value) and 0 < value < 2**31 and value == int(value):
+        return int(value)
+    raise _unexpected(name, value, "a positive whole number")
+
+
+def _number(name: str, value: Any) -> float:
+    """`value` if it is a number from 0; of a dropout to 1."""
+    limit = 1 if name.endswith(("_prob", "_dropout")) else 1e9
+    if _is_number(value) and 0 <= value <= limit:
+        return float(value)
+    raise _unexpected(name, value, f"a number from 0 to {limit:g}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _unexpected(name: str, value: Any, expected: str) -> MappingError:
+    return MappingError(f"config: {name} is {value!r}, expected {expected}", hint="Name another: --config FILE")
+
+
+def _carried(raw: Mapping[str, Any]) -> _Group:
+    """Ids of special tokens and the kind of problem, as transformers' config has them."""
+    for name in _CARRIED:
+        value = raw.get(name)
+        if not (value is None or (value in _PROBLEMS if name == "problem_type" else type(value) is int)):
+            expected = f"one of {', '.join(_PROBLEMS)}" if name == "problem_type" else "an id"
             raise MappingError(
-                f"labels: {len(labels)} given, but the classifier has {rows} rows",
-                hint="--labels FILE takes one label a line, in the order of the rows.",
+                f"config: {name} is {value!r}, expected {expected} or null", hint="Correct it in the JSON."
             )
-        if reason:
-            self.decisions.append(Decision("id2label", f"{rows} labels", reason))
-        self.fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        self.fields["label2id"] = {label: i for i, label in enumerate(labels)}
+    return _Group({name: raw[name] for name in _CARRIED if name in raw})
 
-    def _own_labels(self, rows: int) -> tuple[list[str], str]:
-        given = self.raw.get("id2label")
-        if isinstance(given, dict) and sorted(given) == sorted(str(i) for i in range(rows)):
-            return [str(given[str(i)]) for i in range(rows)], ""
-        says = f"the config names {len(given)}" if isinstance(given, dict) else "no labels were found"
-        return [f"LABEL_{i}" for i in range(rows)], f"{says}, the classifier has {rows} rows; name them with --labels"
 
-    def _relative(self) -> None:
-        said = self.raw.get("use_relative_position")
-        if said is not True and self.table.habits.switch:
-            says = "does not say" if said is None else f"says {json.dumps(said)}"
-            reason = f"the config {says}, but the checkpoint has no position embeddings, so it is relative"
-            self.decisions.append(Decision("use_relative_position", True, reason))
+def _notes(notes: Sequence[Decision], fields: Mapping[str, Any]) -> _Group:
+    """What the report says of the family and of the classifier's name; a note may set a field that is still open."""
+    opened = {note.field: note.value for note in notes if note.field in _CARRIED and note.field not in fields}
+    return _Group(opened, tuple(notes))
+
+
+def _check_padding(fields: Mapping[str, Any]) -> None:
+    padding, size = fields.get("pad_token_id"), fields["vocab_size"]
+    if padding is not None and not (isinstance(padding, int) and 0 <= padding < size):
+        raise MappingError(f"config: pad_token_id is {padding!r}, expected an id below {size}")
+
+
+def _activation(raw: Mapping[str, Any], family: Family, asked: str | None) -> _Group:
+    """The activation by transformers' name: what a program calls "gelu" may be either of two functions."""
+    if asked is not None:
+        if asked not in ACTIVATIONS:
+            raise UsageError(f"--activation {asked}: expected one of {', '.join(ACTIVATIONS)}")
+        return _decided("hidden_act", asked, "asked for", Origin.ASKED)
+    # A copy on the Hub may have Huawei's prefix: who wrote its config says what the name means.
+    ported = family.name == HUAWEI_TORCH.name and {"architectures", "model_type"} & raw.keys()
+    family = TRANSFORMERS if ported else family
+    known = family.defaults.activations
+    name = raw.get("hidden_act", "gelu")
+    key = name.lower() if isinstance(name, str) and family.defaults.lower_case else name
+    if not isinstance(key, str) or key not in known:
+        raise MappingError(
+            f"config: hidden_act is {name!r}, which {family.title} does not have; expected one of {', '.join(known)}",
+            hint="If the model was trained by other code, say what it computes: --activation NAME",
+        )
+    reasons = [] if "hidden_act" in raw else ["the config does not say: GELU is the originals' default"]
+    if key == "gelu" and family.defaults.gelu:
+        reasons.append(family.defaults.gelu)
+    elif family.defaults.gelu:
+        reasons.append(f"{family.title} calls it {name!r}")
+    if not reasons:
+        return _Group({"hidden_act": known[key]})
+    origin = Origin.FILE if "hidden_act" in raw else Origin.DEFAULT
+    return _decided("hidden_act", known[key], "; ".join(reasons), origin)
+
+
+def _dropout(raw: Mapping[str, Any], family: Family, head: Head, hidden_dropout: float) -> _Group:
+    """The dropout before a classifier."""
+    if "classifier_dropout" in raw:
+        value = raw["classifier_dropout"]
+        return _Group({"classifier_dropout": None if value is None else _number("classifier_dropout", value)})
+    if CLASSIFIER not in head.parts:
+        return _Group()
+    as_hidden = Default(hidden_dropout, "the originals use hidden_dropout_prob before a classifier")
+    default = family.defaults.numbers.get("classifier_dropout", as_hidden)
+    return _decided("classifier_dropout", default.value, default.reason, Origin.DEFAULT)
+
+
+def _labels(
+    raw: Mapping[str, Any], family: Family, head: Head, rows: int | None, labels: Sequence[str] | None
+) -> _Group:
+    """The names of the classifier's rows: from a file of labels, from the JSON, or made up as transformers does."""
+    if head.name not in LABELLED or rows is None:
+        if labels is not None:
+            raise UsageError(f"--labels: the {head.name} model has no labels of its own")
+        return _Group()
+    reason, origin = "", Origin.FILE
+    if labels is None:
+        labels, reason = _labels_of_config(raw, rows)
+        origin = Origin.DEFAULT
+    elif len(labels) == rows - 1 and family.defaults.padding_label and head.name == "token-classification":
+        labels = ["[PAD]", *labels]
+        reason = "run_classifier_ner.py numbers labels from 1; id 0 is padding"
+    if len(labels) != rows:
+        raise MappingError(
+            f"labels: {len(labels)} given, but the classifier has {rows} rows",
+            hint="--labels FILE takes one label a line, in the order of the rows.",
+        )
+    fields = {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    return _Group(fields, (Decision("id2label", f"{rows} labels", reason, origin),) if reason else ())
+
+
+def _labels_of_config(raw: Mapping[str, Any], rows: int) -> tuple[list[str], str]:
+    """The config's labels; or LABEL_0, LABEL_1, ... and why."""
+    names = raw.get("id2label")
+    if isinstance(names, dict) and sorted(names) == sorted(str(i) for i in range(rows)):
+        return [str(names[str(i)]) for i in range(rows)], ""
+    lack = f"the config names {len(names)}" if isinstance(names, dict) else "no labels were found"
+    return [f"LABEL_{i}" for i in range(rows)], f"{lack}, the classifier has {rows} rows; name them with --labels"
+
+
+def _relative(raw: Mapping[str, Any], family: Family) -> _Group:
+    """Huawei's programs have a switch for relative positions, which are known here by the tensors."""
+    value = raw.get("use_relative_position")
+    if value is True or not family.defaults.switch:
+        return _Group()
+    says = "does not say" if value is None else f"says {json.dumps(value)}"
+    reason = f"the config {says}, but the checkpoint has no position embeddings, so it is relative"
+    return _Group({}, (Decision("use_relative_position", True, reason, Origin.TENSORS),))

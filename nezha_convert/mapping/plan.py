@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError
-from ..families import ENCODER, POOLER, TARGETS, TIES, Head
-from ..families.rules import MAX_LAYERS, Drop, Op, Table, Tie, layer_of, numbered, pattern_of
+from ..families.heads import ENCODER, POOLER, TARGETS, TIES, Head
+from ..families.rules import MAX_LAYERS, Drop, Family, Match, Op, Tie, layer_of, numbered, pattern_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Mismatch:
     expected: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Every source name used once or dropped for a reason, every target filled once; or the list of what is wrong.
 
@@ -51,20 +51,20 @@ class Plan:
         dropped: what is not.
         tied: targets that share another target's values and are not written.
         missing: targets that nothing fills.
-        unmatched: source names that no table knows.
+        unmatched: source names that the family does not know.
         mismatched: tensors of another shape than the config says.
         collisions: (target, its sources) where several want to fill one.
         causes: disagreements between the config and many tensors at once, in words.
     """
 
-    steps: list[Step] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    tied: list[Tie] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
-    mismatched: list[Mismatch] = field(default_factory=list)
-    collisions: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    causes: list[str] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    tied: tuple[Tie, ...] = ()
+    missing: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+    collisions: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    causes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -95,125 +95,191 @@ class Plan:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor goes: a target of the model, or of a layer that the config does not have (`beyond`)."""
+
+    target: str
+    op: Op
+    beyond: bool = False
+
+
+_Fate = Dropped | _Place | None
+"""What becomes of a tensor; None: the family does not know it."""
+
+
 def make_plan(
-    table: Table,
+    family: Family,
     head: Head,
     entries: Mapping[str, TensorEntry],
-    config: Mapping[str, int],
+    dimensions: Mapping[str, int],
     untied: bool = False,
     loaded_over: Sequence[Tie] = (),
 ) -> Plan:
     """Plan the conversion of `entries` to `head`.
 
     Args:
-        table: the family of the source.
+        family: the family of the source.
         head: what to convert to.
         entries: the source's tensors.
-        config: the dimensions that shapes are made of, and ``num_hidden_layers``.
+        dimensions: what shapes are made of, and ``num_hidden_layers``.
         untied: the masked-LM decoder is a tensor of its own, so it is written.
         loaded_over: ties whose two names hold different values. The originals have one tensor for both and load
             `target` last, so its values are the ones that they compute with.
     """
-    plan = Plan()
-    table = table.under(head.parts)
-    layers = config["num_hidden_layers"]
+    family = family.under(head.parts)
+    layers = dimensions["num_hidden_layers"]
     symbols = {target: dims for part in head.parts for target, dims in TARGETS[part].items()}
     wanted = dict.fromkeys(numbered(symbols, min(layers, MAX_LAYERS)))  # a config may claim billions
-    ties = [] if untied else [tie for tie in TIES if tie.target in wanted]
+    ties = () if untied else tuple(tie for tie in TIES if tie.target in wanted)
 
+    fates: dict[str, _Fate] = {
+        name: _fate(family, head, name, entry.nbytes, wanted, ties, loaded_over) for name, entry in entries.items()
+    }
     filled: dict[str, list[TensorEntry]] = {}
     ops: dict[str, Op] = {}
-    beyond: dict[str, str] = {}
-    for name, entry in entries.items():
-        found = table.find(name)
-        if isinstance(found, Drop):
-            plan.dropped.append(Dropped(name, entry.nbytes, found.reason, found.optimizer))
-        elif found is None:
-            if head.parts == (ENCODER, POOLER) and not table.unwrapped(name).startswith(table.backbone):
-                plan.dropped.append(Dropped(name, entry.nbytes, "not part of the encoder"))
-            else:
-                plan.unmatched.append(name)
-        elif found[0] not in head.parts:
-            plan.dropped.append(Dropped(name, entry.nbytes, f"the {head.name} model has no {found[0]}"))
-        else:
-            target, op = found[1].target, found[1].op
-            over = next((tie for tie in loaded_over if target in (tie.of, tie.target)), None)
-            if over and target == over.of:
-                reason = f"{over.target} is loaded over it: the original has one tensor for both"
-                plan.dropped.append(Dropped(name, entry.nbytes, reason))
-            elif over:
-                filled.setdefault(over.of, []).append(entry)
-                ops[over.of] = op
-            elif tie := next((tie for tie in ties if tie.target == target), None):
-                plan.dropped.append(Dropped(name, entry.nbytes, f"equal to {tie.of}, to which it is tied"))
-            elif target not in wanted:
-                beyond[name] = target
-            else:
-                filled.setdefault(target, []).append(entry)
-                ops[target] = op
-
-    plan.tied = ties
+    for name, fate in fates.items():
+        if isinstance(fate, _Place) and not fate.beyond:
+            filled.setdefault(fate.target, []).append(entries[name])
+            ops[fate.target] = fate.op
     if untied:
-        _fill_decoder_bias(filled, ops, wanted)
-    plan.collisions = [
-        (target, tuple(entry.name for entry in sources)) for target, sources in filled.items() if len(sources) > 1
-    ]
-    plan.missing = [target for target in wanted if target not in filled and target not in {tie.target for tie in ties}]
-    _explain_layers(plan, layers, filled, beyond)
-    _steps(plan, filled, ops, symbols, config)
-    if head.parts == (ENCODER, POOLER):  # a model without a head has no name of its own in front
-        plan.steps = [Step(s.entry, s.target.removeprefix("nezha."), s.op, s.shape) for s in plan.steps]
-    return plan
+        filled, ops = _with_both_biases(filled, ops, wanted)
+
+    beyond = {name: fate.target for name, fate in fates.items() if isinstance(fate, _Place) and fate.beyond}
+    tied = {tie.target for tie in ties}
+    missing = [target for target in wanted if target not in filled and target not in tied]
+    cause, missing, unmatched = _explain_layers(layers, filled, beyond, missing)
+    steps, mismatches = _steps(filled, ops, symbols, dimensions)
+    sizes, mismatched = _explain_sizes(filled, ops, mismatches, symbols, dimensions)
+    return Plan(
+        steps=tuple(_own_name(step, head) for step in steps),
+        dropped=tuple(fate for fate in fates.values() if isinstance(fate, Dropped)),
+        tied=ties,
+        missing=tuple(missing),
+        unmatched=(*(name for name, fate in fates.items() if fate is None), *unmatched),
+        mismatched=mismatched,
+        collisions=tuple(
+            (target, tuple(entry.name for entry in sources)) for target, sources in filled.items() if len(sources) > 1
+        ),
+        causes=(*cause, *sizes),
+    )
 
 
-def _fill_decoder_bias(filled: dict[str, list[TensorEntry]], ops: dict[str, Op], wanted: Mapping[str, None]) -> None:
+def _fate(
+    family: Family,
+    head: Head,
+    name: str,
+    nbytes: int,
+    wanted: Mapping[str, None],
+    ties: Iterable[Tie],
+    loaded_over: Iterable[Tie],
+) -> _Fate:
+    """What becomes of the tensor `name`, of `nbytes` bytes."""
+
+    def dropped(reason: str, optimizer: bool = False) -> Dropped:
+        return Dropped(name, nbytes, reason, optimizer)
+
+    match family.find(name):
+        case Drop(reason=reason, optimizer=optimizer):
+            return dropped(reason, optimizer)
+        case None:
+            outside = not family.unwrapped(name).startswith(family.backbone)
+            return dropped("not part of the encoder") if head.parts == (ENCODER, POOLER) and outside else None
+        case Match(part=part) if part not in head.parts:
+            return dropped(f"the {head.name} model has no {part}")
+        case Match(rule=rule):
+            over = next((tie for tie in loaded_over if rule.target in (tie.of, tie.target)), None)
+            if over and rule.target == over.of:
+                return dropped(f"{over.target} is loaded over it: the original has one tensor for both")
+            if over:
+                return _Place(over.of, rule.op)
+            if tie := next((tie for tie in ties if tie.target == rule.target), None):
+                return dropped(f"equal to {tie.of}, to which it is tied")
+            return _Place(rule.target, rule.op, beyond=rule.target not in wanted)
+
+
+def _with_both_biases(
+    filled: Mapping[str, list[TensorEntry]], ops: Mapping[str, Op], wanted: Mapping[str, None]
+) -> tuple[dict[str, list[TensorEntry]], dict[str, Op]]:
     """An untied decoder has two biases in transformers; a source with one means both."""
     bias, decoder_bias = "cls.predictions.bias", "cls.predictions.decoder.bias"
-    for target, other in ((bias, decoder_bias), (decoder_bias, bias)):
-        if target in wanted and target not in filled and other in filled:
-            filled[target], ops[target] = filled[other], Op.COPY
+    copies = {
+        target: filled[other]
+        for target, other in ((bias, decoder_bias), (decoder_bias, bias))
+        if target in wanted and target not in filled and other in filled
+    }
+    return {**filled, **copies}, {**ops, **dict.fromkeys(copies, Op.COPY)}
 
 
-def _explain_layers(plan: Plan, layers: int, filled: Mapping[str, object], beyond: Mapping[str, str]) -> None:
-    """One sentence where the config's number of layers is wrong, for the hundreds of names that follow from it."""
+def _explain_layers(
+    layers: int, filled: Iterable[str], beyond: Mapping[str, str], missing: list[str]
+) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
+    """One sentence where the config's number of layers is wrong, for the hundreds of names that follow from it.
+
+    Returns:
+        The sentence, the targets that are missing all the same, and the names that are left unexplained.
+    """
     numbers = {number for name in (*filled, *beyond.values()) if (number := layer_of(name)) is not None}
     if numbers and numbers == set(range(len(numbers))) and len(numbers) != layers:
-        plan.causes.append(f"num_hidden_layers: the config says {layers}, the tensors have {len(numbers)}")
-        plan.missing = [name for name in plan.missing if (layer_of(name) or 0) < len(numbers)]
-    else:
-        plan.unmatched.extend(beyond)
+        cause = f"num_hidden_layers: the config says {layers}, the tensors have {len(numbers)}"
+        return (cause,), [name for name in missing if (layer_of(name) or 0) < len(numbers)], ()
+    return (), missing, tuple(beyond)
+
+
+def _laid_out(entry: TensorEntry, op: Op) -> tuple[int, ...]:
+    """The shape of `entry` in the target's layout."""
+    return entry.shape[::-1] if op is Op.TRANSPOSE else entry.shape
 
 
 def _steps(
-    plan: Plan,
     filled: Mapping[str, list[TensorEntry]],
     ops: Mapping[str, Op],
     symbols: Mapping[str, tuple[str | int, ...]],
-    config: Mapping[str, int],
-) -> None:
-    """Fill in steps and mismatches; a dimension that all tensors contradict becomes one cause."""
-    votes: dict[str, Counter[int]] = {}
-    mismatched = []
+    dimensions: Mapping[str, int],
+) -> tuple[list[Step], list[Mismatch]]:
+    """A step for each target whose tensor has the config's shape, and a mismatch for each other one."""
+    steps, mismatches = [], []
     for target, sources in filled.items():
-        dims = symbols[pattern_of(target)]
-        expected = tuple(config[dim] if isinstance(dim, str) else dim for dim in dims)
+        expected = _shape(symbols[pattern_of(target)], dimensions)
         entry = sources[0]  # of several, all are reported as a collision
-        found = entry.shape[::-1] if ops[target] is Op.TRANSPOSE else entry.shape
-        if len(found) == len(dims):
-            for dim, size in zip(dims, found, strict=True):
-                if isinstance(dim, str):
-                    votes.setdefault(dim, Counter())[size] += 1
-        if found == expected:
-            plan.steps.append(Step(entry, target, ops[target], expected))
+        shape = _laid_out(entry, ops[target])
+        if shape == expected:
+            steps.append(Step(entry, target, ops[target], expected))
         else:
-            mismatched.append(Mismatch(entry.name, target, found, expected))
-    told = {}
+            mismatches.append(Mismatch(entry.name, target, shape, expected))
+    return steps, mismatches
+
+
+def _shape(dims: Iterable[str | int], dimensions: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(dimensions[dim] if isinstance(dim, str) else dim for dim in dims)
+
+
+def _explain_sizes(
+    filled: Mapping[str, list[TensorEntry]],
+    ops: Mapping[str, Op],
+    mismatches: Iterable[Mismatch],
+    symbols: Mapping[str, tuple[str | int, ...]],
+    dimensions: Mapping[str, int],
+) -> tuple[tuple[str, ...], tuple[Mismatch, ...]]:
+    """One sentence for each size that all tensors contradict, and the mismatches that these do not explain."""
+    votes: dict[str, Counter[int]] = {}
+    for target, sources in filled.items():
+        dims, shape = symbols[pattern_of(target)], _laid_out(sources[0], ops[target])
+        for dim, size in zip(dims, shape, strict=True) if len(dims) == len(shape) else ():
+            if isinstance(dim, str):
+                votes.setdefault(dim, Counter())[size] += 1
+    causes, sizes = [], dict(dimensions)
     for dim, counts in votes.items():
         (size, count), *others = counts.most_common()
-        if not others and size != config[dim]:
-            told[dim] = size
-            plan.causes.append(f"{dim}: the config says {config[dim]}, the tensors say {size} ({count} of them)")
-    for m in mismatched:
-        dims = symbols[pattern_of(m.target)]
-        if m.found != tuple(told.get(dim, config[dim]) if isinstance(dim, str) else dim for dim in dims):
-            plan.mismatched.append(m)
+        if not others and size != dimensions[dim]:
+            sizes[dim] = size
+            causes.append(f"{dim}: the config says {dimensions[dim]}, the tensors say {size} ({count} of them)")
+    left = tuple(m for m in mismatches if m.found != _shape(symbols[pattern_of(m.target)], sizes))
+    return tuple(causes), left
+
+
+def _own_name(step: Step, head: Head) -> Step:
+    """In a model without a head no name begins with "nezha."."""
+    if head.parts != (ENCODER, POOLER):
+        return step
+    return Step(step.entry, step.target.removeprefix("nezha."), step.op, step.shape)

@@ -8,8 +8,10 @@ from fnmatch import fnmatchcase
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError, UsageError
-from ..families import CLASSIFIER, ENCODER, FAMILIES, FOREIGN, HEADS, MLM, NSP, POOLER, QA, Foreign, Head
-from ..families.rules import Drop, Op, Table
+from ..families import FAMILIES
+from ..families.foreign import FOREIGN, Foreign
+from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
+from ..families.rules import Drop, Family, Match, Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,8 @@ def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
     return next((m for m in FOREIGN if has(m.pattern) and not (m.without and has(m.without))), None)
 
 
-def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> Table:
-    """The family whose names `entries` have: the one whose landmark is among them, which mostly is the word embedding.
+def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> Family:
+    """The family whose names `entries` have: the one whose landmark is among them.
 
     Args:
         entries: the source's tensors.
@@ -44,22 +46,21 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
     if prefix:
         inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
         return family_of(inside).within(prefix, Drop("*", f"not inside {prefix}"))
-    for table in FAMILIES:
-        if any(table.unwrapped(name) == _landmark(table) for name in entries):
-            return table
-    for table in FAMILIES:
-        embedding = _landmark(table)
-        inside_of = (f".{embedding}", f"/{embedding}")
-        found = sorted({name.removesuffix(embedding) for name in entries if name.endswith(inside_of)})
-        if len(found) > 1:
+    for family in FAMILIES:
+        if any(family.unwrapped(name) == family.known_by for name in entries):
+            return family
+    for family in FAMILIES:
+        inside_of = (f".{family.known_by}", f"/{family.known_by}")
+        prefixes = sorted({name.removesuffix(family.known_by) for name in entries if name.endswith(inside_of)})
+        if len(prefixes) > 1:
             raise UsageError(
-                f"{len(found)} models stand in this checkpoint, by the prefixes {', '.join(found)}",
-                hint=f"Name one: --prefix {found[0]}",
+                f"{len(prefixes)} models stand in this checkpoint, by the prefixes {', '.join(prefixes)}",
+                hint=f"Name one: --prefix {prefixes[0]}",
             )
-        if found:
-            return table.within(found[0])
+        if prefixes:
+            return family.within(prefixes[0])
     listing = ", ".join(sorted(entries)[:5]) or "no tensor at all"
-    expected = ", ".join(dict.fromkeys(map(_landmark, FAMILIES)))
+    expected = ", ".join(dict.fromkeys(family.known_by for family in FAMILIES))
     raise MappingError(
         f"not a NEZHA checkpoint that is known here: expected a tensor by one of the names {expected}; "
         f"found {listing}{', ...' if len(entries) > 5 else ''}",
@@ -68,27 +69,23 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
     )
 
 
-def _landmark(table: Table) -> str:
-    return table.known_by or table.rules[ENCODER][0].source
-
-
-def infer_head(table: Table, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
+def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
     """The heads that `entries` can be.
 
     Args:
-        table: their family.
+        family: their family.
         architecture: the class that the config names, which only decides between heads of the same tensors.
     """
     parts: set[str] = set()
     unknown = []
     for name in entries:
-        found = table.find(name)
-        if isinstance(found, tuple):
-            parts.add(found[0])
-        elif found is None and not table.unwrapped(name).startswith(table.backbone):
-            unknown.append(name)
+        match family.find(name):
+            case Match(part=part):
+                parts.add(part)
+            case None if not family.unwrapped(name).startswith(family.backbone):
+                unknown.append(name)
     if CLASSIFIER in parts:
-        return _classifier(table, entries[_weight(table, entries)], POOLER in parts, architecture)
+        return _classifier(family, entries[_weight(family, entries)], POOLER in parts, architecture)
     for present, head in (
         ({MLM, NSP}, "pretraining"),
         ({MLM}, "masked-lm"),
@@ -103,32 +100,34 @@ def infer_head(table: Table, entries: Mapping[str, TensorEntry], architecture: s
     return Inference(("encoder",), "it has no tensors of a head")
 
 
-def _weight(table: Table, entries: Mapping[str, TensorEntry]) -> str:
-    names = {rule.source for rule in table.rules[CLASSIFIER]}
-    found = [name for name in entries if table.unwrapped(name) in names]
-    return max(found, key=lambda name: len(entries[name].shape))
+def _weight(family: Family, entries: Mapping[str, TensorEntry]) -> str:
+    """The name of the classifier's weight: of its two tensors the one with more dimensions."""
+    sources = {rule.source for rule in family.rules[CLASSIFIER]}
+    names = [name for name in entries if family.unwrapped(name) in sources]
+    return max(names, key=lambda name: len(entries[name].shape))
 
 
-def _classifier(table: Table, weight: TensorEntry, pooled: bool, architecture: str | None) -> Inference:
-    told = table.habits.classifiers.get(table.unwrapped(weight.name))
-    if told:
-        return Inference((told.head,), told.reason)
-    unclear = table.habits.unclear
+def _classifier(family: Family, weight: TensorEntry, pooled: bool, architecture: str | None) -> Inference:
+    """The heads that a classifier can be of, by its name, the config's class, its shape and the pooler."""
+    named = family.defaults.classifiers.get(family.unwrapped(weight.name))
+    if named:
+        return Inference((named.head,), named.reason)
+    unclear = family.defaults.unclear
     if unclear and not (pooled and unclear.pooler_tells):
         return Inference(unclear.heads, f"{weight.name!r} {unclear.reason}")
-    possible = table.parts_of(weight.name)
-    named = [
+    possible = family.parts_of(weight.name)
+    fitting = [
         head.name
         for head in HEADS.values()
         if possible.intersection(head.parts) and architecture and _task(head.architecture) == _task(architecture)
     ]
-    if named:
-        return Inference((named[0],), f"it has a classifier, and the config names {architecture}")
-    found = table.find(weight.name)
-    rows = weight.shape[-1 if isinstance(found, tuple) and found[1].op is Op.TRANSPOSE else 0]
+    if fitting:
+        return Inference((fitting[0],), f"it has a classifier, and the config names {architecture}")
+    match = family.match(weight.name)
+    rows = weight.shape[-1 if match and match.rule.op is Op.TRANSPOSE else 0]
     if QA in possible and rows > 1:
         heads = ("sequence-classification", "token-classification", *(("question-answering",) if rows == 2 else ()))
-        return Inference(heads, f"{table.title} has a pooler in all of them, and calls the last layer {weight.name!r}")
+        return Inference(heads, f"{family.title} has a pooler in all of them, and calls the last layer {weight.name!r}")
     if not pooled:
         return Inference(("token-classification",), "it has a classifier and no pooler")
     if rows == 1:

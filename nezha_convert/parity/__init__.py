@@ -1,5 +1,5 @@
-"""Numeric parity: what a conversion is measured against.
+"""The proof: the converted model beside independent computations of its source.
 
 `oracle` computes NEZHA in NumPy float64 from the source's own tensors; `originals` runs the original programs.
-Neither shares anything with the code that converts.
+Neither uses any code that converts.
 """

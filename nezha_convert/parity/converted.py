@@ -1,4 +1,4 @@
-"""The converted model, loaded from its folder by the installed package's own classes and run on the CPU."""
+"""The converted model and its tokenizer, loaded from their folder by the installed package's own classes."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from .oracle.model import HEADS
 from .report import WeightStatistics
 
 
-class ConvertedModel:
-    """The model in `folder`, in evaluation mode. The folder's own code is not run.
+class LoadedModel:
+    """The model in `folder`, in evaluation mode on the CPU. The folder's own code is not run.
 
     Args:
         folder: the converted folder.
-        architecture: the class, one of `nezha`'s.
-        head: what it is, one of the oracle's `HEADS`.
+        architecture: the name of its class in the package `nezha`.
+        head: its head, one of the oracle's `HEADS`.
 
     Raises:
-        MappingError: the weights do not fit the config, or the config no model.
+        MappingError: the weights do not fit the config, or the config describes no model.
     """
 
     def __init__(self, folder: Path, architecture: str, head: str) -> None:
         import nezha
 
-        self._head = head
+        self.head = head
         model_class = getattr(nezha, architecture)
         try:
-            with _quiet():
+            with _silent_transformers():
                 self.model, info = model_class.from_pretrained(
                     folder,
                     output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # they are listed below, all at once
+                    ignore_mismatched_sizes=True,  # the error below lists all of them
                     use_safetensors=True,
                     local_files_only=True,
-                    torch_dtype="auto",  # 4.52's name of it; later releases still take it
+                    torch_dtype="auto",  # the name in transformers 4.52; later releases still accept it
                 )
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise MappingError(f"{folder}: {architecture} cannot be loaded from it ({error})") from error
         kinds = {"missing_keys": "no weight", "unexpected_keys": "unknown weight", "mismatched_keys": "wrong shape"}
-        problems = [f"{said}: {key}" for kind, said in kinds.items() for key in sorted(info[kind], key=str)]
+        problems = [f"{problem}: {key}" for kind, problem in kinds.items() for key in sorted(info[kind], key=str)]
         if problems:
             raise MappingError(
                 f"{folder}: its weights do not fit its config.json",
@@ -56,12 +56,17 @@ class ConvertedModel:
         self.model.eval()
         self._backbone = getattr(self.model, "nezha", self.model)
 
+    @property
+    def layers(self) -> int:
+        """How many layers the encoder has."""
+        return int(self.model.config.num_hidden_layers)
+
     def run(self, case: Mapping[str, Array], dtype: str) -> dict[str, Array]:
-        """Every tensor that the model computes, under the oracle's names and in its order.
+        """Every tensor that the model computes, by the oracle's names and in its order.
 
         Args:
             case: `input_ids`, `attention_mask`, `token_type_ids`.
-            dtype: the element type to compute in.
+            dtype: the element type to compute in; the weights are cast to it.
         """
         import torch
 
@@ -79,41 +84,41 @@ class ConvertedModel:
                 handle.remove()
         embeddings, *layers = outputs.hidden_states
         tensors = {"embeddings": embeddings} | {f"layer_{i}": layer for i, layer in enumerate(layers)}
-        tensors |= dict(zip(["pooler"], pooled, strict=False))  # none where the head has no pooler
-        tensors |= {name: outputs[name] for name in HEADS[self._head]}
+        tensors |= dict(zip(["pooler"], pooled, strict=False))  # empty when the model has no pooler
+        tensors |= {name: outputs[name] for name in HEADS[self.head]}
         return {name: _array(tensor) for name, tensor in tensors.items()}
 
     def statistics(self) -> tuple[WeightStatistics, ...]:
-        """The weights by part, in the order in which they are used; tied ones count once."""
+        """The weights by part, in the order in which the model uses them; tied weights count once."""
         parts: dict[str, list[Any]] = {}
         for name, parameter in self.model.named_parameters():
             layer = re.search(r"encoder\.layer\.(\d+)\.", name)
-            known = next((part for part in ("embeddings", "pooler") if f"{part}." in name), "head")
-            parts.setdefault(f"layer_{layer[1]}" if layer else known, []).append(parameter.detach())
+            other = next((part for part in ("embeddings", "pooler") if f"{part}." in name), "head")
+            parts.setdefault(f"layer_{layer[1]}" if layer else other, []).append(parameter.detach())
         return tuple(_statistics(part, parameters) for part, parameters in parts.items())
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`, as a user gets it.
+    """The tokenizer in `folder`, as a user loads it.
 
     Raises:
         MappingError: it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
-    import nezha  # noqa: F401  (so that AutoTokenizer knows the model's type)
+    import nezha  # noqa: F401  (it tells AutoTokenizer the model's type)
 
     try:
-        with _quiet():
+        with _silent_transformers():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
+    except Exception as error:  # the tokenizers library raises a plain Exception for a file that it cannot read
         raise MappingError(f"{folder}: its tokenizer cannot be loaded ({error})") from error
 
 
 def _array(tensor: Any) -> Array:
     import torch
 
-    halves = (torch.float16, torch.bfloat16)  # NumPy has no bfloat16 of its own
+    halves = (torch.float16, torch.bfloat16)  # NumPy itself has no bfloat16
     array: Array = (tensor.float() if tensor.dtype in halves else tensor).numpy()
     return array
 
@@ -136,8 +141,8 @@ def _statistics(part: str, parameters: list[Any]) -> WeightStatistics:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and remarks: the problems that matter are raised here."""
+def _silent_transformers() -> Iterator[None]:
+    """Silence transformers' progress bars and remarks: the problems that matter are raised as errors."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,33 +1,34 @@
-"""What both sides compute on: deterministic inputs, and texts of the user's own, if they fit into memory."""
+"""The inputs that both sides compute on: the built-in cases, and texts of the user's own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
+from ..folder.record import ConvertedFolder
 from .oracle.formulas import Array
 
 Inputs = dict[str, Array]
 
 LONG = 520
-"""Tokens of the long case: past 512, where the originals' tables and every BERT end."""
+"""Tokens of the long case: more than 512, where the originals' tables and every BERT end."""
 
 TOKENS_AT_ONCE = 4096
-"""Tokens that the references compute on before their results are compared and dropped."""
+"""How many tokens the references compute on before their results are compared and released."""
 
 
 def built_in_cases(config: Mapping[str, Any], clip: int, head: str) -> dict[str, Inputs]:
-    """The cases that are always compared, the same each time: ids from everywhere in the vocabulary.
+    """The cases that are always compared. They are the same each time; their ids come from the whole vocabulary.
 
     Args:
-        config: the converted folder's; says how many words and token types there are.
+        config: the converted folder's config, for the numbers of words and of token types.
         clip: the source's clip distance.
-        head: for multiple choice each case is one example, its rows are the choices.
+        head: with multiple choice, each case is one example and its rows are the choices.
     """
     random = np.random.default_rng(2019)
     shapes = {
@@ -49,21 +50,26 @@ def built_in_cases(config: Mapping[str, Any], clip: int, head: str) -> dict[str,
     return cases
 
 
-def text_cases(lines: Sequence[str], tokenizer: Any, head: str) -> dict[str, Inputs]:
-    """One case a line, tokenized by the converted tokenizer; a tab parts a pair of segments."""
-    cases = {}
-    for number, line in enumerate(lines, 1):
-        encoded = tokenizer(*line.split("\t", 1), return_attention_mask=True, return_token_type_ids=True)
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        cases[f"text {number}"] = _case(head, *(np.array([encoded[name]]) for name in names))
-    return cases
+def list_texts(texts: str | Path | Sequence[str] | None, folder: ConvertedFolder, source: str | Path) -> list[str]:
+    """The texts to compare: `texts` itself, or the lines of the file that it names; empty for None.
+
+    Raises:
+        UsageError: the file cannot be used, or `folder` has no tokenizer.
+    """
+    lines = read_texts(Path(texts)) if isinstance(texts, (str, Path)) else list(texts or ())
+    if lines and not folder.has_tokenizer:
+        raise UsageError(
+            f"{folder.path}: it has no tokenizer, so no texts can be compared",
+            hint=f"Convert with a vocabulary: nezha-convert convert {source} {folder.path} --vocab FILE --force",
+        )
+    return lines
 
 
 def read_texts(path: Path) -> list[str]:
-    """The lines of `path` that hold something.
+    """The lines of `path` that are not blank.
 
     Raises:
-        UsageError: not readable as UTF-8, or there are none.
+        UsageError: the file is not readable as UTF-8, or every line is blank.
     """
     try:
         lines = path.read_text("utf-8-sig").split("\n")
@@ -75,25 +81,39 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def groups(cases: Mapping[str, Inputs], first: int) -> Iterable[list[str]]:
-    """The cases' names in groups of at most `TOKENS_AT_ONCE` tokens; the first `first` of them in one group."""
+def text_cases(lines: Sequence[str], tokenizer: Any, head: str) -> dict[str, Inputs]:
+    """One case a line, tokenized by the converted tokenizer; a tab separates a pair of segments."""
+    cases = {}
+    for number, line in enumerate(lines, 1):
+        encoded = tokenizer(*line.split("\t", 1), return_attention_mask=True, return_token_type_ids=True)
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        cases[f"text {number}"] = _case(head, *(np.array([encoded[name]]) for name in names))
+    return cases
+
+
+def grouped(cases: Mapping[str, Inputs], first: int) -> list[dict[str, Inputs]]:
+    """The first `first` cases as one group, the others in groups of at most `TOKENS_AT_ONCE` tokens.
+
+    A case of more tokens is a group of its own.
+    """
     names = list(cases)
-    group, size = names[:first], TOKENS_AT_ONCE
+    groups = [{name: cases[name] for name in names[:first]}]
+    size = TOKENS_AT_ONCE
     for name in names[first:]:
         tokens = cases[name]["input_ids"].size
         if size + tokens > TOKENS_AT_ONCE:
-            yield group
-            group, size = [], 0
-        group.append(name)
+            groups.append({})
+            size = 0
+        groups[-1][name] = cases[name]
         size += tokens
-    yield group
+    return groups
 
 
 def check_memory(cases: Mapping[str, Inputs], config: Mapping[str, Any]) -> None:
-    """Refuse a case whose forward pass would not fit, before anything is computed.
+    """Refuse a case that needs more memory than there is, before anything is computed.
 
     Raises:
-        UsageError: naming the case, what it takes and what there is.
+        UsageError: it names the case, the memory that it needs, and the memory that there is.
     """
     available = available_memory()
     for name, case in cases.items():
@@ -107,18 +127,18 @@ def check_memory(cases: Mapping[str, Inputs], config: Mapping[str, Any]) -> None
 
 
 def memory_of(shape: Sequence[int], config: Mapping[str, Any]) -> int:
-    """Bytes that the passes over one case take at most, next to the weights; tests/test_compare.py measures them."""
+    """The most bytes that the passes over one case take besides the weights. A test of `verify` measures them."""
     length = shape[-1]
     rows = int(np.prod(shape[:-1]))
     heads, width = config["num_attention_heads"], config["hidden_size"]
-    # The scores of one sequence's block of 128 queries against all its keys, in some four copies; never all of them.
+    # About four copies of the scores of 128 queries against all keys of one sequence: no pass holds more at a time.
     attention = 4 * 4 * heads * min(length, 128) * length
     states = 2 * 8 * rows * length * ((config["num_hidden_layers"] + 2) * width + config["vocab_size"])
     return int(attention + states)
 
 
 def available_memory() -> int | None:
-    """Bytes that a process can have now; None where the system does not say."""
+    """How many bytes a process can still allocate; None where the system does not tell."""
     limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
@@ -133,6 +153,6 @@ def available_memory() -> int | None:
 
 
 def _case(head: str, *arrays: Array) -> Inputs:
-    """Inputs [B, L], for multiple choice [1, choices, L]."""
+    """`arrays` of shape [B, L] as a case; for multiple choice their shape becomes [1, choices, L]."""
     shaped = (array[None] if head == "multiple-choice" else array for array in arrays)
     return dict(zip(("input_ids", "attention_mask", "token_type_ids"), shaped, strict=True))

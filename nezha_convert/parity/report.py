@@ -1,24 +1,31 @@
-"""What a verification found, as plain data; table, JSON, JUnit's XML and the HTML page are made of this alone."""
+"""The result of a verification, as plain data. The table, the JSON, JUnit's XML and the HTML page show this alone."""
 
 from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .._version import __version__
 from ..errors import OutputError
+from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
+from .inputs import Inputs
 
 EXPONENTS = range(-60, 11)
-"""The histogram's bins: bin e counts the errors in [2^(e-1), 2^e) of their tensor's range; the ends hold the rest."""
+"""The histogram's bins. Bin e counts the errors in [2^(e-1), 2^e) of their tensor's range; the outer bins, the rest."""
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Where a tensor's largest error is, and both values there."""
+    """The place of a tensor's largest error, and both values there."""
 
     case: str
     index: tuple[int, ...]
@@ -37,13 +44,13 @@ class TensorParity:
         name: `embeddings`, `layer_i`, `pooler`, or the logits' name in transformers.
         scale: the reference's range (largest minus smallest value) over the built-in cases; errors are relative to it.
         max_error: the largest absolute error.
-        relative_error: the same, divided by `scale`; what the tolerance is for.
-        cosine_distance: 1 - cosine of both tensors, all cases taken for one vector.
-        argmax_agreement: the part of the rows (last axis) whose largest element is the same one.
+        relative_error: `max_error` divided by `scale`; the tolerance limits this.
+        cosine_distance: 1 - cosine of both tensors, where all cases together are one vector.
+        argmax_agreement: the part of the rows (last axis) whose largest element is at the same place.
         nonfinite: how many values are NaN or infinite, in the converted model or the reference; one is a failure.
-        values: how many there are.
-        peak: where the largest error is.
-        passed: whether it is within the comparison's tolerance.
+        values: how many values there are.
+        peak: the place of the largest error.
+        passed: whether the error is within the comparison's tolerance.
     """
 
     name: str
@@ -63,10 +70,10 @@ class Comparison:
     """The converted model against one reference.
 
     Attributes:
-        reference: what it was compared with, in words.
+        reference: what the model was compared with, in words.
         arithmetic: the element type that the converted model computed in.
         tolerance: the largest relative error allowed.
-        reason: why this much.
+        reason: why the tolerance has this size.
         tensors: in the order in which the model computes them.
         histogram: how many values have an error in each bin of `EXPONENTS`.
     """
@@ -80,7 +87,7 @@ class Comparison:
 
     @property
     def first_departs(self) -> TensorParity | None:
-        """The first tensor over the tolerance: what is wrong lies in it, or between it and the one before."""
+        """The first tensor over the tolerance. The fault is in what computes it from the tensor before it."""
         return next((tensor for tensor in self.tensors if not tensor.passed), None)
 
     @property
@@ -91,7 +98,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Mistokenized:
-    """A text whose tokens are others than the reference's, from token `at` on."""
+    """A text whose tokens differ from the reference's, from token `at` on."""
 
     text: str
     at: int
@@ -101,7 +108,7 @@ class Mistokenized:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerParity:
-    """The converted tokenizer against a reference; `differing` is empty when it passed."""
+    """The converted tokenizer against a reference. It passed when `differing` is empty."""
 
     reference: str
     texts: int
@@ -137,17 +144,17 @@ class ParityReport:
     Attributes:
         versions: of nezha-convert and of the libraries that computed.
         source, output: their names.
-        family, head, architecture, dtype: what the output is.
+        family, head, architecture, dtype: of the converted model.
         cases: the inputs.
-        comparisons: one a reference; the first is the one that conversion.json quotes.
-        tokenizer: None when the output has none.
-        changed: files of the output that are not as the conversion wrote them.
-        failures: every reason why it did not pass, in words; empty when it passed.
-        warnings: what a reader should know, in words.
+        comparisons: one a reference; the verdict quotes the first.
+        tokenizer: None when the output has no tokenizer.
+        changed: the names of the output's files that were changed since the conversion.
+        failures: every reason why the output did not pass, in words; empty when it passed.
+        warnings: what else a reader should know, in words.
         weights: statistics by part.
         decisions, dropped: as the conversion recorded them.
-        verified: the weights' files and their hashes.
-        seconds: how long it took.
+        verified: the files of weights and their hashes.
+        seconds: how long the verification took.
     """
 
     versions: Mapping[str, str]
@@ -169,20 +176,42 @@ class ParityReport:
     verified: tuple[FileRecord, ...]
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, folder: ConvertedFolder, cases: Mapping[str, Inputs], **measured: Any) -> ParityReport:
+        """The report on `folder`; `measured` are the attributes that neither the folder nor `cases` tells."""
+        record = folder.record
+        return cls(
+            versions={
+                "nezha-convert": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in _LIBRARIES},
+            },
+            source=str(record["source"]),
+            output=folder.path.resolve().name,
+            family=record["family"],
+            head=folder.head,
+            architecture=folder.architecture,
+            dtype=folder.dtype,
+            cases=tuple(Case(name, case["input_ids"].shape) for name, case in cases.items()),
+            decisions=tuple(record["decisions"]),
+            dropped=tuple(record["dropped"]),
+            **measured,
+        )
+
     @property
     def passed(self) -> bool:
-        """Whether the output is what the source says."""
+        """Whether the output computes what the source computes."""
         return not self.failures
 
     @property
     def first_departs(self) -> str | None:
-        """The first tensor over its tolerance, in the first comparison that has one."""
+        """The first tensor over its tolerance, in the first comparison that has such a tensor."""
         departing = (comparison.first_departs for comparison in self.comparisons)
         return next((tensor.name for tensor in departing if tensor), None)
 
     @property
     def verdict(self) -> str:
-        """One line for a log: passed, or why not."""
+        """One line for a log: that it passed, or why it failed."""
         if not self.passed:
             return f"{self.output} failed: {'; '.join(self.failures)}"
         first = self.comparisons[0]
@@ -192,15 +221,15 @@ class ParityReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as ``--json`` prints it; NaN and infinity, which JSON lacks, are null."""
+        """The report as ``--json`` prints it. NaN and infinity become null, for JSON lacks them."""
         judged = {"passed": self.passed, "first_departs": self.first_departs, "verdict": self.verdict}
         content: dict[str, Any] = _finite({**judged, **asdict(self)})
-        for comparison, own in zip(content["comparisons"], self.comparisons, strict=True):
-            comparison["first_departs"] = own.first_departs.name if own.first_departs else None
+        for entry, comparison in zip(content["comparisons"], self.comparisons, strict=True):
+            entry["first_departs"] = comparison.first_departs.name if comparison.first_departs else None
         return content
 
     def summary(self) -> dict[str, Any]:
-        """What conversion.json keeps: without dates and seconds, so that equal proofs give equal files."""
+        """What conversion.json keeps. It has no date and no duration, so that equal proofs give equal files."""
         return {
             "passed": self.passed,
             "failures": list(self.failures),
@@ -228,7 +257,7 @@ class ParityReport:
 
 
 def check_folder(path: Path) -> None:
-    """Raises OutputError unless there is a folder for the file `path`: worth knowing before anything is computed."""
+    """Raises OutputError unless there is a folder for the file `path`. Call it before anything is computed."""
     if not path.parent.is_dir():
         raise OutputError(
             f"{path}: cannot be written: there is no folder {path.parent}",
@@ -237,7 +266,7 @@ def check_folder(path: Path) -> None:
 
 
 def shortened(text: str) -> str:
-    """A text for a line of a message."""
+    """`text`, cut to fit into a line of a message."""
     return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
 
 

@@ -1,6 +1,6 @@
-"""What the values of a conversion are: NaN, infinite, too large for their type, subnormal, all the same.
+"""Counts special values of the converted tensors: NaN, infinite, too large for their type, subnormal, all the same.
 
-They are counted on their bits while the writer has a block at hand, so no tensor is read for it a second time.
+They are counted by their bits while the writer has a block in memory, so no tensor is read a second time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FORMATS = {
 """The bits of infinity and of the smallest normal number (IEEE 754; bfloat16 is the upper half of a float32)."""
 
 _CHUNK = 1 << 16
-"""Values that are counted at a time: few enough to stay in the processor's cache."""
+"""How many values are counted at a time. So few stay in the processor's cache."""
 
 _WIDER = {"float16": "--dtype bfloat16 or --dtype float32", "bfloat16": "--dtype float32"}
 _NORM_WEIGHT, _NORM_BIAS = ".LayerNorm.weight", ".LayerNorm.bias"
@@ -32,16 +32,16 @@ class TensorNumbers:
     """One written tensor.
 
     Attributes:
-        name, source: what it is called in the output and in the source.
+        name, source: its name in the output and in the source.
         dtype: the element type in which it is written.
         rank: its number of dimensions.
         values: how many elements it has.
-        nan, infinite: values of the source that are no finite number; they are written as they are.
-        overflow: finite values of the source that `dtype` cannot hold, written as infinities.
-        largest: the largest magnitude among these.
-        underflow: values of the source other than 0 that are 0 in `dtype`.
-        subnormal: written values below the smallest normal number of `dtype`, and not 0.
-        constant: the one finite value that all elements have, if there are several elements.
+        nan, infinite: values of the source that are not finite. They are written as they are.
+        overflow: finite values of the source that are too large for `dtype`. They are written as infinities.
+        largest: the largest magnitude of these.
+        underflow: values of the source that become 0 in `dtype`, without those that are 0 already.
+        subnormal: written values that are smaller than the smallest normal number of `dtype`, without 0.
+        constant: the finite value that all elements have, if there is more than one element.
     """
 
     name: str
@@ -59,7 +59,7 @@ class TensorNumbers:
 
     @property
     def notable(self) -> bool:
-        """Whether there is anything to tell."""
+        """Whether it has anything to report."""
         counts = (self.nan, self.infinite, self.overflow, self.underflow, self.subnormal)
         return any(counts) or self.constant is not None
 
@@ -69,10 +69,10 @@ class Numbers:
     """All written tensors together.
 
     Attributes:
-        values: how many there are.
+        values: how many elements they have together.
         nan, infinite, overflow, underflow, subnormal: the tensors' counts, added up.
-        warnings: what a reader should know, in words.
-        tensors: those of which there is anything to tell.
+        warnings: the findings that a reader should know, in words.
+        tensors: those that have anything to report.
     """
 
     values: int
@@ -86,10 +86,10 @@ class Numbers:
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """The counts in one line."""
         vectors = [t for t in self.tensors if t.constant is not None and t.rank < 2]
         zeros = sum(t.constant == 0 for t in vectors)
-        said = [
+        counts = [
             (self.nan, "NaN"),
             (self.infinite, "infinite in the source"),
             (self.overflow, "became infinite"),
@@ -99,14 +99,17 @@ class Numbers:
             (others := len(vectors) - zeros, f"vector{'s' * (others > 1)} of one other value"),
         ]
         finite = [] if self.nan or self.infinite or self.overflow else ["all finite"]
-        return ", ".join([f"{self.values:,} values", *finite, *(f"{count:,} {what}" for count, what in said if count)])
+        return ", ".join(
+            [f"{self.values:,} values", *finite, *(f"{count:,} {what}" for count, what in counts if count)]
+        )
 
 
 class Tally:
     """Counts one tensor, block by block.
 
     Args:
-        source: element type that is read; dtype: element type that is written.
+        source: the element type that is read.
+        dtype: the element type that is written.
     """
 
     def __init__(self, source: str, dtype: str) -> None:
@@ -117,36 +120,36 @@ class Tally:
         self._same = True
 
     def add(self, before: np.ndarray, after: np.ndarray) -> None:
-        """Count a contiguous block as it was read and as it is written; the same array if nothing was cast."""
-        written = _bits(after)
+        """Count a block, as it was read (`before`) and as it is written (`after`)."""
+        written = bits(after)
         self._values += written.size
         self._compare(written)
         if self._dtype not in _FORMATS:
             return
-        found = was = _count(written, self._dtype)
+        new = old = _count(written, self._dtype)
         if self._source != self._dtype:
-            was = _count(_bits(before), self._source)
-            if found.infinite > was.infinite:
-                self._overflow += found.infinite - was.infinite
+            old = _count(bits(before), self._source)
+            if new.infinite > old.infinite:
+                self._overflow += new.infinite - old.infinite
                 with np.errstate(invalid="ignore"):
                     self._largest = max(self._largest, float(np.abs(before[np.isfinite(before)]).max()))
-        self._nan += was.nan
-        self._infinite += was.infinite
-        self._underflow += found.zeros - was.zeros
-        self._subnormal += found.subnormal
-        self._zeros += found.zeros
+        self._nan += old.nan
+        self._infinite += old.infinite
+        self._underflow += new.zeros - old.zeros
+        self._subnormal += new.subnormal
+        self._zeros += new.zeros
 
     def _compare(self, bits: np.ndarray) -> None:
-        """Whether all values are still the first one."""
+        """Keep track of whether all values so far are the same."""
         if not (self._same and bits.size):
             return
         if self._first is None:
-            self._first = bits[:1].copy()  # the block is valid only until the next
-        # The last one first: of a tensor that is not constant hardly any is compared in full.
+            self._first = bits[:1].copy()  # a copy, for the block is only valid until the next
+        # Compare the last one first: then hardly any block of an ordinary tensor is compared in full.
         self._same = bool(bits[-1] == self._first[0]) and bool((bits == self._first).all())
 
     def result(self, name: str, source: str, rank: int) -> TensorNumbers:
-        """What was counted of the tensor `name`, made of `source`."""
+        """The counts, for the tensor `name` that was made of `source`."""
         constant = None
         if self._values > 1 and self._first is not None and not (self._nan or self._infinite or self._overflow):
             if self._zeros == self._values:
@@ -177,12 +180,13 @@ class _Counts:
     zeros: int = 0
 
 
-def _bits(block: np.ndarray) -> np.ndarray:
-    return block.reshape(-1).view(f"u{block.dtype.itemsize}")
+def bits(block: np.ndarray) -> np.ndarray:
+    """The elements as unsigned integers, in one dimension. Equal bits mean equal numbers, also for NaN."""
+    return np.ascontiguousarray(block).reshape(-1).view(f"u{block.dtype.itemsize}")
 
 
 def _count(bits: np.ndarray, dtype: str) -> _Counts:
-    """Of `bits`, numbers of `dtype`. What has nothing to tell takes three passes over what is in the cache."""
+    """Count the numbers of `dtype` with these bits. A chunk without special values takes three passes in the cache."""
     infinity, normal = (2 * bound for bound in _FORMATS[dtype])
     counts = _Counts()
     scratch = np.empty(min(_CHUNK, bits.size), bits.dtype)
@@ -202,12 +206,16 @@ def _count(bits: np.ndarray, dtype: str) -> _Counts:
 
 
 def refuse_overflow(tensors: Iterable[TensorNumbers]) -> None:
-    """Raises MappingError if a finite value became infinite, with every tensor in which one did."""
-    found = {t.source: t for t in tensors if t.overflow}
-    if not found:
+    """Check that no finite value became infinite.
+
+    Raises:
+        MappingError: some did, in these tensors.
+    """
+    overflown = {t.source: t for t in tensors if t.overflow}
+    if not overflown:
         return
-    problems = tuple(_overflow(source, t) for source, t in sorted(found.items()))
-    dtype = next(iter(found.values())).dtype
+    problems = tuple(_overflow(source, t) for source, t in sorted(overflown.items()))
+    dtype = next(iter(overflown.values())).dtype
     message = f"{len(problems)} tensors have values that do not fit into {dtype}" if problems[1:] else problems[0]
     raise MappingError(
         message,
@@ -221,7 +229,7 @@ def _overflow(name: str, t: TensorNumbers) -> str:
 
 
 def add_up(tensors: Iterable[TensorNumbers]) -> Numbers:
-    """What there is to tell of `tensors`, all that were written."""
+    """The sum of the counts of all written tensors, with warnings."""
     ordered = sorted(tensors, key=lambda t: t.name)
     notable = tuple(t for t in ordered if t.notable)
 
@@ -250,7 +258,10 @@ def _not_finite(tensors: Iterable[TensorNumbers]) -> Iterable[str]:
 
 
 def _constant(tensors: Iterable[TensorNumbers]) -> Iterable[str]:
-    """A matrix or the weight of a layer norm of one value has not been trained. A bias may well be 0 throughout."""
+    """Warn of matrices and layer norms' weights that have one value throughout: they have not been trained.
+
+    A bias may well be 0 throughout.
+    """
     by_name = {t.name: t for t in tensors}
     norms = [name.removesuffix(_NORM_WEIGHT) for name in by_name if name.endswith(_NORM_WEIGHT)]
     first = [

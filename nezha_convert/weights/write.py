@@ -1,13 +1,11 @@
 """Safetensors out: laid out, streamed, re-read and compared.
 
-The bytes are those of safetensors' own serializer for the same tensors; see formats/safetensors/write.py.
+The bytes are those of safetensors' own serializer for the same tensors; see formats/safetensors.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -18,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import BLOCK_BYTES, TensorEntry
+from ..checkpoint import BLOCK_BYTES, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, OutputError
 from ..families.rules import Op
-from ..formats.safetensors import write as safetensors
-from ..formats.safetensors.read import read_safetensors
+from ..files.hashing import sha256
+from ..files.staging import sync
+from ..formats import safetensors
 from ..mapping.plan import Step
-from .numbers import Tally, TensorNumbers, refuse_overflow
+from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 
 WRITERS, HASHERS = 2, 2
 """Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
@@ -33,7 +32,7 @@ WEIGHTS = "model.safetensors"
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 """Called with the number of bytes just done, from any thread."""
 
 
@@ -60,11 +59,21 @@ class Layout:
         files: (name, header bytes, size of the file) in order.
         placed: every step with its place, in the files' order.
         index: model.safetensors.index.json, when there are several files.
+        decisions: what was asked for.
     """
 
     files: tuple[tuple[str, bytes, int], ...]
     placed: tuple[Placed, ...]
     index: bytes | None
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """The element type of most of the weights."""
+        sizes: dict[str, int] = {}
+        for placed in self.placed:
+            sizes[placed.dtype] = sizes.get(placed.dtype, 0) + placed.nbytes
+        return max(sizes, key=lambda name: sizes[name])
 
     @property
     def nbytes(self) -> int:
@@ -109,7 +118,8 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
         total = sum(p.nbytes for p in placed_all)
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         index = (json.dumps(content, indent=2) + "\n").encode()
-    return Layout(tuple(files), tuple(placed_all), index)
+    decisions = (Decision("dtype", dtype, "asked for", Origin.ASKED),) if dtype else ()
+    return Layout(tuple(files), tuple(placed_all), index, decisions)
 
 
 def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
@@ -160,7 +170,7 @@ def _cast(block: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def write_weights(
-    folder: Path, layout: Layout, sources: Sequence[Path], progress: Progress, allow_overflow: bool = False
+    folder: Path, layout: Layout, sources: Sequence[Path], progress: Advance, allow_overflow: bool = False
 ) -> tuple[dict[Path, str], tuple[TensorNumbers, ...]]:
     """Write the weights into `folder`, read every block back and compare it bit by bit, and hash all files.
 
@@ -186,7 +196,7 @@ def write_weights(
     stop = threading.Event()
     with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(HASHERS) as hashers:
         try:
-            hashes = {path: hashers.submit(_sha256, path, stop) for path in sources}
+            hashes = {path: hashers.submit(sha256, _bytes(path, stop)) for path in sources}
             written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
             synced = []
             in_file: dict[str, list[tuple[int, Future[TensorNumbers]]]] = {name: [] for name, _, _ in layout.files}
@@ -195,7 +205,7 @@ def write_weights(
             for name, header, _ in layout.files:
                 done = in_file[name]
                 parts = [(len(header), None), *done]
-                hashes[folder / name] = hashers.submit(_sha256, folder / name, stop, parts, progress)
+                hashes[folder / name] = hashers.submit(sha256, _bytes(folder / name, stop, parts, progress))
                 synced.append(writers.submit(_sync, folder / name, done))
             futures: list[Future[Any]] = [*written.values(), *synced, *hashes.values()]
             for future in as_completed(futures):
@@ -211,13 +221,13 @@ def write_weights(
     return {path: future.result() for path, future in hashes.items()}, numbers
 
 
-def _write(folder: Path, placed: Placed, progress: Progress) -> TensorNumbers:
+def _write(folder: Path, placed: Placed, progress: Advance) -> TensorNumbers:
     """Write one tensor; compare each block with what reads back, and count its values, while the block is at hand."""
     position, step = placed.offset, placed.step
     tally = Tally(step.entry.dtype, placed.dtype)
     with open(folder / placed.file, "r+b", buffering=0) as file:
         for block in converted(step, placed.dtype, tally):
-            wanted = _bits(block)
+            wanted = bits(block)
             file.seek(position)
             _write_all(file, wanted)
             found = np.empty_like(wanted)
@@ -242,17 +252,12 @@ def _check_headers(folder: Path, layout: Layout) -> None:
     """
     names = [name for name, _, _ in layout.files]
     try:
-        entries = read_safetensors(tuple(folder / name for name in names))
+        entries = safetensors.read_safetensors(tuple(folder / name for name in names))
     except CheckpointError as error:
         raise OutputError(f"what was written does not read back: {error.message}") from error
     found = {e.name: (names[e.position[0]], e.position[1], e.dtype, e.shape) for e in entries.values()}
     if found != {p.step.target: (p.file, p.offset, p.dtype, p.step.shape) for p in layout.placed}:
         raise OutputError(f"{folder}: the files hold other tensors than planned")
-
-
-def _bits(block: np.ndarray) -> np.ndarray:
-    """The elements as unsigned integers, in one dimension: equal bits are equal numbers, NaN included."""
-    return np.ascontiguousarray(block).reshape(-1).view(f"u{block.dtype.itemsize}")
 
 
 def _write_all(file: Any, array: np.ndarray) -> None:
@@ -271,18 +276,16 @@ def _sync(path: Path, written: Sequence[tuple[int, Future[TensorNumbers]]]) -> N
     """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
     for _, future in written:
         future.result()  # of one that was cancelled, `wait` would wait forever
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    sync(path)
 
 
-def _sha256(
+def _bytes(
     path: Path,
     stop: threading.Event,
     written: Sequence[tuple[int, Future[TensorNumbers] | None]] | None = None,
-    progress: Progress = lambda nbytes: None,
-) -> str:
-    """The hash of a file; of one that is being written, each part (by its end) once its future is done, if any."""
-    digest = hashlib.sha256()
+    advance: Advance = lambda nbytes: None,
+) -> Iterator[memoryview]:
+    """A file's bytes; of one that is being written, each part (known by its end) once its future is done."""
     buffer = memoryview(bytearray(1 << 20))
     position = 0
     try:
@@ -297,7 +300,6 @@ def _sha256(
                 count = file.readinto(buffer[: min(len(buffer), end - position)])
                 if not count:
                     raise CheckpointError(f"{path}: it ended while it was hashed; was it changed meanwhile?")
-                digest.update(buffer[:count])
+                yield buffer[:count]
                 position += count
-                progress(count)
-    return digest.hexdigest()
+                advance(count)

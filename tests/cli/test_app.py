@@ -463,7 +463,8 @@ def process(*arguments: object, **options) -> subprocess.Popen:
 @pytest.fixture
 def large(tmp_path) -> Path:
     """A checkpoint whose conversion takes long enough to be interrupted."""
-    from nezha_convert.families import ENCODER, HUAWEI_TF, POOLER, TARGETS
+    from nezha_convert.families import HUAWEI_TF
+    from nezha_convert.families.heads import ENCODER, POOLER, TARGETS
     from nezha_convert.families.rules import Op, numbered
 
     config = json.loads((TF / "bert_config.json").read_text()) | {"hidden_size": 512, "intermediate_size": 2048}

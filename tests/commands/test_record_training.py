@@ -1,4 +1,4 @@
-"""A trained model's record: the folder is whole, says what it is, and a hostile or changed one is told."""
+"""A recorded training: the folder is complete and describes itself; changed and hostile folders are noticed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nezha_convert import (
     inspect,
     verify,
 )
-from nezha_convert.commands.convert import MODEL_FILES
+from nezha_convert.folder.model_code import MODEL_FILES
 from nezha_convert.folder.trained import is_name
 
 CODE = Path(nezha.__file__).parent
@@ -46,13 +46,13 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(made, tmp_path) -> Path:
-    """A copy of all of it."""
+    """A copy of that folder."""
     return Path(shutil.copytree(made, tmp_path / "place"))
 
 
 @pytest.fixture
 def folder(place) -> Path:
-    """A trained model that is recorded, and proved."""
+    """A trained model that is recorded, and whose base is proved."""
     assert record(place / "model", place / "base").doubts() == ()
     return place / "model"
 
@@ -62,14 +62,14 @@ def read(folder: Path) -> dict:
 
 
 def change(path: Path, how) -> None:
-    """Change a JSON file by `how`."""
+    """Apply `how` to the content of a JSON file."""
     content = json.loads(path.read_text("utf-8"))
     how(content)
     path.write_text(json.dumps(content), "utf-8")
 
 
 def second(folder: Path) -> Path:
-    """What another training from `folder` saves; a copy of the model will do."""
+    """A stand-in for a model that is trained further from `folder`: a copy of it."""
     ignored = shutil.ignore_patterns("training.json", "README.md", "checkpoint-*")
     return Path(shutil.copytree(folder, folder.parent / "second", ignore=ignored))
 
@@ -150,12 +150,12 @@ def test_a_base_of_another_repository_leaves_no_reference_to_its_code(place):
 
 def test_it_says_what_was_trained_how_and_on_what(place):
     os.utime(place / "model" / "model.safetensors", (1_000_000_000, 1_000_000_000))
-    found = record(place / "model", place / "base", license="mit").record
-    assert (found["date"], found["task"], found["license"]) == ("2001-09-09", "text-classification", "mit")
-    assert (found["head"], found["architecture"]) == ("sequence-classification", "NezhaForSequenceClassification")
-    assert found["metrics"] == {"validation": {"accuracy": 0.9533, "f1_macro": 0.95}}
+    content = record(place / "model", place / "base", license="mit").record
+    assert (content["date"], content["task"], content["license"]) == ("2001-09-09", "text-classification", "mit")
+    assert (content["head"], content["architecture"]) == ("sequence-classification", "NezhaForSequenceClassification")
+    assert content["metrics"] == {"validation": {"accuracy": 0.9533, "f1_macro": 0.95}}
     file = (place / "train.tsv").read_bytes()
-    assert found["data"] == [
+    assert content["data"] == [
         {
             "split": "train",
             "name": "ChnSenti",
@@ -165,7 +165,7 @@ def test_it_says_what_was_trained_how_and_on_what(place):
         },
         {"split": "validation", "name": "owner/ChnSenti", "files": [], "rows": 2, "revision": "0123"},
     ]
-    assert {"torch", "transformers", "python"} <= set(found["versions"])
+    assert {"torch", "transformers", "python"} <= set(content["versions"])
 
 
 def test_it_keeps_the_chain_to_the_original(folder):
@@ -180,10 +180,10 @@ def test_it_keeps_the_chain_to_the_original(folder):
 
 def test_a_trainer_s_arguments_are_the_settings(place):
     arguments = trainings.train(place / "base", place / "again")
-    found = record(place / "again", place / "base", settings=arguments).record["settings"]
-    assert found["learning_rate"] == 0.003 and found["seed"] == 7 and found["max_steps"] == 1
-    assert found["lr_scheduler_type"] == "linear" and found["bf16"] is False
-    assert not any("dir" in name for name in found)
+    stored = record(place / "again", place / "base", settings=arguments).record["settings"]
+    assert stored["learning_rate"] == 0.003 and stored["seed"] == 7 and stored["max_steps"] == 1
+    assert stored["lr_scheduler_type"] == "linear" and stored["bf16"] is False
+    assert not any("dir" in name for name in stored)
 
 
 def test_no_folder_of_one_s_own_is_in_it(folder):
@@ -244,7 +244,7 @@ def test_an_unproved_base_is_a_doubt_and_stands_in_the_card(place, spoil, words)
     assert len(doubts) == 1 and doubts[0].startswith("trained from base: ") and words in doubts[0]
     card = (place / "model" / "README.md").read_text("utf-8")
     assert "**Not proved:**" in card and "and passed" not in card
-    assert len(record(second(place / "model"), place / "model").doubts()) == 1  # of its base's base
+    assert len(record(second(place / "model"), place / "model").doubts()) == 1  # the one about the base's base
 
 
 def test_a_doubt_goes_once_the_base_is_verified_and_the_training_recorded_again(place):
@@ -281,10 +281,10 @@ def test_the_metrics_are_the_card_s_model_index(folder):
 
 @pytest.mark.parametrize("where", ["base", "origin"])
 def test_the_base_model_is_the_nearest_repository_of_the_hub(folder, where):
-    found = TrainedFolder(folder)
-    base = found.record["base"]
+    trained = TrainedFolder(folder)
+    base = trained.record["base"]
     (base if where == "base" else base["conversion"])["source"] = "hf://owner/name@0123"
-    assert ModelCard(found.card(None, None, ())).data.base_model == "owner/name"
+    assert ModelCard(trained.card(None, None, ())).data.base_model == "owner/name"
 
 
 def test_a_card_without_metrics_is_valid_and_says_so(place):
@@ -312,9 +312,9 @@ def test_a_card_that_was_written_here_is_renewed_and_one_edited_since_is_not(fol
 def test_words_from_elsewhere_stay_words_in_the_card(place, hostile):
     name = hostile.replace("\n", " ")
     data = [TrainingData("a|b", name, (place / "vocab.txt",))]
-    metrics, said = {"a|b": {name: 1.0}}, {hostile: hostile}
-    found = record(place / "model", place / "base", data=data, metrics=metrics, settings=said)
-    card = ModelCard(found.card("mit", "owner/name", [hostile]))
+    metrics, settings = {"a|b": {name: 1.0}}, {hostile: hostile}
+    trained = record(place / "model", place / "base", data=data, metrics=metrics, settings=settings)
+    card = ModelCard(trained.card("mit", "owner/name", [hostile]))
     assert card.data.eval_results[0].metric_type == name and card.data.license == "mit"
     for title, cells in (("Results", 4), ("Data", 5), ("Settings", 2)):
         lines = [line for line in card.text.split(f"## {title}\n")[1].split("\n## ")[0].splitlines() if line[:1] == "|"]
@@ -472,9 +472,9 @@ _JSON = st.recursive(
 def test_what_is_recorded_is_read_again(folder, metrics, given_settings, rows):
     file = folder / "config.json"
     data = [TrainingData(split, f"of {split}", (file,), rows) for split in metrics]
-    found = record(folder, folder.parent / "base", metrics=metrics, data=data, settings=given_settings)
-    assert found.record["metrics"] == metrics and found.record["settings"] == given_settings
-    assert TrainedFolder(folder).record == found.record and found.doubts() == ()
+    trained = record(folder, folder.parent / "base", metrics=metrics, data=data, settings=given_settings)
+    assert trained.record["metrics"] == metrics and trained.record["settings"] == given_settings
+    assert TrainedFolder(folder).record == trained.record and trained.doubts() == ()
     results = ModelCard.load(folder / "README.md").data.eval_results or []
     measured = [(split, name, value) for split, values in metrics.items() for name, value in values.items()]
     assert sorted((r.dataset_split, r.metric_type, r.metric_value) for r in results) == sorted(measured)
@@ -483,7 +483,7 @@ def test_what_is_recorded_is_read_again(folder, metrics, given_settings, rows):
 @_QUICK
 @given(draw=st.data())
 def test_a_changed_record_is_refused_or_makes_a_card(folder, draw):
-    """Whatever stands in it, nothing but a refusal comes out, or a card that can be read."""
+    """Any content is either refused, or gives a card that can be read."""
     original = (folder / "training.json").read_bytes()
     content = node = json.loads(original)
     while node:
@@ -494,10 +494,10 @@ def test_a_changed_record_is_refused_or_makes_a_card(folder, draw):
         node = node[key]
     (folder / "training.json").write_text(json.dumps(content), "utf-8")
     try:
-        found = TrainedFolder(folder)
-        found.names(), found.doubts()
-        assert found.title and found.summary
-        ModelCard(found.card("mit", "owner/name", found.doubts()))
+        trained = TrainedFolder(folder)
+        trained.names(), trained.doubts()
+        assert trained.title and trained.summary
+        ModelCard(trained.card("mit", "owner/name", trained.doubts()))
     except MappingError as error:
         assert error.hint
     finally:
@@ -508,18 +508,18 @@ def test_a_changed_record_is_refused_or_makes_a_card(folder, draw):
 
 
 def test_inspect_tells_that_it_is_a_trained_one_and_what_to_do(folder):
-    found = inspect(folder)
-    assert found.training.startswith("text-classification, trained from base on 2")
-    assert "validation accuracy 0.9533" in found.training
-    assert found.hint == f"nezha-convert push {folder} OWNER/NAME" and not found.problems
+    inspection = inspect(folder)
+    assert inspection.training.startswith("text-classification, trained from base on 2")
+    assert "validation accuracy 0.9533" in inspection.training
+    assert inspection.hint == f"nezha-convert push {folder} OWNER/NAME" and not inspection.problems
     assert inspect(folder.parent / "base").training == ""
 
 
 def test_inspect_tells_of_a_broken_record(folder):
     (folder / "training.json").write_text("{}")
-    found = inspect(folder)
-    assert found.training == "" and "training.json: not as record_training writes it" in found.problems[0]
-    assert found.family == "transformers"
+    inspection = inspect(folder)
+    assert inspection.training == "" and "training.json: not as record_training writes it" in inspection.problems[0]
+    assert inspection.family == "transformers"
 
 
 def test_verify_says_that_there_is_no_original_and_what_to_do(folder):

@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 
 import nezha  # noqa: F401 (the Auto classes know NEZHA by it)
 from nezha_convert import MappingError, UsageError, convert, repair
-from nezha_convert.checkpoint import TensorEntry, row_blocks
+from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
 from nezha_convert.commands import repair as repairs
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
+from nezha_convert.formats.blocks import row_blocks
 
 GOLDEN = {golden.name: golden for golden in GOLDENS}
 PRETRAINING = GOLDEN["transformers-4.40.2-pretraining"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,36 +15,41 @@ from nezha_convert.cli.app import cli
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
     ROOT / "fixtures" / "README.md",
+    ROOT / "tests" / "fuzz" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+REPOSITORY = "https://github.com/nezha-convert/nezha-convert"
+RAW = "https://raw.githubusercontent.com/nezha-convert/nezha-convert"
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, documents: Sequence[Path] = DOCUMENTS) -> list[str]:
     return [
         block
-        for path in DOCUMENTS
+        for path in documents
         for block in re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
     ]
 
 
 def test_the_readme_has_one_command_that_converts_and_one_that_tests():
-    one_liners = [block for block in blocks("sh") if block.count("\n") == 1]
+    one_liners = [block for block in blocks("sh", DOCUMENTS[:1]) if block.count("\n") == 1]
     for command in ("nezha-convert convert fixtures/", "python -m pytest"):
         (line,) = (block for block in one_liners if command in block)
         assert "-m venv .venv" in line and "-c constraints.txt" in line
 
 
 def test_every_command_of_the_documents_parses():
-    found = 0
+    count = 0
     for block in blocks("sh"):
         for words in (
             shlex.split(part) for line in block.replace("\\\n", " ").splitlines() for part in line.split("&&")
         ):
             if words and words[0].endswith("nezha-convert"):
-                found += 1
+                count += 1
                 command = cli.commands[words[1]]
                 try:
                     command.make_context(words[1], words[2:])  # raises click.UsageError where an argument is wrong
@@ -51,7 +57,7 @@ def test_every_command_of_the_documents_parses():
                     assert "does not exist" in str(error)  # the example's own files
                 for word in words[2:]:
                     assert not word.startswith("fixtures/") or (ROOT / word).exists()
-    assert found >= 3
+    assert count >= 3
 
 
 def test_every_example_of_the_help_parses():
@@ -82,6 +88,37 @@ def test_every_option_that_the_documents_name_exists():
 def test_every_link_to_a_file_leads_somewhere(path):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def links(text: str) -> tuple[set[str], set[str]]:
+    """The targets of a document's links, and its names of targets that are defined elsewhere in it."""
+    prose = re.sub(r"```.*?```|`[^`\n]+`", "", text, flags=re.DOTALL)
+    targets = {*re.findall(r"\]\(([^)]+)\)", prose), *re.findall(r"^\[[\w-]+\]: (\S+)$", prose, re.MULTILINE)}
+    return targets, set(re.findall(r"\]\[([\w-]+)\]", prose))
+
+
+def test_every_link_of_the_readme_works_where_there_is_no_repository():
+    """A package index shows the README alone, so its links and pictures are whole addresses, of files in this tree."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    targets, names = links(text)
+    assert len(targets) > 10 and all(target.startswith("https://") for target in targets), targets
+    for target in targets:
+        if target.startswith((REPOSITORY, RAW)):
+            path = re.fullmatch(rf"{REPOSITORY}/blob/main/(.+)|{RAW}/main/(.+)", target)
+            assert path and (ROOT / (path[1] or path[2])).is_file(), target
+    assert names == set(re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE))
+
+
+def test_a_link_within_the_repository_is_noticed_in_the_readme():
+    assert links("See [a](docs/a.md), `[b](c.md)` and [d][e].\n\n[e]: f.md\n") == ({"docs/a.md", "f.md"}, {"e"})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_section_leads_to_one(path):
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text("utf-8")):
+        headings = re.findall(r"^#+ (.+)$", (path.parent / file if file else path).read_text("utf-8"), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert anchor in anchors, f"{path.name}: {file}#{anchor}"
 
 
 def test_the_fixtures_are_small():

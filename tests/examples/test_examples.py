@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import pytest
 import tag
 import training
 import transformers
+import warm_python
 from goldens import FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -385,17 +384,8 @@ def test_windows_without_room_are_refused(base):
 
 
 def test_a_script_ends_with_one_message_and_its_exit_code(tmp_path):
-    command = [
-        sys.executable,
-        str(ROOT / "examples/classify.py"),
-        "--model",
-        "nowhere",
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    command = [ROOT / "examples/classify.py", "--model", "nowhere", "--output", tmp_path / "out"]
+    ended = warm_python.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-2].startswith("error: --model nowhere: expected")
     assert ended.stderr.splitlines()[-1].startswith("next: nezha-convert convert")
@@ -498,7 +488,7 @@ def test_answers_are_measured_as_cmrc_does(true, found, exact, f1):
 def test_the_fixtures_data_is_what_its_script_writes(tmp_path):
     make = (DATA / "make_training.py").read_text("utf-8")
     (tmp_path / "make_training.py").write_text(make, "utf-8")
-    subprocess.run([sys.executable, str(tmp_path / "make_training.py")], check=True)
+    assert warm_python.run([tmp_path / "make_training.py"]).returncode == 0
     written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*") if path.suffix != ".py")
     assert len(written) >= 13
     for path in written:

@@ -7,15 +7,14 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import classify
 import pretrain
 import pytest
 import training
-from goldens import FIXTURES
+import warm_python
+from goldens import FIXTURES, HELPERS
 from safetensors.torch import load_file
 
 import nezha
@@ -42,7 +41,7 @@ def documented(word: str) -> list[str]:
 
 
 def here(command: list[str], model: Path, output: Path) -> list[str]:
-    """A documented command with this interpreter, the small model and the small data."""
+    """What Python is given for a documented command, with the small model and the small data."""
     programs = {
         "torchrun": ["-m", "torch.distributed.run"],
         "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
@@ -50,12 +49,12 @@ def here(command: list[str], model: Path, output: Path) -> list[str]:
     }
     replaced = {"nezha-base": str(model), "sentiment": str(output), "my-nezha": str(output)}
     replaced |= {name: str(FIXTURES / "training" / file) for name, file in TRAINING.items()}
-    return [sys.executable, *programs[command[0]], *(replaced.get(word, word) for word in command[1:]), *COMMON]
+    return [*programs[command[0]], *(replaced.get(word, word) for word in command[1:]), *COMMON]
 
 
-def launch(command: list[str]) -> subprocess.CompletedProcess:
+def launch(command: list[str]) -> warm_python.Done:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return warm_python.run(command, cwd=ROOT, env=environment)
 
 
 def finished(command: list[str]) -> str:
@@ -115,7 +114,7 @@ def test_two_processes_of_ddp_train_as_one_with_twice_the_batch(model, tmp_path)
 def test_two_processes_of_fsdp2_train_as_one_that_accumulates_their_batches(model, tmp_path):
     """With tied word embeddings, and layers that are sharded and checkpointed each for itself."""
     two = here(documented("^accelerate launch --config.*--num_processes 2"), model, tmp_path / "two")
-    two.insert(two.index("examples/pretrain.py"), str(ROOT / "tests" / "helpers" / "shard_on_cpu.py"))
+    two.insert(two.index("examples/pretrain.py"), str(HELPERS / "shard_on_cpu.py"))
     printed = finished([*two, "--batch-size", "4"])
     sharded = [line.split()[1:] for line in printed.splitlines() if line.startswith("sharded ")]
     by_process = [["NezhaLayer"], ["NezhaLayer"], ["Embedding", "Linear"], ["NezhaForMaskedLM"]]
@@ -148,7 +147,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     options = shlex.split("--batch-size 8 --max_steps 6 --save_strategy steps --save_steps 2")
     command = [*here(documented("^torchrun --nproc"), model, tmp_path / "killed"), *options]
     script = command[command.index("examples/classify.py") :]
-    killed = launch([sys.executable, str(ROOT / "tests" / "helpers" / "kill_at.py"), "5", *script])
+    killed = launch([str(HELPERS / "kill_at.py"), "5", *script])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     resume = arguments_of(here(documented("--resume_from_checkpoint"), model, tmp_path / "killed"))

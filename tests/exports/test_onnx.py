@@ -1,4 +1,4 @@
-"""An exported graph computes what PyTorch computes, at every length and size of batch; each mutation is noticed."""
+"""An exported graph computes what PyTorch computes, at any length and batch size; each mutation is noticed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nezha_convert.exports import onnx as onnx_export
 from nezha_convert.exports import onnx_graph
 from nezha_convert.exports.onnx import MODEL, export_onnx
 from nezha_convert.exports.onnx_graph import INPUTS, OUTPUTS, attention_by_buckets
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 
 onnx = pytest.importorskip("onnx", reason="an export to ONNX needs onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="an export to ONNX needs onnxruntime")
@@ -39,7 +39,7 @@ ONE_OF_EACH = [
 """One checkpoint a head: GELU by erf and by tanh, clip distances 64 and 127."""
 
 SIZES = {
-    "vocab_size": 3000,  # enough for the exporter to leave the decoder alone: it stores a small one transposed as well
+    "vocab_size": 3000,  # the exporter stores a smaller decoder a second time, transposed
     "hidden_size": 64,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -61,7 +61,7 @@ def small(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(small, tmp_path_factory):
-    """The small model in a precision: its folder and the result, made once."""
+    """The small model exported in a precision: the folder and the result. Each is made once."""
 
     @functools.cache
     def of(precision: str) -> tuple[Path, onnx_export.OnnxResult]:
@@ -76,7 +76,7 @@ def session(folder: Path) -> onnxruntime.InferenceSession:
 
 
 def inputs(head: str, vocab_size: int, length: int) -> dict[str, torch.Tensor]:
-    """A batch that grows and shrinks with the length: the first row padded, the last in two segments."""
+    """A batch whose size depends on the length. Its first row is padded, its last one has two segments."""
     shape = (1 + length % 3, length)
     shape = (*shape[:1], 2 + length % 2, length) if head == "multiple-choice" else shape
     ids = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(length))
@@ -90,11 +90,11 @@ def worst(head: str, model: torch.nn.Module, graph: onnxruntime.InferenceSession
     """The largest error of any output at any of the `LENGTHS`, as a part of the output's range over all of them."""
     pairs = {name: [] for name in OUTPUTS[head]}
     for length in LENGTHS:
-        given = inputs(head, model.config.vocab_size, length)
-        found = graph.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+        batch = inputs(head, model.config.vocab_size, length)
+        arrays = graph.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
         with torch.no_grad():
-            expected = model(**given, return_dict=True)
-        for (name, seen), array in zip(pairs.items(), found, strict=True):
+            expected = model(**batch, return_dict=True)
+        for (name, seen), array in zip(pairs.items(), arrays, strict=True):
             assert array.dtype == np.float32
             seen.append((array, expected[name].numpy()))
     return max(
@@ -114,12 +114,12 @@ def test_one_file_gives_pytorch_s_outputs_at_every_length(golden: Golden, tmp_pa
     stage.mkdir()
     result = export_onnx(folder, stage)
     graph = session(stage)
-    assert [one.name for one in graph.get_inputs()] == list(INPUTS)
+    assert [item.name for item in graph.get_inputs()] == list(INPUTS)
     assert (
-        [one.name for one in graph.get_outputs()] == list(OUTPUTS[golden.head]) == [m.output for m in result.measured]
+        [item.name for item in graph.get_outputs()] == list(OUTPUTS[golden.head]) == [m.output for m in result.measured]
     )
     assert worst(golden.head, loaded(golden.head, folder), graph) < TOLERANCE
-    assert max(one.relative_error for one in result.measured) < TOLERANCE
+    assert max(item.relative_error for item in result.measured) < TOLERANCE
 
 
 def test_every_head_is_exported():
@@ -152,7 +152,7 @@ def test_the_graph_states_its_opset_names_its_sizes_and_knows_nothing_of_this_ma
     graph = onnx.load(stage / MODEL)
     assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", result.opset)] == [("", 18)]
     assert graph.ir_version == 8
-    sizes = [[d.dim_param for d in one.type.tensor_type.shape.dim] for one in graph.graph.input]
+    sizes = [[d.dim_param for d in item.type.tensor_type.shape.dim] for item in graph.graph.input]
     assert sizes == [["batch", "length"]] * 3
     assert str(Path(__file__).parents[2]).encode() not in (stage / MODEL).read_bytes()
 
@@ -164,7 +164,9 @@ def test_a_tied_decoder_is_stored_once(exported, small):
 
 def test_no_tensor_of_the_graph_has_a_vector_for_every_pair_of_positions(exported):
     inferred = onnx.shape_inference.infer_shapes(onnx.load(exported("float32")[0] / MODEL))
-    shapes = [[d.dim_value or d.dim_param for d in one.type.tensor_type.shape.dim] for one in inferred.graph.value_info]
+    shapes = [
+        [d.dim_value or d.dim_param for d in item.type.tensor_type.shape.dim] for item in inferred.graph.value_info
+    ]
     head_size = SIZES["hidden_size"] // SIZES["num_attention_heads"]
     assert any(shape[-2:] == ["length", "length"] for shape in shapes)
     assert not any(shape[-3:] == ["length", "length", head_size] for shape in shapes)
@@ -184,8 +186,8 @@ def test_a_smaller_graph_says_how_far_it_departs(precision, bound, size, exporte
 
 @pytest.mark.parametrize("precision", onnx_export.PRECISIONS)
 def test_a_row_with_every_key_masked_is_finite_in_every_precision(precision, exported):
-    given = {name: np.zeros((2, 70), np.int64) for name in INPUTS}
-    assert np.isfinite(session(exported(precision)[0]).run(None, given)[0]).all()
+    batch = {name: np.zeros((2, 70), np.int64) for name in INPUTS}
+    assert np.isfinite(session(exported(precision)[0]).run(None, batch)[0]).all()
 
 
 def test_the_weights_of_a_large_model_lie_beside_a_graph_that_is_the_same_otherwise(
@@ -207,7 +209,7 @@ def constant(graph: onnx.GraphProto, op: str, number: int, change) -> None:
 
 
 def initializer(graph: onnx.GraphProto, name: str, change) -> None:
-    tensor = next(one for one in graph.initializer if one.name.endswith(name))
+    tensor = next(item for item in graph.initializer if item.name.endswith(name))
     tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name))
 
 
@@ -233,7 +235,7 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_graph_that_computes_something_else_is_refused(mutation, exported, small, tmp_path, monkeypatch):
-    sound = exported("float32")[0] / MODEL  # made now, where this is its first user, by the writer replaced below
+    sound = exported("float32")[0] / MODEL  # make it now: below, the writer that makes it is replaced
 
     def write_mutated(model, head, precision, path):
         graph = onnx.load(sound)
@@ -261,7 +263,7 @@ def test_an_unknown_precision_and_a_folder_that_is_no_conversion_are_refused(sma
 
 
 def test_every_step_is_told(exported, small, tmp_path, monkeypatch):
-    graph, told = onnx.load(exported("float32")[0] / MODEL), []
+    graph, calls = onnx.load(exported("float32")[0] / MODEL), []
     monkeypatch.setattr(onnx_export, "write_graph", lambda *args: onnx.save(graph, args[-1]))
-    export_onnx(small, tmp_path, progress=lambda done, steps, what: told.append((done, steps)))
-    assert told == [(done, 5) for done in range(5)]
+    export_onnx(small, tmp_path, progress=lambda done, steps, what: calls.append((done, steps)))
+    assert calls == [(done, 5) for done in range(6)]

@@ -7,14 +7,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nezha_convert.families import FAMILIES
-from nezha_convert.families.rules import Drop, Habits, Op, Rule, Table, layer_of, numbered, pattern_of
+from nezha_convert.families.rules import Defaults, Drop, Family, Match, Op, Rule, layer_of, numbered, pattern_of
 
 LAYERS = st.integers(0, 9999)
 FAMILY = pytest.mark.parametrize("table", FAMILIES, ids=lambda table: f"{table.name}-{len(table.rules)}-parts")
 
-SMALL = Table(
+SMALL = Family(
     name="small",
     title="a small family",
+    known_by="bert/gamma",
     rules={
         "encoder": (
             Rule("bert/layer_{i}/kernel", "nezha.layer.{i}.weight", Op.TRANSPOSE),
@@ -22,14 +23,14 @@ SMALL = Table(
         ),
         "head": (Rule("out", "classifier"), Rule("out_old", "classifier")),
     },
-    habits=Habits({"gelu": "gelu"}),
+    defaults=Defaults({"gelu": "gelu"}),
     drops=(Drop("*/adam_m", "moment", optimizer=True), Drop("bert/step", "a counter")),
     backbone=("bert/",),
     wrappers=("module.",),
 )
 
 
-def rules_of(table: Table) -> list[tuple[str, Rule]]:
+def rules_of(table: Family) -> list[tuple[str, Rule]]:
     return [(part, rule) for part, rules in table.rules.items() for rule in rules]
 
 
@@ -39,30 +40,30 @@ def fill(pattern: str, layer: int) -> str:
 
 @FAMILY
 @given(layer=LAYERS)
-def test_every_rule_finds_its_target_in_any_layer(table: Table, layer: int) -> None:
+def test_every_rule_finds_its_target_in_any_layer(table: Family, layer: int) -> None:
     for part, rule in rules_of(table):
         found = table.under([part]).find(fill(rule.source, layer))
-        assert found == (part, Rule(fill(rule.source, layer), fill(rule.target, layer), rule.op))
+        assert found == Match(part, Rule(fill(rule.source, layer), fill(rule.target, layer), rule.op))
 
 
 @FAMILY
 @given(layer=LAYERS)
-def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Table, layer: int) -> None:
+def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Family, layer: int) -> None:
     back = table.inverse()
     written = {rule.target for _, rule in rules_of(table) if rule.written}
     for part, rule in rules_of(table):
         if rule.target not in written:
             continue
         target = fill(rule.target, layer)
-        returned = back.find(target)
-        assert isinstance(returned, tuple)
-        assert (returned[0], returned[1].op) == (part, rule.op)
-        again = table.under([part]).find(returned[1].target)
-        assert again == (part, Rule(returned[1].target, target, rule.op))
+        returned = back.match(target)
+        assert returned
+        assert (returned.part, returned.rule.op) == (part, rule.op)
+        again = table.under([part]).find(returned.rule.target)
+        assert again == Match(part, Rule(returned.rule.target, target, rule.op))
 
 
 @FAMILY
-def test_the_way_back_takes_the_first_of_several_names_that_are_written(table: Table) -> None:
+def test_the_way_back_takes_the_first_of_several_names_that_are_written(table: Family) -> None:
     back = table.inverse()
     for part, rules in table.rules.items():
         firsts: dict[str, str] = {}
@@ -73,7 +74,7 @@ def test_the_way_back_takes_the_first_of_several_names_that_are_written(table: T
 
 
 @FAMILY
-def test_the_inverse_of_the_inverse_is_the_table_of_first_names(table: Table) -> None:
+def test_the_inverse_of_the_inverse_is_the_table_of_first_names(table: Family) -> None:
     twice = table.inverse().inverse()
     for _, rule in rules_of(twice):
         assert table.find(rule.source) == twice.find(rule.source)
@@ -87,23 +88,23 @@ def test_a_rule_inverted_twice_is_itself(source: str, target: str, op: Op) -> No
 
 
 def test_no_source_may_stand_twice_in_a_part() -> None:
-    with pytest.raises(ValueError, match="table t: 'a' stands in x twice"):
-        Table("t", "t", {"x": (Rule("a", "b"), Rule("a", "c"))}, Habits({}))
+    with pytest.raises(ValueError, match="family t: 'a' stands in x twice"):
+        Family("t", "t", "a", {"x": (Rule("a", "b"), Rule("a", "c"))}, Defaults({}))
 
 
 def test_a_name_that_two_parts_have_means_the_head_s() -> None:
-    table = Table("t", "t", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Habits({}))
-    assert table.find("a") == table.under("x").find("a") == ("x", Rule("a", "b"))
-    assert table.under("y").find("a") == ("y", Rule("a", "c"))
+    table = Family("t", "t", "a", {"x": (Rule("a", "b"),), "y": (Rule("a", "c"),)}, Defaults({}))
+    assert table.find("a") == table.under("x").find("a") == Match("x", Rule("a", "b"))
+    assert table.under("y").find("a") == Match("y", Rule("a", "c"))
     assert table.parts_of("a") == {"x", "y"}
 
 
 def test_finding_gives_the_part_the_target_and_the_operation() -> None:
-    assert SMALL.find("bert/layer_11/kernel") == (
+    assert SMALL.find("bert/layer_11/kernel") == Match(
         "encoder",
         Rule("bert/layer_11/kernel", "nezha.layer.11.weight", Op.TRANSPOSE),
     )
-    assert SMALL.find("out_old") == ("head", Rule("out_old", "classifier"))
+    assert SMALL.find("out_old") == Match("head", Rule("out_old", "classifier"))
 
 
 @pytest.mark.parametrize(

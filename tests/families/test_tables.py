@@ -11,26 +11,17 @@ import pytest
 from nezha_convert.families import (
     BERT4KERAS,
     BERT4KERAS_MODERN,
-    CLASSIFIER,
-    ENCODER,
     FAMILIES,
-    FOREIGN,
-    HEADS,
     HUAWEI_TF,
     HUAWEI_TORCH,
-    MLM,
-    NSP,
     PADDLE,
     PADDLE_BASE,
-    POOLER,
-    QA,
-    TARGETS,
-    TIES,
     TRANSFORMERS,
     TRANSFORMERS_BASE,
-    Head,
 )
-from nezha_convert.families.rules import Drop, Op, Table, numbered
+from nezha_convert.families.foreign import FOREIGN
+from nezha_convert.families.heads import CLASSIFIER, ENCODER, HEADS, MLM, NSP, POOLER, QA, TARGETS, TIES, Head
+from nezha_convert.families.rules import Drop, Family, Op, numbered
 from nezha_convert.formats.open import open_checkpoint
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -40,7 +31,7 @@ TIED = {tie.target for tie in TIES}
 LAYER = "nezha.encoder.layer.{i}"
 
 
-def targets_of(table: Table, part: str) -> set[str]:
+def targets_of(table: Family, part: str) -> set[str]:
     return {rule.target for rule in table.rules.get(part, ())}
 
 
@@ -53,7 +44,7 @@ def test_no_target_stands_in_two_parts() -> None:
 
 
 @FAMILY
-def test_no_source_stands_twice(table: Table) -> None:
+def test_no_source_stands_twice(table: Family) -> None:
     # PaddleNLP calls the last layer of three heads the same; the head says which it is.
     parts = [part for part in table.rules if table is not PADDLE or part != QA]
     sources = [rule.source for part in parts for rule in table.rules[part]]
@@ -61,13 +52,13 @@ def test_no_source_stands_twice(table: Table) -> None:
 
 
 @FAMILY
-def test_every_target_is_one_of_its_part(table: Table) -> None:
+def test_every_target_is_one_of_its_part(table: Family) -> None:
     for part in table.rules:
         assert targets_of(table, part) <= set(TARGETS[part])
 
 
 @pytest.mark.parametrize("table", [HUAWEI_TORCH, TRANSFORMERS], ids=lambda table: table.name)
-def test_the_pytorch_families_fill_every_target_of_every_part(table: Table) -> None:
+def test_the_pytorch_families_fill_every_target_of_every_part(table: Family) -> None:
     for part in TARGETS:
         assert targets_of(table, part) == set(TARGETS[part])
 
@@ -92,7 +83,7 @@ def test_tensorflow_kernels_are_transposed_and_nothing_else_is() -> None:
 
 
 @pytest.mark.parametrize("table", [PADDLE, PADDLE_BASE, BERT4KERAS, BERT4KERAS_MODERN])
-def test_every_matrix_of_paddle_and_keras_is_transposed_but_those_that_rows_are_taken_from(table: Table) -> None:
+def test_every_matrix_of_paddle_and_keras_is_transposed_but_those_that_rows_are_taken_from(table: Family) -> None:
     shapes = all_targets()
     for rules in table.rules.values():
         for rule in rules:
@@ -101,7 +92,7 @@ def test_every_matrix_of_paddle_and_keras_is_transposed_but_those_that_rows_are_
 
 
 @FAMILY
-def test_only_matrices_are_transposed(table: Table) -> None:
+def test_only_matrices_are_transposed(table: Family) -> None:
     shapes = all_targets()
     for rules in table.rules.values():
         for rule in rules:
@@ -109,7 +100,7 @@ def test_only_matrices_are_transposed(table: Table) -> None:
 
 
 @FAMILY
-def test_gamma_is_the_weight_of_a_norm_and_beta_its_bias(table: Table) -> None:
+def test_gamma_is_the_weight_of_a_norm_and_beta_its_bias(table: Family) -> None:
     for rules in table.rules.values():
         for rule in rules:
             if rule.source.endswith("gamma"):
@@ -119,7 +110,7 @@ def test_gamma_is_the_weight_of_a_norm_and_beta_its_bias(table: Table) -> None:
 
 
 @pytest.mark.parametrize("table", [table for table in FAMILIES if table.name in BERT_S_PLACES])
-def test_every_target_lies_at_the_same_place_as_its_source(table: Table) -> None:
+def test_every_target_lies_at_the_same_place_as_its_source(table: Family) -> None:
     """query never becomes key, and the attention's output never the layer's."""
     for rules in table.rules.values():
         for rule in rules:
@@ -131,7 +122,7 @@ def test_every_target_lies_at_the_same_place_as_its_source(table: Table) -> None
 
 
 @pytest.mark.parametrize("table, inside, dot", [(HUAWEI_TORCH, "bert.", "."), (HUAWEI_TF, "bert/", "/")])
-def test_sources_of_the_encoder_and_pooler_belong_to_the_backbone(table: Table, inside: str, dot: str) -> None:
+def test_sources_of_the_encoder_and_pooler_belong_to_the_backbone(table: Family, inside: str, dot: str) -> None:
     assert inside in table.backbone
     for part, rules in table.rules.items():
         for rule in rules:
@@ -142,13 +133,13 @@ def test_sources_of_the_encoder_and_pooler_belong_to_the_backbone(table: Table, 
 @pytest.mark.parametrize("wrapper", ["", "module."])
 @pytest.mark.parametrize("gamma, beta", [("weight", "bias"), ("gamma", "beta")])
 @pytest.mark.parametrize("table, prefix", [(HUAWEI_TORCH, "bert."), (TRANSFORMERS, "nezha.")])
-def test_old_norms_and_wrapped_names_are_known(table: Table, prefix: str, gamma: str, beta: str, wrapper: str) -> None:
+def test_old_norms_and_wrapped_names_are_known(table: Family, prefix: str, gamma: str, beta: str, wrapper: str) -> None:
     for place in (f"{prefix}embeddings", f"{prefix}encoder.layer.7.output", "cls.predictions.transform"):
         target = place.replace(prefix, "nezha.", 1) if place.startswith(prefix) else place
         for old, new in ((gamma, "weight"), (beta, "bias")):
-            found = table.find(f"{wrapper}{place}.LayerNorm.{old}")
-            assert isinstance(found, tuple)
-            assert found[1].target == f"{target}.LayerNorm.{new}"
+            match = table.match(f"{wrapper}{place}.LayerNorm.{old}")
+            assert match
+            assert match.rule.target == f"{target}.LayerNorm.{new}"
 
 
 OPTIMIZER = [
@@ -189,7 +180,7 @@ def test_optimizer_state_is_marked_as_such(name: str) -> None:
         "embeddings.position_ids",
     ],
 )
-def test_buffers_of_older_saves_are_dropped(name: str, wrapper: str, table: Table) -> None:
+def test_buffers_of_older_saves_are_dropped(name: str, wrapper: str, table: Family) -> None:
     prefix = {HUAWEI_TORCH.title: "bert.", TRANSFORMERS.title: "nezha."}.get(table.title, "")
     found = table.find(wrapper + prefix + name)
     assert isinstance(found, Drop)
@@ -197,14 +188,14 @@ def test_buffers_of_older_saves_are_dropped(name: str, wrapper: str, table: Tabl
 
 
 @FAMILY
-def test_no_drop_hides_a_rule(table: Table) -> None:
+def test_no_drop_hides_a_rule(table: Family) -> None:
     for rules in table.rules.values():
         for rule in rules:
             assert not any(fnmatchcase(rule.source, drop.pattern) for drop in table.drops)
 
 
 @FAMILY
-def test_every_drop_says_why(table: Table) -> None:
+def test_every_drop_says_why(table: Family) -> None:
     assert all(drop.reason for drop in table.drops)
 
 
@@ -263,10 +254,10 @@ def test_the_shapes_of_a_heads_targets_are_those_of_transformers_4(head: Head) -
     config["num_labels"] = 1 if head.name == "multiple-choice" else labels
     table = TRANSFORMERS_BASE if head.name == "encoder" else TRANSFORMERS
     for name, entry in checkpoint.entries.items():
-        found = table.find(name)
-        assert isinstance(found, tuple)
-        dims = TARGETS[found[0]][
-            found[1].target.replace(".layer.0.", ".layer.{i}.").replace(".layer.1.", ".layer.{i}.")
+        match = table.match(name)
+        assert match
+        dims = TARGETS[match.part][
+            match.rule.target.replace(".layer.0.", ".layer.{i}.").replace(".layer.1.", ".layer.{i}.")
         ]
         assert entry.shape == tuple(config[dim] if isinstance(dim, str) else dim for dim in dims)
 

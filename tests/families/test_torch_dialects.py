@@ -58,9 +58,9 @@ def test_bert4torch_s_tables_of_positions_are_dropped_and_its_scores_spoken_of(t
 
 def test_the_table_agrees_with_bert4torch_s_own_mapping() -> None:
     names = json.loads((FIXTURES / "bert4torch-pretraining" / "variable_mapping.json").read_text())
-    ours = {name: BERT4TORCH.find(name) for name in names}
-    theirs = {name: HUAWEI_TORCH.find(huawei) for name, huawei in names.items()}
-    targets = [{name: found[1].target for name, found in side.items() if found} for side in (ours, theirs)]
+    ours = {name: BERT4TORCH.match(name) for name in names}
+    theirs = {name: HUAWEI_TORCH.match(huawei) for name, huawei in names.items()}
+    targets = [{name: found.rule.target for name, found in side.items() if found} for side in (ours, theirs)]
     assert targets[0] == targets[1]
     assert len(targets[0]) == 47
 

@@ -91,8 +91,8 @@ def writing(to: str, converted: Path, output: Path) -> list[object]:
 
 @pytest.mark.parametrize("name", ["convert --force", "export --to huawei-tf", "repair", "convert an archive"])
 def test_a_killed_command_leaves_all_or_nothing_and_the_next_one_cleans_up(name: str, tmp_path: Path) -> None:
-    """All commands, a hundred times each: python tests/kill.py."""
-    arguments = [sys.executable, ROOT / "tests/kill.py", "--kills", str(MOMENTS or 15), name]
+    """All commands, a hundred times each: python tests/helpers/kill.py."""
+    arguments = [sys.executable, ROOT / "tests/helpers/kill.py", "--kills", str(MOMENTS or 15), name]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""JSON of strangers: what is read can be printed, walked and written again."""
+"""Strangers' JSON: a document that is read can be printed, walked and written again."""
 
 from __future__ import annotations
 

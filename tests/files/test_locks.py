@@ -1,4 +1,4 @@
-"""Locks of who is at work where, and temporary folders that outlive nobody for long."""
+"""Locks on folders, and temporary folders that do not outlive their process for long."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's temporary space."""
+    """The system's temporary directory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -41,7 +41,7 @@ def test_a_claim_holds_until_it_is_given_back(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between opening and locking, its holder removes it: what would be locked is a file that nobody else can see."""
+    """Its holder removes it between our opening and locking: we would lock a file that nobody else can see."""
     flock, left = fcntl.flock, [1]
 
     def late(descriptor: int, how: int) -> None:

@@ -1,4 +1,4 @@
-"""Staging: an output appears whole or not at all, and what was there before is never touched unasked."""
+"""Staging: an output appears whole or not at all, and an existing one is only replaced when asked for."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_with_force_a_failure_leaves_the_old_output_as_it_was(error: BaseExcepti
 def test_the_old_output_is_never_lost_while_the_new_one_takes_its_place(
     which: str, error: BaseException, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C or a failing disk, just before and just after each of the two renames of a drive that cannot exchange."""
+    """Ctrl-C or a failing disk, before or after each of the two renames, on a drive that cannot exchange folders."""
     output = converted(tmp_path / "out")
     rename = Path.rename
     left = [1]
@@ -247,7 +247,7 @@ def test_the_old_output_and_the_new_one_change_places_in_one_step(
 def test_what_appears_at_the_very_last_moment_is_not_replaced(
     kind: str, exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the last look. Where a rename cannot refuse, an empty folder is replaced, as any rename does."""
+    """It appears after the last check. A rename that cannot refuse replaces an empty folder, as any rename does."""
     rename = staging._renamed
 
     def late(source: Path, target: Path, flag: int) -> bool:
@@ -502,7 +502,7 @@ def test_a_killed_program_leaves_no_output_and_an_old_one_as_it_was(force: bool,
     else:
         assert not os.path.lexists(output)
     assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.part"}
-    with staged(output, force, 10) as stage:  # what it left is in nobody's way
+    with staged(output, force, 10) as stage:  # the files of the killed process are in nobody's way
         fill(stage)
     assert content(output) == NEW
     assert list(tmp_path.iterdir()) == [output]

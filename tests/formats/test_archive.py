@@ -125,7 +125,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name: str, kind: str, tm
 def test_links_and_devices_of_a_tar_are_refused(kind: bytes, tmp_path: Path) -> None:
     member = tarfile.TarInfo("pytorch_model.bin")
     member.type, member.linkname = kind, "/etc/passwd"
-    with pytest.raises(CheckpointError, match="is no plain file") as caught:
+    with pytest.raises(CheckpointError, match="is not a plain file") as caught:
         open_checkpoint(tar_of(tmp_path / "m.tar", [member]))
     assert "--dereference" in caught.value.hint
 
@@ -133,7 +133,7 @@ def test_links_and_devices_of_a_tar_are_refused(kind: bytes, tmp_path: Path) -> 
 def test_links_and_passwords_of_a_zip_are_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("pytorch_model.bin")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with pytest.raises(CheckpointError, match="is no plain file"):
+    with pytest.raises(CheckpointError, match="is not a plain file"):
         open_checkpoint(zip_of(tmp_path / "m.zip", [(link, b"/etc/passwd")]))
     path = zip_of(tmp_path / "n.zip", [("a.txt", b"secret")])
     data = bytearray(path.read_bytes())
@@ -147,7 +147,7 @@ def test_links_and_passwords_of_a_zip_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_a_name_that_stands_twice_is_refused(kind: str, tmp_path: Path) -> None:
     make = zip_of if kind == "zip" else tar_of
-    with pytest.raises(CheckpointError, match=r"a\.txt' stands in it twice"):
+    with pytest.raises(CheckpointError, match=r"a\.txt' is in it twice"):
         open_checkpoint(
             make(tmp_path / f"m.{kind}", [("a.txt", b"1"), ("./a.txt" if kind == "tar" else "a.txt", b"2")])
         )
@@ -182,7 +182,7 @@ def test_a_header_of_a_tar_cannot_claim_the_memory(tmp_path: Path) -> None:
 
 
 def xz_of(path: Path, *pieces: bytes, padding: int = 0, preset: int = 0) -> Path:
-    """Streams of .xz behind one another, as tools that work in parallel write them."""
+    """Streams of .xz one after another, as tools that work in parallel write them."""
     path.write_bytes(b"".join(lzma.compress(piece, preset=preset) + bytes(padding) for piece in pieces))
     return path
 
@@ -235,7 +235,7 @@ def test_a_zip_s_member_that_is_packed_by_lzma_is_refused_unread(tmp_path: Path)
 
 def test_a_zip_s_member_without_a_name_is_refused(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "m.zip", [("n.txt", b"x")])
-    path.write_bytes(path.read_bytes().replace(b"n.txt", b"\0.txt"))  # zipfile takes a name to end there
+    path.write_bytes(path.read_bytes().replace(b"n.txt", b"\0.txt"))  # zipfile ends a name there
     with pytest.raises(CheckpointError, match="the name ''"):
         open_checkpoint(path)
 
@@ -296,7 +296,7 @@ def test_damage_raises_nothing_but_our_errors_and_leaves_nothing_behind(
     for place, change in damage:
         whole[int(place * len(whole))] ^= change
     path.write_bytes(whole if cut is None else whole[: int(cut * len(whole))])
-    with pytest.raises(NezhaConvertError):  # sound ones too: there is no checkpoint in it
+    with pytest.raises(NezhaConvertError):  # a sound archive is refused too, for it holds no checkpoint
         open_checkpoint(path)
     gc.collect()
     assert not temporary_folders(tmp_path)

@@ -1,4 +1,4 @@
-"""open_checkpoint: a folder, a prefix or any one file leads to the same checkpoint; in doubt it does not guess."""
+"""open_checkpoint: a folder, a prefix or any file leads to the same checkpoint. In doubt it does not guess."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from bundles import write_bundle
 from safetensors.numpy import save_file
 
+from nezha_convert.checkpoint import Decision, TensorEntry
 from nezha_convert.errors import CheckpointError, UsageError
-from nezha_convert.formats.open import open_checkpoint
+from nezha_convert.formats import open as opening
+from nezha_convert.formats.open import FORMATS, Format, open_checkpoint
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 ONE = {"w": np.ones(2, "f4")}
@@ -230,7 +232,7 @@ def test_a_data_file_without_its_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["README.md", "checkpoint", "model.msgpack", "model.onnx"])
 def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    with pytest.raises(CheckpointError, match=f"{name}: not a checkpoint that is known here"):
+    with pytest.raises(CheckpointError, match=f"{name}: not a checkpoint of a known format"):
         open_checkpoint(tmp_path / name)
 
 
@@ -377,3 +379,36 @@ def test_shards_that_are_links_of_the_hubs_cache_are_read(tmp_path: Path) -> Non
 def test_a_shard_whose_name_is_longer_than_any_file_s_is_not_there(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not there"):
         open_checkpoint(indexed(tmp_path / "model.safetensors.index.json", {"a": name}))
+
+
+# The table of formats
+
+
+def test_a_line_in_the_table_makes_a_format_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens by its folder, its file and an index, and the messages name it."""
+
+    def read(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
+        names = [name for file in files for name in file.read_text().split()]
+        return {name: TensorEntry(name, "float32", (), 4, lambda limit: iter(())) for name in names}, ()
+
+    made_up = Format("made-up", (".made-up",), read)
+    monkeypatch.setattr(opening, "_BY_SUFFIX", {**opening._BY_SUFFIX, ".made-up": made_up})
+    (tmp_path / "1.made-up").write_text("a b")
+    for source in (tmp_path, tmp_path / "1.made-up"):
+        found = open_checkpoint(source)
+        assert (found.format, found.files, sorted(found.entries)) == ("made-up", (tmp_path / "1.made-up",), ["a", "b"])
+    (tmp_path / "2.made-up").write_text("c")
+    index = indexed(tmp_path / "model.made-up.index.json", {"a": "1.made-up", "b": "1.made-up", "c": "2.made-up"})
+    for source in (tmp_path, index, tmp_path / "1.made-up"):
+        assert sorted(open_checkpoint(source).entries) == ["a", "b", "c"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"\*\.made-up"):
+        open_checkpoint(tmp_path / "empty")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "nothing")
+    assert ".made-up file" in caught.value.hint
+
+
+def test_no_two_formats_claim_a_suffix() -> None:
+    suffixes = [suffix for format in FORMATS for suffix in format.suffixes]
+    assert len(suffixes) == len(set(suffixes))

@@ -1,4 +1,4 @@
-"""Pickles of PaddlePaddle: read without being run, written without Paddle, converted to the program's own outputs."""
+"""PaddlePaddle's pickles: read without running them, written without Paddle, and converted to the same outputs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from nezha_convert import convert
 from nezha_convert.errors import CheckpointError
 from nezha_convert.families import PADDLE, PADDLE_BASE
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import DTYPES, read_paddle
-from nezha_convert.formats.paddle.write import write_paddle
+from nezha_convert.formats.paddle import DTYPES, read_paddle, write_paddle
 from nezha_convert.formats.pickles import machine as pickle_machine
 from nezha_convert.formats.tensor import Tensor
 from nezha_convert.mapping.config import read_config
@@ -89,7 +88,7 @@ def test_blocks_of_any_size_make_the_tensor(state, protocol, limit, tmp_path):
 
 
 class DenseTensor:
-    """What Paddle writes of one: ``eval("data", {"data": array})``."""
+    """A tensor as Paddle writes it: ``eval("data", {"data": array})``."""
 
     def __init__(self, array):
         self.array = array
@@ -99,7 +98,7 @@ class DenseTensor:
 
 
 class EagerTensor(DenseTensor):
-    """What Paddle 2.1 and later write of one: ``tuple((name, array))``."""
+    """A tensor as Paddle 2.1 and later write it: ``tuple((name, array))``."""
 
     def __reduce__(self):
         return tuple, (("linear_0.w_0", self.array),)
@@ -286,7 +285,7 @@ def test_any_steps_are_read_or_refused_and_nothing_else(steps, tail, tmp_path):
         (np.ones(2), "holds a Array"),
         ({"epoch": 3, "w": np.ones(2)}, "'epoch' is a int"),
         ({"model": {"w": np.ones(2)}}, "'model' is a dict"),
-        ({3: np.ones(2)}, "a key that is no name"),
+        ({3: np.ones(2)}, "a key that is not a name"),
         ({"w": np.ones(2, ">f4")}, "'>f4'"),
         ({"w": np.ones(2, "c8")}, "'<c8'"),
         ({"w": np.array(["a"])}, "'<U1'"),
@@ -323,7 +322,7 @@ def test_a_file_of_nothing_but_steps_ends_long_before_it_is_through(step, tmp_pa
     tracemalloc.start()
     with pytest.raises(CheckpointError, match=f"more than {(1 << 15) + size // 16} steps in {size} bytes"):
         read_paddle((file,))
-    assert tracemalloc.get_traced_memory()[1] < (4 << 20) + 24 * size  # what the fuzzing allows any reader
+    assert tracemalloc.get_traced_memory()[1] < (4 << 20) + 24 * size  # the limit of the fuzzing for every reader
     tracemalloc.stop()
 
 
@@ -392,7 +391,7 @@ def test_the_older_config_is_read_as_the_program_flattens_it():
 def test_a_name_in_two_shards_is_refused(tmp_path):
     one = pickled(tmp_path, {"w": np.ones(2)})
     other = one.rename(tmp_path / "other.pdparams")
-    with pytest.raises(CheckpointError, match="'w' stands in another shard too"):
+    with pytest.raises(CheckpointError, match="'w' is in another shard too"):
         read_paddle((pickled(tmp_path, {"w": np.ones(2)}), other))
 
 

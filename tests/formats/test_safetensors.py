@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from strategies import arrays
 
 from nezha_convert.errors import CheckpointError
-from nezha_convert.formats.safetensors import read as reader
-from nezha_convert.formats.safetensors.read import read_safetensors
+from nezha_convert.formats import safetensors as reader
+from nezha_convert.formats.safetensors import read_safetensors
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -69,7 +69,7 @@ def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
     files = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     for file in files:
         save_file({"same": np.ones(2, "f4")}, file)
-    with pytest.raises(CheckpointError, match=r"2\.safetensors: 'same' stands in another shard too"):
+    with pytest.raises(CheckpointError, match=r"2\.safetensors: 'same' is in another shard too"):
         read_safetensors(files)
 
 

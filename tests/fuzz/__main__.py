@@ -1,4 +1,4 @@
-"""``python -m fuzz``: every harness for some seconds each, then the lines of the readers that it reached."""
+"""``python -m fuzz``: fuzzes each target for some seconds, or replays the inputs that were kept."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def main() -> int:
-    """1 when a fault was found, else 0."""
+    """Run the command. The exit code is 1 if a fault was found."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all without any")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--work", type=Path, default=Path("fuzz-work"), help="where what reached new lines is kept")
-    parser.add_argument("--replay", action="store_true", help="only run what was kept, for coverage's sake")
+    parser.add_argument(
+        "--work", type=Path, default=Path("fuzz-work"), help="where inputs that reached new lines are kept"
+    )
+    parser.add_argument("--replay", action="store_true", help="only run the inputs that were kept, to measure coverage")
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
     if unknown := {*names} - TARGETS.keys():
@@ -50,8 +52,8 @@ def _fuzz(name: str, seconds: int, work: Path) -> int:
     text = (work / f"{name}.log").read_text(errors="replace")
     runs = re.findall(r"number_of_executed_units: (\d+)|Done (\d+) runs", text)
     executed = int(next(filter(None, runs[-1]))) if runs else 0
-    said = "no fault" if code == 0 else f"FAULT, see {work / f'{name}.log'} and {faults}"
-    print(f"{name:12} {executed:>10,} executions in {monotonic() - begun:4.0f} s: {said}", flush=True)
+    outcome = "no fault" if code == 0 else f"FAULT, see {work / f'{name}.log'} and {faults}"
+    print(f"{name:12} {executed:>10,} executions in {monotonic() - begun:4.0f} s: {outcome}", flush=True)
     return int(code != 0)
 
 

@@ -1,4 +1,4 @@
-"""Zip and tar files broken on purpose: fields of their headers, with the tar's checksums made right again."""
+"""Zip and tar files broken on purpose, in the fields of their headers. Checksums of tar headers are corrected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from random import Random
 from .broken_bundles import NUMBERS, flipped
 
 CLAIMED = 1 << 20
-"""Bytes of a compressed tar that a mutation unpacks, at most."""
+"""The most bytes of a compressed tar that a mutation unpacks."""
 
 CENTRAL, LOCAL, END = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
 FIELDS = {
@@ -40,7 +40,7 @@ PAX = (
 
 
 def archive_mutated(random: Random, data: bytes) -> bytes:
-    """`data`, a zip, tar or compressed tar, with something wrong; mostly under sound compression."""
+    """`data` (a zip, tar or compressed tar) with something wrong, mostly inside sound compression."""
     if random.random() < 0.15:
         return flipped(random, data)
     if data.startswith(b"PK"):
@@ -80,7 +80,7 @@ def _dictionary(random: Random, data: bytes) -> bytes:
 
 
 def zip_mutated(random: Random, data: bytes) -> bytes:
-    """A field of a header, a name in one of its two places, a header twice or moved; or 64-bit sizes that lie."""
+    """Change a header's field, a name in one of its two places, or 64-bit sizes; or repeat or move a header."""
     kind = random.choice((CENTRAL, CENTRAL, LOCAL, END))
     places = [at for at in range(len(data)) if data.startswith(kind, at)]
     if not places:
@@ -110,7 +110,7 @@ def zip_mutated(random: Random, data: bytes) -> bytes:
 
 
 def tar_mutated(random: Random, data: bytes) -> bytes:
-    """A field of a header, with the checksum made right; headers that belong to others; a block twice or left out."""
+    """Change a header's field and correct the checksum, add a header of another kind, or repeat or drop a block."""
     blocks = [data[at : at + 512] for at in range(0, len(data), 512)] or [b""]
     headers = [at for at, block in enumerate(blocks) if block[257:262] == b"ustar"]
     if not headers or random.random() < 0.1:
@@ -143,12 +143,12 @@ def tar_mutated(random: Random, data: bytes) -> bytes:
 
 
 def _wide(random: Random) -> bytes:
-    """A number as GNU writes one that needs more than eleven octal digits."""
+    """A number of more than eleven octal digits, as GNU tar writes it."""
     return random.choice((b"\x80", b"\xff")) + (random.choice(NUMBERS) % 2**64).to_bytes(11, "big")
 
 
 def _pax(random: Random) -> list[bytes]:
-    """A pax header of one to three records, some of which say the wrong length."""
+    """A pax header of one to three records, some of them with a wrong length."""
     content = b""
     for record in random.choices(PAX, k=random.choice((1, 1, 3))):
         text = f" {record}\n".encode()

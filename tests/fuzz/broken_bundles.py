@@ -1,6 +1,6 @@
-"""TensorFlow bundles broken on purpose, each part in its own way, with every checksum made right again.
+"""TensorFlow bundles broken on purpose, each part in its own way. All checksums are corrected.
 
-A flipped bit is caught by a checksum and never reaches the code behind it; these mutations do.
+A checksum catches a flipped bit before it reaches the code after the check. These mutations do reach it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from nezha_convert.formats.tf_bundle import read as tf_bundle
 
 POWERS = (7, 8, 16, 31, 32, 33, 40, 56, 61, 62, 63, 64)
 NUMBERS = sorted({0, 1, 2, 3, 5, 64, *(2**power - 1 for power in POWERS), *(2**power for power in POWERS[:-1])})
-"""Sizes, offsets, types and counts at which a reader's arithmetic goes wrong; 2^63 and more are negative numbers."""
+"""Sizes, offsets, types and counts at which a reader's arithmetic may fail. From 2^63 on, they are negative numbers."""
 
 Fields = list[tuple[int, int | bytes]]
 
 
 @dataclass
 class Parts:
-    """A bundle taken apart: what is put together again by `index`."""
+    """The parts of a bundle's index, which `index` puts together again."""
 
     records: list[tuple[bytes, bytes]]
     metaindex: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Parts:
     edit_footer: Callable[[bytes], bytes] = bytes
 
     def index(self) -> bytes:
-        """The bytes of PREFIX.index; the first block and the first handle are the edited ones."""
+        """The bytes of PREFIX.index. Mutations edit the first block and the first handle."""
         out, handles = bytearray(), []
         for number, (last, data) in enumerate(self._blocks()):
             handle = bundles.append_block(out, data if number else self.edit_block(data), self.compression)
@@ -56,7 +56,7 @@ class Parts:
         return blocks
 
     def edit(self, random: Random, change: Callable[[Fields], Fields]) -> None:
-        """Let `change` at the fields of one tensor's record."""
+        """Apply `change` to the fields of one tensor's record."""
         numbers = [number for number, (key, _) in enumerate(self.records) if key] or [0]
         self.edit_record(random.choice(numbers), change)
 
@@ -65,12 +65,12 @@ class Parts:
             key, value = self.records[number]
             try:
                 self.records[number] = key, encoded(change(list(tf_bundle._fields(value))))
-            except ValueError:  # no fields any more: another mutation was here
+            except ValueError:  # another mutation has broken the fields already
                 return
 
 
 def encoded(fields: Fields) -> bytes:
-    """A protocol buffer; field 6 of a bundle's entry is the one fixed number that it has."""
+    """A protocol buffer. Of an entry's fields, only 6 has a fixed size."""
     out = b""
     for number, value in fields:
         if isinstance(value, bytes):
@@ -83,10 +83,10 @@ def encoded(fields: Fields) -> bytes:
 
 
 def mutated(random: Random, index: bytes) -> tuple[str, bytes]:
-    """`index` with one thing wrong, or a few; and what."""
+    """What is wrong with the index, and `index` with one or a few such faults."""
     try:
         records = list(tf_bundle._table(index))
-    except ValueError:  # broken already: it stays so, under right checksums
+    except ValueError:  # broken already: only correct its checksums
         return "bytes", resealed(flipped(random, index))
     parts = Parts(records, block_bytes=random.choice((1, 200, bundles.BLOCK_BYTES)))
     names = random.sample(sorted(MUTATIONS), random.choice((1, 1, 1, 2, 3)))
@@ -97,7 +97,7 @@ def mutated(random: Random, index: bytes) -> tuple[str, bytes]:
 
 
 def flipped(random: Random, data: bytes) -> bytes:
-    """A few bytes overwritten, left out or added."""
+    """Overwrite, drop or add a few bytes."""
     out = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 5))):
         at = random.randrange(len(out) + 1)
@@ -114,7 +114,7 @@ def flipped(random: Random, data: bytes) -> bytes:
 
 
 def resealed(index: bytes) -> bytes:
-    """`index` with the checksums made right of all blocks that can be found; the rest as it is."""
+    """`index` with correct checksums for all blocks that can be found."""
     out = bytearray(index)
     try:
         *_, position = tf_bundle._handle(index[-48:], 0)
@@ -163,7 +163,7 @@ def _dimensions(random: Random, parts: Parts) -> None:
 
 
 def _agreeing(random: Random, parts: Parts) -> None:
-    """A size that agrees with the shape, and not with the file."""
+    """A size that agrees with the shape, but not with the file."""
     count = random.choice((0, 1, 5, 1000, 2**20, 2**40, 2**60))
     shape = encoded([(2, encoded([(1, count)]))])
     parts.edit(random, lambda fields: [f for f in fields if f[0] not in (2, 5)] + [(2, shape), (5, 4 * count)])
@@ -186,7 +186,7 @@ def _repeated_field(random: Random, parts: Parts) -> None:
 
 
 def _wire_type(random: Random, parts: Parts) -> None:
-    """A field of the right number, written as another kind of value."""
+    """The right field, but with another kind of value."""
     kinds = ((1, bytes(8)), (5, b"\1\0\0\0"), (2, b"\2\1\1"), (3, b""), (6, b""))
     number, (wire, data) = random.randrange(1, 9), random.choice(kinds)
     position = random.randrange(len(parts.records) or 1)
@@ -203,7 +203,7 @@ def _header(random: Random, parts: Parts) -> None:
 
 
 def _keys(random: Random, parts: Parts) -> None:
-    """A name that no string is, an empty or a long one, one that hides another."""
+    """A name that is not text, is empty or long, or hides another one."""
     number = random.randrange(len(parts.records) or 1)
     if parts.records:
         name = random.choice((b"\xff\xfe", b"a\0b", b"\xed\xa0\x80", b"\x1b[2J", b"k" * 5000, b"\xf4\x90\x80\x80", b""))
@@ -235,28 +235,28 @@ def _value(random: Random, parts: Parts) -> None:
 
 
 def _restarts(random: Random, parts: Parts) -> None:
-    """Restarts past the block, pointing at no record, or claimed in thousands."""
+    """Restarts past the block or between records, or a count of thousands."""
     count = random.choice((0, 1, 2, 1000, 2**16, 2**31, 2**32 - 1))
     places = struct.pack("<I", random.choice((0, 1, 5, 2**31, 2**32 - 1)))
     parts.edit_block = lambda data: data[:-8] + places * random.choice((0, 1, 3)) + struct.pack("<I", count)
 
 
 def _lengths(random: Random, parts: Parts) -> None:
-    """A record whose shared prefix, name or value is longer than there is, or whose numbers do not end."""
+    """A record whose shared prefix, name or value is longer than the data, or whose numbers do not end."""
     lengths = [varint(random.choice((0, 1, 3, 200, 2**31, 2**32 - 1, 2**63))) for _ in range(3)]
     head = random.choice((b"".join(lengths), b"\xff" * 20, b"\x80" * 9 + b"\x01" + b"\0\0", b"\x80\0\0\0"))
     parts.edit_block = lambda data: head + data[random.randrange(4) :]
 
 
 def _handles(random: Random, parts: Parts) -> None:
-    """A block that lies outside of the file, over another one, or nowhere."""
+    """A block that lies outside the file, on another block, or nowhere."""
     numbers = (0, 1, 4, 40, 2**20, 2**31, 2**40, 2**63, 2**64 - 1)
     offset, size = random.choice(numbers), random.choice(numbers)
     parts.edit_handle = lambda handle: random.choice((varint(offset) + varint(size), handle[:-1], handle + b"\1", b""))
 
 
 def _compressed(random: Random, parts: Parts) -> None:
-    """Blocks of snappy, sound or not, or of a compression that there is none."""
+    """Blocks compressed by snappy, sound or damaged, or with an unknown type of compression."""
     parts.compression = random.choice((1, 1, 2, 255))
     claimed = random.choice((0, 0, 2**20, 2**31))
     parts.edit_block = lambda data: snappy(data, claimed)
@@ -271,7 +271,7 @@ def _metaindex(random: Random, parts: Parts) -> None:
 
 
 def snappy(data: bytes, claimed: int = 0) -> bytes:
-    """`data` as a stream of snappy: nothing but literals; `claimed` is the length that it says, if not its own."""
+    """`data` as a stream of snappy, in literals only. `claimed` is a length to write instead of the right one."""
     out = varint(claimed or len(data))
     for start in range(0, len(data), 60):
         piece = data[start : start + 60]

@@ -1,6 +1,6 @@
-"""Keras' HDF5 files, sound ones and ones that h5py builds with something in them that no weights have.
+"""Keras' HDF5 files: sound ones, and ones that h5py builds with something in them that weights never have.
 
-Those are built anew rather than changed: to take a broken file apart is to rely on the library that is under test.
+They are built, not changed: taking a broken file apart would rely on the library under test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from .broken_bundles import flipped
 
 LAYOUTS = ("weights", "whole model", "counted", "named")
-"""What save_weights and save of tf.keras write, and Keras 3 without names of layers and with them."""
+"""What tf.keras writes by save_weights and by save, and what Keras 3 writes without and with the layers' names."""
 
 
 def sound(layout: str) -> bytes:
@@ -25,7 +25,7 @@ def sound(layout: str) -> bytes:
 
 
 def hdf5_mutated(random: Random, data: bytes) -> bytes:
-    """Bytes of `data` changed, or another file with something in it that no weights have."""
+    """`data` with changed bytes, or another file with something in it that weights never have."""
     if random.random() < 0.6:
         return flipped(random, data)
     built = _built(random, random.choice(LAYOUTS), random.choice((1, 1, 2, 4)))
@@ -43,7 +43,7 @@ def _built(random: Random, layout: str, wrong: int) -> bytes:
             try:
                 random.choice(WRONG)(random, random.choice(groups))
             except (ValueError, OSError, RuntimeError, TypeError, KeyError):
-                continue  # what the mutation before has made of it, h5py does not change
+                continue  # h5py cannot change what the mutation before has made of it
     return out.getvalue()
 
 
@@ -84,7 +84,7 @@ def _modern(root: Any, named: bool) -> list[Any]:
 
 
 def _dataset(random: Random, group: Any) -> None:
-    """Another dataset in place of one of the group's."""
+    """Replace one of the group's datasets."""
     name = _any(random, group)
     if name in group:
         del group[name]
@@ -92,7 +92,7 @@ def _dataset(random: Random, group: Any) -> None:
 
 
 def _link(random: Random, group: Any) -> None:
-    """A link in place of what was there: soft, external, or hard and back."""
+    """Replace an object by a link: soft, external, or hard and leading back."""
     name = _any(random, group)
     if name in group:
         del group[name]
@@ -105,7 +105,7 @@ def _link(random: Random, group: Any) -> None:
 
 
 def _attribute(random: Random, group: Any) -> None:
-    """A list of names, or a name, that is none."""
+    """Replace a list of names, or a name, by something else."""
     name = random.choice(
         ("layer_names", "weight_names", "name", "dtype", "layer_names0", "weight_names0", "weight_names1")
     )

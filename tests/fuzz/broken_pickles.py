@@ -1,4 +1,4 @@
-"""Pickles broken on purpose: pickletools takes them apart into steps, and one or a few steps are changed."""
+"""Pickles broken on purpose: pickletools splits them into steps, and one or a few steps are changed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .broken_bundles import NUMBERS, flipped
 
 SIZED = {b"U": "<B", b"T": "<i", b"X": "<I", b"\x8c": "<B", b"\x8d": "<Q"}
 SIZED |= {b"C": "<B", b"B": "<I", b"\x8e": "<Q", b"\x96": "<Q", b"\x8a": "<B", b"\x8b": "<i"}
-"""Steps that say the length of what follows, by the form in which they say it."""
+"""Steps that begin with a length, and the format of that length."""
 
 NUMBERED = (b"K", b"M", b"J", b"\x8a")
-"""Steps that are a number."""
+"""Steps that hold a number."""
 
 PIECES = (
     b"cos\nsystem\n(X\x04\0\0\0truetR",
@@ -37,11 +37,11 @@ PIECES = (
     b"j\xff\xff\xff\x7f",
     *(b"X" + struct.pack("<I", size) + b"n" * size for size in (4095, 4096, 4097, 20_000)),
 )
-"""What no state dict has, or has elsewhere."""
+"""Steps that no state dict has, or not at such a place."""
 
 
 def pickle_mutated(random: Random, data: bytes) -> bytes:
-    """`data`, a pickle or several, with one or a few steps changed, moved, added or left out."""
+    """`data`, one or several pickles, with one or a few steps changed, moved, added or dropped."""
     steps = list(_steps(data))
     for _ in range(random.choice((1, 1, 2, 4))):
         at, kind = random.randrange(len(steps)), random.randrange(8)
@@ -64,7 +64,7 @@ def pickle_mutated(random: Random, data: bytes) -> bytes:
 
 
 def _numbered(random: Random, steps: list[bytes]) -> None:
-    """Another number where one stands, or another length where there is one."""
+    """Replace the step's number or length by another one."""
     places = [at for at, step in enumerate(steps) if step[:1] in {*NUMBERED, *SIZED}]
     if not places:
         return
@@ -79,7 +79,7 @@ def _numbered(random: Random, steps: list[bytes]) -> None:
 
 
 def _steps(data: bytes) -> Iterator[bytes]:
-    """The steps of the pickles that `data` begins with, then the rest in one piece; at least one."""
+    """The steps of the pickles at the beginning of `data`, then the rest in one piece."""
     start = 0
     while start < len(data):
         places = [start]
@@ -96,7 +96,7 @@ def _steps(data: bytes) -> Iterator[bytes]:
 
 
 def _every() -> Iterator[bytes]:
-    """Each step that a pickle can have, with a small argument."""
+    """Every step that a pickle can have, with a small argument."""
     for step in pickletools.opcodes:
         code, argument = step.code.encode("latin-1"), step.arg
         if argument is None:

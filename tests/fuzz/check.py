@@ -1,4 +1,4 @@
-"""One input against one target: a right result or a refusal that says why, in bounded memory and time."""
+"""Runs one input against one target. It must be read or refused with a reason, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from tempfile import TemporaryDirectory
 
 from nezha_convert.errors import NezhaConvertError
 
+from . import forked
 from .targets import SEPARATOR, Target
 
 MEMORY = 24
-"""Bytes that Python and NumPy may hold for each byte of input, past the target's own allowance."""
-
-ADDRESS_SPACE = 512 << 20
-"""What a run may map past what it had; an allocation of what a header claims does not fit into it."""
+"""Bytes that Python and NumPy may allocate for each byte of input, in addition to the target's own allowance."""
 
 MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 SECONDS = 1.0
-"""Of CPU, for an input of up to a megabyte, and for every further one."""
+"""CPU time for an input of up to a megabyte, and for each further megabyte."""
 
 MESSAGE = 10_000
-"""Characters that are still a message."""
+"""The most characters of a message."""
 
 
 class FaultError(AssertionError):
@@ -35,11 +33,11 @@ class FaultError(AssertionError):
 
 
 def check(target: Target, data: bytes) -> str:
-    """What `target` makes of `data`: "read", or the message of its refusal.
+    """Run `target` on `data`: "read", or the message of its refusal.
 
     Raises:
-        FaultError: too much memory or time, or a message that is none.
-        Exception: whatever the reader raised besides its refusals.
+        FaultError: it took too much memory or time, or its message cannot be shown.
+        Exception: the reader raised something else than its refusals.
     """
     with TemporaryDirectory(prefix="fuzz-", dir=MEMORY_DISK) as name:
         folder = Path(name)
@@ -76,8 +74,8 @@ def _bounded(size: int, free: int) -> Iterator[None]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of those that it has started and that have ended."""
-    return sum(os.times()[:4])
+    """CPU time of this process, of its children that have ended, and of the forks for HDF5."""
+    return sum(os.times()[:4]) + forked.spent
 
 
 def _check_message(error: NezhaConvertError) -> None:
@@ -94,7 +92,7 @@ def _check_message(error: NezhaConvertError) -> None:
 
 
 def limit_memory() -> None:
-    """From here on this process cannot map more than ADDRESS_SPACE past what it has."""
+    """Let this process map no more than `forked.ADDRESS_SPACE` in addition to what it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + ADDRESS_SPACE
+    limit = pages * resource.getpagesize() + forked.ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -18,8 +18,8 @@ from .targets import SEPARATOR, TARGETS
 
 
 def write(folder: Path, count: int) -> list[tuple[str, Path]]:
-    """`count` bundles under `folder`, the same each time: (what is wrong with it, its prefix)."""
-    target, found = TARGETS["bundle"], []
+    """Write `count` bundles under `folder`, the same each time: (what is wrong with it, its prefix)."""
+    target, written = TARGETS["bundle"], []
     seeds = target.seeds()
     for number in range(count):
         random = Random(number)
@@ -30,12 +30,12 @@ def write(folder: Path, count: int) -> list[tuple[str, Path]]:
         for name, part in zip(target.files, parts, strict=False):
             if part:
                 (place / name).write_bytes(part)
-        found.append((wrong, place / "model.ckpt"))
-    return found
+        written.append((wrong, place / "model.ckpt"))
+    return written
 
 
 def ours(prefix: Path) -> dict[str, Any]:
-    """As tf_side.py says it."""
+    """The outcome of our reader, in the form of tf_side.py."""
     try:
         return {"read": json.loads(json.dumps(TARGETS["bundle"].read(prefix.parent)))}
     except CheckpointError as error:
@@ -43,10 +43,12 @@ def ours(prefix: Path) -> dict[str, Any]:
 
 
 def theirs(prefixes: list[Path], python: str) -> list[dict[str, Any]]:
-    """What TensorFlow in the environment of `python` makes of `prefixes`."""
+    """The outcomes of TensorFlow, in the environment of `python`."""
     command = [python, str(Path(__file__).with_name("tf_side.py"))]
-    said = "".join(f"{prefix}\n" for prefix in prefixes)
-    done = subprocess.run(command, input=said, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    lines = "".join(f"{prefix}\n" for prefix in prefixes)
+    done = subprocess.run(
+        command, input=lines, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -78,11 +80,11 @@ EXPLAINED = (
     ("asks for a reader of version", "a version past 31 bits: TensorFlow takes it for a negative one"),
     ("holds no numbers", "a type that holds no numbers"),
 )
-"""What we say of a bundle that TensorFlow reads, and why."""
+"""Part of our message about a bundle that TensorFlow reads, and why we refuse it."""
 
 
 def verdict(mine: dict[str, Any], other: dict[str, Any]) -> str:
-    """ "agree: ...", "stricter: ..." where we alone refuse, for an explained reason, or "DISAGREE: ..."."""
+    """ "agree: ...", "stricter: ..." if only we refuse it, for a known reason, or "DISAGREE: ..."."""
     if "read" in mine and "read" in other:
         return "agree: both read the same" if mine["read"] == other["read"] else "DISAGREE: other tensors"
     if "read" in mine:
@@ -98,7 +100,7 @@ def verdict(mine: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """1 where an outcome is not explained."""
+    """Run the command. The exit code is 1 if an outcome is not explained."""
     parser = argparse.ArgumentParser(prog="python -m fuzz.differential", description=__doc__)
     parser.add_argument("python", help="of an environment with TensorFlow")
     parser.add_argument("--bundles", type=int, default=500)
@@ -109,12 +111,12 @@ def main() -> int:
         written = write(Path(folder), options.bundles)
         answers = theirs([prefix for _, prefix in written], options.python)
         for number, ((wrong, prefix), other) in enumerate(zip(written, answers, strict=True)):
-            said = verdict(ours(prefix), other)
-            verdicts[said] += 1
-            examples.setdefault(said, f"{number} ({wrong})")
-    for said, count in verdicts.most_common():
-        print(f"{count:5}  {said}; first: {examples[said]}")
-    return int(any(said.startswith("DISAGREE") for said in verdicts))
+            outcome = verdict(ours(prefix), other)
+            verdicts[outcome] += 1
+            examples.setdefault(outcome, f"{number} ({wrong})")
+    for outcome, count in verdicts.most_common():
+        print(f"{count:5}  {outcome}; first: {examples[outcome]}")
+    return int(any(outcome.startswith("DISAGREE") for outcome in verdicts))
 
 
 if __name__ == "__main__":

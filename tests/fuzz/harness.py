@@ -17,12 +17,12 @@ with atheris.instrument_imports(include=["nezha_convert"]):
 
 
 def main() -> None:
-    """Fuzz the target that the first argument names."""
+    """Fuzz the target named by the first argument."""
     target = TARGETS[sys.argv[1]]
 
     def mutate(data: bytes, limit: int, seed: int) -> bytes:
         random = Random(seed)
-        if random.random() < 0.25:  # libFuzzer's own: it knows which bytes the code compared with what
+        if random.random() < 0.25:  # libFuzzer's own mutation, which knows what the code compared
             return atheris.Mutate(data, limit)
         for _ in range(random.choice((1, 1, 2, 4))):
             data = target.mutated(random, data)
@@ -31,7 +31,7 @@ def main() -> None:
     for seed in target.seeds():
         if check(target, seed) not in ("read",):
             raise SystemExit(f"{sys.argv[1]}: a seed is refused: {check(target, seed)}")
-    tracemalloc.start()  # once: each start and stop leaks kilobytes, which add up to the limit in ten minutes
+    tracemalloc.start()  # only once: each start and stop leaks kilobytes, and ten minutes of them reach the limit
     limit_memory()
     atheris.Setup([sys.argv[0], *sys.argv[2:]], lambda data: check(target, data) and None, custom_mutator=mutate)
     atheris.Fuzz()

@@ -1,4 +1,4 @@
-"""Mutations that know the format: JSON, safetensors, zip files of torch, lines of text. Bundles: broken_bundles.py."""
+"""Mutations that know the format: JSON, safetensors, torch's zip files and lines of text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOSTILE = (
 
 
 def json_mutated(random: Random, data: bytes) -> bytes:
-    """One value of the document replaced, one field renamed, added or left out."""
+    """Replace a value of the document, or rename, add or drop a field."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -40,7 +40,7 @@ def json_mutated(random: Random, data: bytes) -> bytes:
 
 
 def _node(random: Random, node: Any) -> Any:
-    """`node` with something in it replaced."""
+    """`node` with one part replaced."""
     if isinstance(node, (list, dict)) and node and random.random() < 0.8:
         keys = list(range(len(node))) if isinstance(node, list) else list(node)
         key, kind = random.choice(keys), random.randrange(8)
@@ -57,7 +57,7 @@ def _node(random: Random, node: Any) -> Any:
 
 
 def safetensors_mutated(random: Random, data: bytes) -> bytes:
-    """The header's JSON changed, its length made right again; or the bytes."""
+    """Change the header's JSON and correct its length, or change bytes."""
     size = int.from_bytes(data[:8], "little")
     if random.random() < 0.2 or size > len(data):
         return flipped(random, data)
@@ -65,7 +65,7 @@ def safetensors_mutated(random: Random, data: bytes) -> bytes:
     kind = random.randrange(4)
     if kind == 0:
         header = flipped(random, header)
-    elif kind == 1 and header.count(b'":') > 1:  # a name twice, which JSON's parsers read each in their own way
+    elif kind == 1 and header.count(b'":') > 1:  # a name twice, which parsers of JSON read in different ways
         header = b"{" + header[1:-1] + b"," + header[1:]
     else:
         header = json_mutated(random, header)
@@ -76,7 +76,7 @@ def safetensors_mutated(random: Random, data: bytes) -> bytes:
 
 
 def torch_mutated(random: Random, data: bytes) -> bytes:
-    """A member of the zip changed, renamed, compressed or left out; a legacy file's bytes."""
+    """Change, rename, compress or drop a member of the zip file, or change the bytes of a legacy file."""
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
@@ -99,14 +99,14 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
     out = BytesIO()
     compression = zipfile.ZIP_DEFLATED if random.random() < 0.1 else zipfile.ZIP_STORED
     with zipfile.ZipFile(out, "w", compression) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two members of one name are what is wanted
+        warnings.simplefilter("ignore")  # two members of one name are wanted here
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, compression)
     return out.getvalue()
 
 
 def lines_mutated(random: Random, data: bytes) -> bytes:
-    """Lines swapped, repeated, left out, or replaced."""
+    """Swap, repeat, drop or replace lines."""
     lines = data.split(b"\n")
     at, kind = random.randrange(len(lines)), random.randrange(5)
     if kind == 0:
@@ -123,7 +123,7 @@ def lines_mutated(random: Random, data: bytes) -> bytes:
 
 
 def byte_bpe_mutated(random: Random, data: bytes) -> bytes:
-    """A token of bytes changed, or another: half a byte, no digits, punctuation, a cut character, a space."""
+    """Change or replace a token of bytes: half a byte, no digits, punctuation, a cut character, a space."""
     if random.random() < 0.2:
         return lines_mutated(random, data)
     lines = data.split(b"\n")
@@ -140,5 +140,5 @@ def byte_bpe_mutated(random: Random, data: bytes) -> bytes:
 
 
 def one_of(*mutations: Callable[[Random, bytes], bytes]) -> Callable[[Random, bytes], bytes]:
-    """Any one of `mutations`, each time."""
+    """A mutation that picks one of `mutations` each time."""
     return lambda random, data: random.choice(mutations)(random, data)

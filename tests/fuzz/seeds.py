@@ -1,4 +1,4 @@
-"""Sound inputs for each target to begin with: from the fixtures, and small ones made by the formats' own writers."""
+"""Sound inputs for each target: from the fixtures, and small ones made by the formats' own writers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import bundles
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from nezha_convert.formats.paddle.write import write_paddle
+from nezha_convert.formats.paddle import write_paddle
 from nezha_convert.formats.tensor import Tensor
 
 from . import broken_hdf5
@@ -27,7 +27,7 @@ from . import broken_hdf5
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 SEPARATOR = b"\n--- next file ---\n"
-"""Between the files of one input."""
+"""Stands between the files of one input."""
 
 BUNDLE_FILES = (
     "model.ckpt.index",
@@ -86,7 +86,7 @@ def torch() -> list[bytes]:
 
 
 def paddle() -> list[bytes]:
-    """Every protocol and form of a tensor that PaddlePaddle has had, and the file that our writer makes."""
+    """All protocols and forms of a tensor that PaddlePaddle has had, and a file of our writer."""
     array, scalar = np.arange(6, dtype="f4").reshape(2, 3), np.array(1.5, "f2")
     names = {"StructuredToParameterName@@": {"a": "linear_0.w_0"}}
     states: list[dict[str, Any]] = [
@@ -102,7 +102,7 @@ def paddle() -> list[bytes]:
 
 
 class _Evaluated:
-    """A tensor as Paddle's DenseTensor reduces itself."""
+    """Is pickled like Paddle's DenseTensor."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -112,7 +112,7 @@ class _Evaluated:
 
 
 class _Named(_Evaluated):
-    """A tensor as Paddle 2.1 and later reduce it."""
+    """Is pickled like a tensor of Paddle 2.1 and later."""
 
     def __reduce__(self) -> Any:
         return tuple, (("linear_0.w_0", self.array),)
@@ -123,7 +123,7 @@ def keras() -> list[bytes]:
 
 
 def archive() -> list[bytes]:
-    """A folder of two small files, in each kind of archive."""
+    """A folder of two small files as each kind of archive."""
     members = {"model/model.safetensors": save({"a": np.ones((2, 3), "f4")}), "model/vocab.txt": b"[PAD]\n[UNK]\n"}
     zips = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):

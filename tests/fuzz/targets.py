@@ -1,4 +1,4 @@
-"""The table of what is fuzzed: one row a reader. A new reader is a new row; everything else takes it from here."""
+"""The table of what is fuzzed, with one row for each reader. A new reader needs a new row here and nothing else."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ import bundles
 
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.record import ConvertedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import read_paddle
-from nezha_convert.formats.safetensors.read import read_safetensors
+from nezha_convert.formats.paddle import read_paddle
+from nezha_convert.formats.safetensors import read_safetensors
 from nezha_convert.formats.tf_bundle.read import read_bundle
 from nezha_convert.formats.torch.read import read_torch
-from nezha_convert.mapping.config import ConfigBuilder, architecture_of, read_config, read_labels
+from nezha_convert.mapping.config import architecture_of, decide_config, read_config
+from nezha_convert.mapping.labels import read_labels
 from nezha_convert.mapping.recognise import family_of
 from nezha_convert.tokenizer.byte_bpe import spelled_out
 from nezha_convert.tokenizer.wordpiece import (
@@ -59,15 +60,15 @@ __all__ = ["SEPARATOR", "TARGETS", "Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """What is read, and how.
+    """A reader and its inputs.
 
     Attributes:
-        files: names of the files that an input is divided into at each SEPARATOR; missing ones are not there.
-        read: reads the folder of these files; what it gives must be fit to be written as JSON.
-        refusals: the errors that say what is wrong with such an input. Any other is a fault.
+        files: the names of the files into which SEPARATOR divides an input. If it has fewer, the last are missing.
+        read: reads the folder of these files. Its result must fit into JSON.
+        refusals: the errors by which it may refuse an input. Any other is a fault.
         seeds: sound inputs.
-        mutate: one of an input's files -> the same with something wrong.
-        memory: bytes that may be held whatever the input's size.
+        mutate: breaks one of an input's files.
+        memory: bytes that it may allocate whatever the input's size.
     """
 
     files: tuple[str, ...]
@@ -89,7 +90,7 @@ class Target:
 
 
 def _described(entries: dict[str, TensorEntry]) -> dict[str, list[Any]]:
-    """Every tensor read; one that is refused hides none of the others."""
+    """Read every tensor, also after one was refused."""
     found, refused = {}, None
     for name, entry in entries.items():
         try:
@@ -129,7 +130,7 @@ _ARCHIVES = {b"PK": ".zip", b"\x1f\x8b": ".tar.gz", b"BZ": ".tar.bz2", b"\xfd7":
 
 
 def _archive(folder: Path) -> Any:
-    """By the name that its first bytes ask for; nothing but the folder that it is unpacked to may be written."""
+    """Open an archive under the name that its first bytes suggest. Only its temporary folder may be written."""
     packed = folder / "model"
     with open(packed, "rb") as file:
         packed = packed.rename(packed.with_suffix(_ARCHIVES.get(file.read(2), ".tar")))
@@ -162,7 +163,7 @@ def _families() -> list[tuple[Any, dict[str, TensorEntry]]]:
 
 
 def _config_seeds() -> list[bytes]:
-    _families()  # once, and outside of what is measured
+    _families()  # once, before anything is measured
     return seeds.config()
 
 
@@ -170,17 +171,15 @@ def _config(folder: Path) -> Any:
     path = folder / "config.json"
     raw = read_config(path, path)
     found = []
-    for table, entries in _families():
+    for family, entries in _families():
         for name in ("pretraining", "sequence-classification", "token-classification"):
-            builder = ConfigBuilder(raw, table, HEADS[name], entries)
             try:
-                builder.build()
+                config = decide_config(raw, family, HEADS[name], entries)
             except MappingError as error:
                 found.append(error.message)
                 continue
-            builder.dimensions()
-            assert json.loads(json.dumps(builder.to_json("float32"), allow_nan=False))
-            found.append([builder.fields, builder.ignored, [decision.reason for decision in builder.decisions]])
+            assert json.loads(json.dumps(config.to_json({}, "float32"), allow_nan=False))
+            found.append([config.fields, config.ignored, [decision.reason for decision in config.decisions]])
     return [found, architecture_of(raw)]
 
 
@@ -212,7 +211,7 @@ def _conversion(folder: Path) -> Any:
     found = ConvertedFolder(folder)
     files = [[file.name, file.sha256, digest] for file, digest in found.files()]
     for field in ("do_lower_case", "activation"):
-        found.decision(field), found.asked_for(field)
+        found.decision(field), found.origin(field)
     found.keep({"passed": True})
     assert not list(folder.glob(".*"))
     again = ConvertedFolder(folder)
@@ -222,7 +221,7 @@ def _conversion(folder: Path) -> Any:
 
 
 def _index_mutated(random: Random, data: bytes) -> bytes:
-    """An index by its structure; any other file by its bytes."""
+    """Break an index by its structure, any other file by its bytes."""
     return mutated(random, data)[1] if data[-8:] == bundles.MAGIC.to_bytes(8, "little") else flipped(random, data)
 
 

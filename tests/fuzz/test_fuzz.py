@@ -1,4 +1,4 @@
-"""A short fuzzing of every reader, the same each time; tests/fuzz has the long one, which coverage guides."""
+"""A short fuzzing of every reader, with the same inputs each time. `python -m fuzz` is the long one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EACH = pytest.mark.parametrize("name", TARGETS)
 
 @pytest.fixture(scope="session", autouse=True)
 def seeds() -> dict[str, list[bytes]]:
-    """Of every target, each read once: imports and caches are no part of what is measured."""
+    """The seeds of every target. Each is read once, so that imports and caches are not measured."""
     found = {name: target.seeds() for name, target in TARGETS.items()}
     for name, inputs in found.items():
         for data in inputs:

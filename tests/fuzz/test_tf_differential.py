@@ -1,4 +1,4 @@
-"""Broken bundles, by our reader and by TensorFlow's own: both read the same, or both refuse, or it is explained why."""
+"""Broken bundles: our reader and TensorFlow's read the same or both refuse, or the difference is explained."""
 
 from __future__ import annotations
 

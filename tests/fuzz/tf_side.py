@@ -1,6 +1,7 @@
-"""What TensorFlow reads: ``python tf_side.py`` in an environment that has it; prefixes on stdin, a JSON line for each.
+"""Reads bundles with TensorFlow: prefixes on stdin, a line of JSON for each.
 
-Each bundle is read in a child process of its own: TensorFlow ends the process at some of them.
+Run ``python tf_side.py`` in an environment that has TensorFlow. Each bundle is read in a separate process, because
+TensorFlow aborts the process at some of them.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def described(prefix: str) -> dict[str, Any]:
             found[name] = [dtypes[name].name, list(shape), hashlib.sha256(data).hexdigest()]
         json.dumps(found, ensure_ascii=False).encode()
         return {"read": found}
-    except Exception as error:  # whatever TensorFlow says is the answer
+    except Exception as error:  # any error of TensorFlow is an answer
         return {"refused": f"{type(error).__name__}: {str(error)[:300]}"}
 
 
 def main() -> None:
-    """One line of JSON for each prefix."""
+    """Print a line of JSON for each prefix."""
     for line in sys.stdin:
         prefix = line.rstrip("\n")
         readable, writable = os.pipe()

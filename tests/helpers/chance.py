@@ -1,4 +1,4 @@
-"""Whether a random count is what it should be."""
+"""Whether random counts are as expected."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ SIGMAS = 5  # one false alarm in a million
 
 
 def within(count, trials, probability):
-    """Whether a count is what so many trials with that probability give."""
+    """Whether `count` successes are likely in so many trials of this probability."""
     return abs(count - trials * probability) < SIGMAS * math.sqrt(trials * probability * (1 - probability))

@@ -58,11 +58,11 @@ def losses(head: str, model: Any) -> list[float]:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     batches = [batch(head, model.config, 4, length) for length in LENGTHS]
-    found = []
-    for one in batches * (STEPS // len(batches)):
-        loss = model(**one).loss
+    values = []
+    for inputs in batches * (STEPS // len(batches)):
+        loss = model(**inputs).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        found.append(loss.item())
-    return found
+        values.append(loss.item())
+    return values

@@ -121,14 +121,14 @@ def errors(golden: Golden, model: torch.nn.Module, case: str, expected: dict[str
         inputs |= {name: tensor for name, tensor in expected.items() if name in LABELS}
     with torch.no_grad():
         outputs = model(**inputs, output_hidden_states=True, output_attentions=True, return_dict=True)
-    found = {}
+    worst = {}
     for name, tensor in expected.items():
         if name in INPUTS or name in LABELS:
             continue
         if name != "pooled_output" or getattr(model, "nezha", model).pooler is not None:
-            found[name] = _error(_output(golden, model, outputs, inputs, expected, name), tensor)
-    assert found, f"{golden} {case} records no output"
-    return found
+            worst[name] = _error(_output(golden, model, outputs, inputs, expected, name), tensor)
+    assert worst, f"{golden} {case} records no output"
+    return worst
 
 
 def _error(actual: torch.Tensor, expected: torch.Tensor) -> float:

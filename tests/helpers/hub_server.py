@@ -1,8 +1,7 @@
-"""A Hub of one's own on 127.0.0.1: speaks the protocol that huggingface_hub speaks, and fails where a test says so.
+"""A small Hub on 127.0.0.1. It speaks the protocol of huggingface_hub, and fails where a test says so.
 
-What it keeps is a git repository's shape without git: commits of (path -> content), branches, pull requests, and
-large files by their SHA-256. Its answers follow huggingface_hub's own source (hf_api.py, _commit_api.py, lfs.py,
-file_download.py), which is what drives it.
+It keeps repositories without git: commits (path -> content), branches, pull requests, and large files by their SHA-256.
+Its answers follow the source of huggingface_hub (hf_api.py, _commit_api.py, lfs.py, file_download.py), which asks them.
 """
 
 from __future__ import annotations
@@ -52,16 +51,16 @@ class Repository:
 
     def history(self, branch: str = "main") -> list[Commit]:
         """The branch's commits, the latest first."""
-        found, oid = [], self.branches[branch]
+        commits, oid = [], self.branches[branch]
         while oid:
-            found.append(self.commits[oid])
-            oid = found[-1].parent
-        return found
+            commits.append(self.commits[oid])
+            oid = commits[-1].parent
+        return commits
 
 
 @dataclass
 class Failure:
-    """An answer other than the right one to requests that match `pattern` ("PUT /lfs/..."), `times` times.
+    """An error in answer to the next `times` requests that match `pattern` ("PUT /lfs/...").
 
     A status of 0 cuts the connection after some of the body was read.
     """
@@ -74,7 +73,7 @@ class Failure:
 
 
 class Hub:
-    """The server's state, and what was asked of it."""
+    """The server's repositories and the requests that it got."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -161,10 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._fail(f"{self.command} {parts.path}")
             for method, pattern, name in self.ROUTES:
-                found = re.fullmatch(pattern, parts.path)
-                if found and re.fullmatch(method, self.command):
+                route = re.fullmatch(pattern, parts.path)
+                if route and re.fullmatch(method, self.command):
                     with self.hub.lock:
-                        getattr(self, name)(*(unquote(part) if part else None for part in found.groups()))
+                        getattr(self, name)(*(unquote(part) if part else None for part in route.groups()))
                     return
             raise _Answer(404, "EntryNotFound", f"no route {self.command} {parts.path}")
         except _Answer as answer:
@@ -204,21 +203,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         self._owner()
-        asked = json.loads(self._body())
-        repo_id = f"{asked.get('organization') or 'owner'}/{asked['name']}"
+        wanted = json.loads(self._body())
+        repo_id = f"{wanted.get('organization') or 'owner'}/{wanted['name']}"
         if repo_id in self.hub.repositories:
             raise _Answer(409, message="You already created this model repo")
-        private = asked.get("private") or asked.get("visibility") == "private"
+        private = wanted.get("private") or wanted.get("visibility") == "private"
         self.hub.create(repo_id, private=bool(private))
         self._send(200, {"url": f"{self.hub.endpoint}/{repo_id}"})
 
     def validate(self) -> None:
         content = json.loads(self._body())["content"]
-        found = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
-        if not found:
+        header = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
+        if not header:
             self._send(200, {"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
             return
-        metadata = yaml.safe_load(found[1])
+        metadata = yaml.safe_load(header[1])
         kinds = {"license": str, "language": (str, list), "tags": list, "pipeline_tag": str, "base_model": (str, list)}
         wrong = [name for name, kind in kinds.items() if name in metadata and not isinstance(metadata[name], kind)]
         errors = [{"message": f'"{name}" is of the wrong type'} for name in wrong]
@@ -228,10 +227,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._owner()
         commit = self._commit(repo_id, revision)
         files = []
-        for asked in json.loads(self._body())["files"]:
-            path, there = asked["path"], commit.files.get(asked["path"])
-            large = is_large(path, asked["size"])
-            oid = there and (hashlib.sha256(there).hexdigest() if large else blob(there))
+        for file in json.loads(self._body())["files"]:
+            path, data = file["path"], commit.files.get(file["path"])
+            large = is_large(path, file["size"])
+            oid = data and (hashlib.sha256(data).hexdigest() if large else blob(data))
             mode = "lfs" if large else "regular"
             files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._send(200, {"files": files})
@@ -240,10 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._owner()
         self._repository(repo_id)
         objects = []
-        for asked in json.loads(self._body())["objects"]:
-            answer = {"oid": asked["oid"], "size": asked["size"]}
-            if asked["oid"] not in self.hub.large:
-                upload = {"href": f"{self.hub.endpoint}/lfs/{asked['oid']}"}
+        for file in json.loads(self._body())["objects"]:
+            answer = {"oid": file["oid"], "size": file["size"]}
+            if file["oid"] not in self.hub.large:
+                upload = {"href": f"{self.hub.endpoint}/lfs/{file['oid']}"}
                 answer["actions"] = {"upload": upload, "verify": {"href": f"{self.hub.endpoint}/lfs/verify"}}
             objects.append(answer)
         self._send(200, {"transfer": "basic", "objects": objects})
@@ -256,8 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {})
 
     def verify(self) -> None:
-        asked = json.loads(self._body())
-        if len(self.hub.large.get(asked["oid"], b"")) != asked["size"]:
+        file = json.loads(self._body())
+        if len(self.hub.large.get(file["oid"], b"")) != file["size"]:
             raise _Answer(404, message="this object was never uploaded")
         self._send(200, {})
 
@@ -322,10 +321,10 @@ class _Handler(BaseHTTPRequestHandler):
     # Repositories
 
     def _owner(self) -> None:
-        given = self.headers.get("Authorization")
-        if given is None:
+        token = self.headers.get("Authorization")
+        if token is None:
             raise _Answer(401, message="Invalid username or password.")
-        if given != f"Bearer {self.hub.token}":
+        if token != f"Bearer {self.hub.token}":
             raise _Answer(401, message="Invalid credentials in Authorization header")
 
     def _repository(self, repo_id: str) -> Repository:

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from nezha_convert.checkpoint import TensorEntry
-from nezha_convert.families import HUAWEI_TF, MLM, NSP, TARGETS
+from nezha_convert.families import HUAWEI_TF
+from nezha_convert.families.heads import MLM, NSP, TARGETS
 from nezha_convert.families.rules import Op, numbered
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.paddle.read import read_paddle
-from nezha_convert.formats.paddle.write import write_paddle
-from nezha_convert.formats.safetensors.read import read_safetensors
-from nezha_convert.formats.safetensors.write import header, write_safetensors
+from nezha_convert.formats.paddle import read_paddle, write_paddle
+from nezha_convert.formats.safetensors import header, read_safetensors, write_safetensors
 from nezha_convert.formats.tensor import Tensor, raw
 from nezha_convert.formats.tf_bundle import write as tf_bundle
 from nezha_convert.formats.tf_bundle.read import read_bundle
@@ -38,7 +37,7 @@ TENSORS_A_SHARD = 20
 
 
 def tensors(count: int, numbers: int = 1) -> Iterator[Tensor]:
-    """`count` tensors of one number each, or of so many."""
+    """`count` tensors of `numbers` numbers each."""
     ones = np.ones(numbers, "f4")
     return (Tensor(f"encoder.layer.{i}.weight", "float32", (numbers,), [ones]) for i in range(count))
 
@@ -54,9 +53,9 @@ def _shards(index: Path, count: int) -> None:
     names = [f"{i:05d}.safetensors" for i in range(count // TENSORS_A_SHARD)]
     weight_map = {}
     for name in names:
-        own = [tensor._replace(name=f"{name}.{tensor.name}") for tensor in tensors(TENSORS_A_SHARD)]
-        write_safetensors(index.with_name(name), own)
-        weight_map |= {tensor.name: name for tensor in own}
+        shard = [tensor._replace(name=f"{name}.{tensor.name}") for tensor in tensors(TENSORS_A_SHARD)]
+        write_safetensors(index.with_name(name), shard)
+        weight_map |= {tensor.name: name for tensor in shard}
     index.write_text(json.dumps({"weight_map": weight_map}))
 
 
@@ -102,7 +101,7 @@ MANY: Mapping[str, tuple[str, Callable[[Path, int], None], Callable[[Path], Mapp
     ),
     "Keras": ("model.h5", _keras, read_keras),
 }
-"""Formats: a file's name, how one of so many tensors is written, how it is read."""
+"""By format: a file's name, a function that writes so many tensors, a function that reads them."""
 
 
 def write_layers(folder: Path, layers: int) -> Path:
@@ -128,7 +127,7 @@ def write_layers(folder: Path, layers: int) -> Path:
 
 
 def large_blocks() -> Iterator[np.ndarray]:
-    """The large tensor's values: zeros, but for the first number and the last."""
+    """The large tensor's values: all zeros but the first and the last."""
     block, left = np.zeros(2**21, "f2"), ELEMENTS
     while left:
         part = block[: min(left, len(block))].copy() if left in (ELEMENTS, 4) else block[: min(left, len(block))]
@@ -206,7 +205,7 @@ def _sparse_torch(file: Path) -> Path:
 
 
 def _sparse_paddle(file: Path) -> Path:
-    """What our writer makes of the two, taken apart where the large one's zeros belong."""
+    """Our writer's file of both, with a hole in place of the large one's zeros."""
     marked = file.with_suffix(".mark")
     write_paddle(marked, [Tensor("mark", "uint8", MARK.shape, [MARK])])
     behind = marked.read_bytes()[len(b"\x80\x04}(") :]
@@ -228,7 +227,7 @@ LARGE: Mapping[
     "PyTorch": ("model.bin", _sparse_torch, write_torch, MANY["PyTorch"][2]),
     "PaddlePaddle": ("model.pdparams", _sparse_paddle, write_paddle, MANY["PaddlePaddle"][2]),
 }
-"""Formats: a file's name, how a sparse one is made, our writer, how it is read."""
+"""By format: a file's name, a function that makes a sparse one, our writer, a function that reads it."""
 
 
 def both() -> list[Tensor]:

@@ -1,10 +1,10 @@
-"""Kill convert, export and repair by SIGKILL at chosen steps and at random moments, and look at what is left.
+"""Kill convert, export and repair by SIGKILL at chosen steps and at random moments, and check what is left.
 
-    python tests/kill.py [--kills 100] [COMMAND ...]
+    python tests/helpers/kill.py [--kills 100] [COMMAND ...]
 
-A step is a call that the system sees: open, write, fsync, rename and the like. A child counts its own and kills itself
-before a given one. After each kill the output is absent or complete (byte by byte that of an undisturbed run, or with
---force the old one), the source is as it was, and the next run leaves nothing but the output.
+A step is a system call such as open, write, fsync or rename. A child process counts its steps and kills itself before
+the chosen one. After each kill the output is absent or complete: equal to that of an undisturbed run byte by byte, or
+with --force to the old one. The source is unchanged, and the next run leaves nothing but the output.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from nezha_convert import convert, export  # noqa: E402
 from nezha_convert.cli.app import main  # noqa: E402
-from nezha_convert.families.programs import PROGRAMS  # noqa: E402
+from nezha_convert.families import PROGRAMS  # noqa: E402
 from nezha_convert.folder.record import ConvertedFolder  # noqa: E402
 from nezha_convert.formats.open import open_checkpoint  # noqa: E402
 
@@ -47,17 +47,17 @@ STEPS = {
 """Names of the C functions that are counted, whatever module or object they belong to."""
 
 NO_STEPS = (str, io.TextIOBase)
-"""Whose functions only have the same names: a text's replace, and what is printed at the end."""
+"""Their functions only have the same names: `str.replace`, and `write` for what is printed at the end."""
 
 BY_TIME = 5
-"""One kill in so many is at a random time instead of at a step."""
+"""One kill in this many comes at a random time instead of at a step."""
 
 Tree = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command that writes `output`; `prepare` makes `source`, and with --force the old output."""
+    """A command that writes `output`. `prepare` makes its source, `old` the output that --force replaces."""
 
     prepare: Callable[[Path, Path], object]
     command: Callable[[Path, Path], None]
@@ -127,11 +127,11 @@ CASES: dict[str, Case] = {
 
 
 class WrongError(Exception):
-    """What is left after a kill is not as it should be."""
+    """A kill left something wrong."""
 
 
 class Bench:
-    """A case in a folder of its own, which is the temporary space too."""
+    """A case in a folder that holds its source, its output and its temporary files."""
 
     def __init__(self, case: Case, folder: Path) -> None:
         self.case = case
@@ -153,7 +153,7 @@ class Bench:
         if case.exact and case.mark in self.new and case.command is not record:
             for entry in open_checkpoint(self.output).entries.values():
                 entry.read()
-        self.reset()  # once more, to count: what the checks have imported, no child does any more
+        self.reset()  # counted in a second run: by now all is imported, and children import nothing
         begun = time.monotonic()
         _, self.steps = self.run()
         self.seconds = time.monotonic() - begun
@@ -165,13 +165,13 @@ class Bench:
             shutil.copytree(self.kept, self.output)
 
     def run(self, step: int = 0, seconds: float = 0.0) -> tuple[int, int]:
-        """Exit status (negative: the signal) and steps of a child that is killed before its `step`, or after a time."""
-        counted, told = os.pipe()
+        """Run a child, killed before its `step` or after a time; its exit status (negative: the signal) and steps."""
+        counted, report = os.pipe()
         child = os.fork()
         if not child:
             os.close(counted)
-            self._child(step, told)
-        os.close(told)
+            self._child(step, report)
+        os.close(report)
         if seconds:
             time.sleep(seconds)
             os.kill(child, signal.SIGKILL)
@@ -180,7 +180,7 @@ class Bench:
             steps = int(pipe.read() or b"0")
         return status, steps
 
-    def _child(self, step: int, told: int) -> None:
+    def _child(self, step: int, report: int) -> None:
         """Never returns."""
         code = 99
         try:
@@ -205,19 +205,19 @@ class Bench:
                 code = int(exit.code or 0)
             finally:
                 sys.setprofile(None)
-                os.write(told, str(done).encode())
+                os.write(report, str(done).encode())
         finally:
             os._exit(code)
 
     def kill(self, step: int = 0, seconds: float = 0.0) -> bool:
-        """Kill a run and look; whether it was in time."""
+        """Kill a run and check what it left; False if the run had ended before."""
         self.reset()
         status, _ = self.run(step, seconds)
         self.check(status in (0, -signal.SIGKILL), f"it ended with {status}")
         self.check(self.is_whole(), f"the output is neither absent nor complete: {sorted(tree(self.output))}")
-        there = self.output.exists()
+        exists = self.output.exists()
         again, _ = self.run()
-        refused = there and not self.case.old
+        refused = exists and not self.case.old
         self.check(again == (5 if refused else 0), f"the next run ended with {again}")
         self.check(self.is_whole(new=True), "the next run left another output")
         left = [path.name for folder in (self.place, self.temporary, self.output) for path in folder.iterdir()]
@@ -226,12 +226,12 @@ class Bench:
         return status != 0
 
     def is_whole(self, new: bool = False) -> bool:
-        found = {name: digest for name, digest in tree(self.output).items() if not name.startswith(".")}
-        if not found and os.path.lexists(self.output):  # an empty folder is not absent
+        files = {name: digest for name, digest in tree(self.output).items() if not name.startswith(".")}
+        if not files and os.path.lexists(self.output):  # an empty folder is not absent
             return False
-        if found == self.new or (found == self.old and not new):
+        if files == self.new or (files == self.old and not new):
             return True
-        return not self.case.exact and found.keys() == self.new.keys() and check_hashes(self.output, self.case.mark)
+        return not self.case.exact and files.keys() == self.new.keys() and check_hashes(self.output, self.case.mark)
 
     def check(self, right: bool, what: str) -> None:
         if not right:
@@ -241,7 +241,7 @@ class Bench:
 
 
 def tree(folder: Path) -> Tree:
-    """SHA-256 of each file of `folder`, the hidden ones too; empty where there is none."""
+    """SHA-256 of each file of `folder`, hidden ones too; empty if there is no folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -257,11 +257,11 @@ def check_hashes(output: Path, mark: str) -> bool:
 
 
 LAST = 40
-"""Steps at the end of a run, where renames and cleaning up are."""
+"""Steps at the end of a run, where it renames and cleans up."""
 
 
 def moments(steps: int, kills: int) -> list[int]:
-    """Half of them spread over the last steps, one by one if they are enough, the others over those before."""
+    """Steps to kill at: half of them among the last steps, or all of those, and the others spread over those before."""
     last = min(steps, max(LAST, kills // 2))
     late = min(last, kills - kills // 2)
     early = min(steps - last, kills - late)
@@ -283,7 +283,7 @@ def run_case(name: str, kills: int) -> None:
             step = plan[number] if number < len(plan) else 0
             seconds = 0.0 if step else chance.uniform(0.001, bench.seconds)
             try:
-                while not bench.kill(step, seconds):  # threads make some runs shorter: it had ended
+                while not bench.kill(step, seconds):  # it had ended: threads make some runs shorter
                     early += 1
                     step, seconds = step and max(1, step - chance.randint(1, 9)), seconds * 0.9
             except WrongError as error:
@@ -296,8 +296,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="runs to kill, of each command")
     parser.add_argument("commands", nargs="*", metavar="COMMAND", default=list(CASES), help=", ".join(CASES))
-    given = parser.parse_args()
-    if unknown := set(given.commands) - set(CASES):
+    options = parser.parse_args()
+    if unknown := set(options.commands) - set(CASES):
         parser.error(f"no such command: {', '.join(unknown)}; expected some of {', '.join(CASES)}")
-    for command in given.commands:
-        run_case(command, given.kills)
+    for command in options.commands:
+        run_case(command, options.kills)

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, trainer
 
 
 class Kill(TrainerCallback):
-    """The end of the process, with no time to write or to clean up anything."""
+    """Ends the process, which has no time to write or clean up."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == step:

@@ -31,12 +31,12 @@ ANYWHERE = (
 
 def letters(ranges: str) -> list[str]:
     """The characters of a class such as `a-z0-9`."""
-    found = []
+    characters = []
     while ranges:
         last = ranges[2] if len(ranges) > 2 and ranges[1] == "-" else ranges[0]
-        found += [chr(c) for c in range(ord(ranges[0]), ord(last) + 1)]
+        characters += [chr(c) for c in range(ord(ranges[0]), ord(last) + 1)]
         ranges = ranges[3 if last != ranges[0] else 1 :]
-    return found
+    return characters
 
 
 @cache
@@ -46,11 +46,11 @@ def strings(count: int) -> list[str]:
     languages = [letters(ranges) for ranges in LETTERS.values()]
     texts = []
     for number in range(count):
-        own = languages[number % len(languages)]
+        alphabet = languages[number % len(languages)]
         if chance.random() < 0.15:
-            own = own + chance.choice(languages)
+            alphabet = alphabet + chance.choice(languages)
         rare = chance.choice([0.0, 0.03, 0.3])
         size = chance.randint(1, 30)
-        drawn = ((chance.choice(ANYWHERE) if chance.random() < rare else chance.choice(own)) for _ in range(size))
+        drawn = ((chance.choice(ANYWHERE) if chance.random() < rare else chance.choice(alphabet)) for _ in range(size))
         texts.append("".join(" " + c if chance.random() < 0.15 else c for c in drawn))
     return texts

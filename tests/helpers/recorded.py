@@ -1,4 +1,4 @@
-"""What the originals computed, and how far the oracle's outputs depart from it."""
+"""The outputs that the original programs recorded, and how far the oracle departs from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source(name: str, head: str | None = None, **config: Any) -> tuple[dict[str,
 
 
 def goldens(name: str) -> dict[str, dict[str, np.ndarray]]:
-    """What the original computed: case -> tensor's name there -> array."""
+    """The outputs of the original: case -> its name of the tensor -> array."""
     cases: dict[str, dict[str, np.ndarray]] = {}
     with np.load(FIXTURES / name / "expected.npz") as stored:
         for key in stored:
@@ -48,7 +48,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def near(loss: np.ndarray, logits: np.ndarray) -> Any:
-    """A loss is a difference of logits: their range is what its error is relative to."""
+    """A loss is a difference of logits, so its error is relative to their range."""
     return pytest.approx(float(loss), rel=TOLERANCE, abs=TOLERANCE * float(np.ptp(logits)))
 
 
@@ -78,7 +78,7 @@ NOT_OUTPUTS = {"input_ids", "input_mask", "attention_mask", "segment_ids", "toke
 def departures(model: Oracle, golden: dict[str, np.ndarray]) -> dict[str, float]:
     """The largest error of each recorded tensor, relative to its range."""
     outputs = model.forward(**inputs_of(golden))
-    found = {}
+    worst = {}
     for name, expected in golden.items():
         if name in NOT_OUTPUTS or name.startswith("attentions") or "label" in name or "loss" in name:
             continue
@@ -87,5 +87,5 @@ def departures(model: Oracle, golden: dict[str, np.ndarray]) -> dict[str, float]
         actual = DERIVED[name](outputs) if name in DERIVED else outputs[NAMES.get(name, name)]
         if name != "mlm_log_probs":  # TensorFlow flattens these
             assert actual.shape == expected.shape
-        found[name] = float(np.abs(actual.reshape(expected.shape) - expected).max() / np.ptp(expected))
-    return found
+        worst[name] = float(np.abs(actual.reshape(expected.shape) - expected).max() / np.ptp(expected))
+    return worst

@@ -32,7 +32,7 @@ def noted(module: Any, **options: Any) -> Any:
     """`fully_shard`, with a line that says of what."""
     modules = module if isinstance(module, list) else [module]
     # At once: the processes share one output, and parts of a line would mix.
-    os.write(1, f"sharded {' '.join(type(one).__name__ for one in modules)}\n".encode())
+    os.write(1, f"sharded {' '.join(type(part).__name__ for part in modules)}\n".encode())
     return fully_shard(module, **options)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from nezha_convert.formats.safetensors.read import DTYPES
+from nezha_convert.formats.safetensors import DTYPES
 
 SHAPES = st.just(()) | array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
 

@@ -51,7 +51,7 @@ def record(folder: Path, base: Path | str, **changes: object) -> TrainedFolder:
     """The training of `folder` from `base`, recorded; the data lies beside `folder`."""
     file = folder.parent / "train.tsv"
     file.write_text("label\ttext_a\n1\t一丁\n", "utf-8")
-    given: dict = {
+    settings: dict = {
         "base": base,
         "task": "text-classification",
         "metrics": {"validation": {"accuracy": 0.9533, "f1_macro": 0.95}},
@@ -61,11 +61,11 @@ def record(folder: Path, base: Path | str, **changes: object) -> TrainedFolder:
         ],
         "settings": {"learning_rate": 3e-5, "seed": 7, "optimizer": "lamb"},
     }
-    return record_training(folder, **given | changes)
+    return record_training(folder, **settings | changes)
 
 
 def logits(folder: Path | str) -> torch.Tensor:
-    """What the model of `folder` says of `TEXTS`, [texts, labels]."""
+    """The logits of the model of `folder` for `TEXTS`, [texts, labels]."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     with torch.no_grad():

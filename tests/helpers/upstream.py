@@ -1,11 +1,12 @@
-"""Releases of transformers other than the installed one, and the tests of the installed one.
+"""Other releases of transformers than the installed one, and the tests of the installed one.
 
-Both come through pip, once, into a cache that outlives the checkout: `$NEZHA_TEST_CACHE`, or `nezha-convert/tests`
-under the user's cache directory. `UnavailableError` says why something cannot be had, for a test to skip with.
+pip fetches both once, into a cache that outlives the checkout: `$NEZHA_TEST_CACHE`, or `nezha-convert/tests` in
+the user's cache directory. A test is skipped with the message of an `UnavailableError`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,7 +15,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import warm_python
+
 INSTALL_SECONDS = 600
+QUICK = ("--no-compile",)
+"""Python compiles what a program imports, which is a small part of a release."""
 
 
 class UnavailableError(Exception):
@@ -22,24 +27,24 @@ class UnavailableError(Exception):
 
 
 def installed_release(release: str) -> Path:
-    """A folder with one release of transformers and what it depends on; put it first on PYTHONPATH.
+    """A folder with a release of transformers and its requirements, to come first on PYTHONPATH.
 
     Torch is no dependency of transformers: it stays the one that runs the tests.
     """
 
     def install(folder: Path) -> None:
-        _pip("install", "--target", str(folder), f"transformers=={release}")
+        _pip("install", *QUICK, "--target", str(folder), f"transformers=={release}")
 
     return _cached(f"transformers-{release}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
 
 def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()) -> Path:
-    """A folder with `requirements` and what they depend on, and with those of `alone` without; `name` is its own."""
+    """The folder `name` with `requirements` and all that they require, and with `alone` without what those require."""
 
     def install(folder: Path) -> None:
-        _pip("install", "--target", str(folder), *requirements)
+        _pip("install", *QUICK, "--target", str(folder), *requirements)
         if alone:
-            _pip("install", "--no-deps", "--target", str(folder), *alone)
+            _pip("install", *QUICK, "--no-deps", "--target", str(folder), *alone)
 
     return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
@@ -79,10 +84,11 @@ def run_isolated(release: str, program: str, *arguments: str, path: Path | None 
     return run_python(program, *arguments, path=[installed_release(release), *([path] if path else [])])
 
 
-def run_python(program: str, *arguments: str, path: list[Path] | None = None) -> str:
-    """Run a Python program in a fresh interpreter outside the checkout; what it printed.
+def run_python(program: str, *arguments: str, path: list[Path] | None = None, warm: bool = False) -> str:
+    """Run a Python program in a process of its own outside the checkout; what it printed.
 
-    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides.
+    It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides. A `warm`
+    one has torch imported already: not for tests of imports, nor for a `path` with other releases of its libraries.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         environment = {
@@ -92,42 +98,47 @@ def run_python(program: str, *arguments: str, path: list[Path] | None = None) ->
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": elsewhere,
         }
-        ran = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=elsewhere,
-            timeout=INSTALL_SECONDS,
-        )
+        command = ["-c", program, *arguments]
+        if warm:
+            ran = warm_python.run(command, env=environment, cwd=elsewhere)
+        else:
+            ran = subprocess.run(
+                [sys.executable, *command],
+                capture_output=True,
+                text=True,
+                env=environment,
+                cwd=elsewhere,
+                timeout=INSTALL_SECONDS,
+            )
     assert ran.returncode == 0, f"the program failed:\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout
 
 
 def _cache_directory() -> Path:
-    given = os.environ.get("NEZHA_TEST_CACHE")
-    if given:
-        return Path(given)
+    chosen = os.environ.get("NEZHA_TEST_CACHE")
+    if chosen:
+        return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "nezha-convert" / "tests"
 
 
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """The cached folder `name`; when there is none, filled beside it and renamed, so that none is ever half full."""
+    """The cached folder `name`, filled by one test process while the others wait for it.
+
+    It is filled under another name first, so that it is never half full.
+    """
     folder = _cache_directory() / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as staged:
-        content = Path(staged) / name
-        content.mkdir()
-        fill(content)
-        try:
-            content.rename(folder)
-        except OSError:
-            # Another test process was faster; its copy is as good. Anything else is an error.
-            if not folder.is_dir():
-                raise
+    with folder.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as staged:
+                content = Path(staged) / name
+                content.mkdir()
+                fill(content)
+                content.rename(folder)
     return folder
 
 

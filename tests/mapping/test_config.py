@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nezha_convert.checkpoint import Decision, Origin
 from nezha_convert.errors import CheckpointError, MappingError, UsageError
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.mapping.config import AUTO_MAP, ConfigBuilder, Decision, architecture_of, read_config, read_labels
+from nezha_convert.mapping.config import AUTO_MAP, Config, architecture_of, decide_config, read_config
+from nezha_convert.mapping.labels import read_labels
 from nezha_convert.mapping.recognise import family_of
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -29,18 +31,16 @@ JSON = st.recursive(
 ABSENT = object()
 
 
-def build(fixture: str, head: str = "sequence-classification", options: Any = None, **changes: Any) -> ConfigBuilder:
+def build(fixture: str, head: str = "sequence-classification", options: Any = None, **changes: Any) -> Config:
     """The fixture's config, with fields changed or left out (ABSENT), decided."""
     checkpoint = open_checkpoint(FIXTURES / fixture)
     raw = read_config(checkpoint.config, checkpoint.path) | changes
     raw = {name: value for name, value in raw.items() if value is not ABSENT}
-    builder = ConfigBuilder(raw, family_of(checkpoint.entries), HEADS[head], checkpoint.entries)
-    builder.build(**(options or {}))
-    return builder
+    return decide_config(raw, family_of(checkpoint.entries), HEADS[head], checkpoint.entries, **(options or {}))
 
 
-def decision(builder: ConfigBuilder, field: str) -> Decision | None:
-    found = [decision for decision in builder.decisions if decision.field == field]
+def decision(config: Config, field: str) -> Decision | None:
+    found = [decision for decision in config.decisions if decision.field == field]
     assert len(found) < 2
     return found[0] if found else None
 
@@ -50,7 +50,7 @@ def decision(builder: ConfigBuilder, field: str) -> Decision | None:
 
 @FAMILIES
 def test_sizes_that_the_source_says_are_kept_without_a_decision(fixture: str) -> None:
-    builder = build(fixture)
+    config = build(fixture)
     sizes = {
         "vocab_size": 64,
         "hidden_size": 32,
@@ -59,17 +59,17 @@ def test_sizes_that_the_source_says_are_kept_without_a_decision(fixture: str) ->
         "intermediate_size": 48,
         "type_vocab_size": 2,
     }
-    assert {name: builder.fields[name] for name in sizes} == sizes
-    assert all(decision(builder, name) is None for name in sizes)
+    assert {name: config.fields[name] for name in sizes} == sizes
+    assert all(decision(config, name) is None for name in sizes)
 
 
 def test_a_whole_config_of_transformers_leaves_nothing_to_decide() -> None:
-    builder = build(HF)
+    config = build(HF)
     raw = json.loads((FIXTURES / HF / "config.json").read_text("utf-8"))
-    assert builder.decisions == []
-    assert builder.ignored == ()
-    assert {name: raw[name] for name in builder.fields if name in raw} == {
-        name: value for name, value in builder.fields.items() if name in raw
+    assert config.decisions == ()
+    assert config.ignored == ()
+    assert {name: raw[name] for name in config.fields if name in raw} == {
+        name: value for name, value in config.fields.items() if name in raw
     }
 
 
@@ -109,9 +109,11 @@ TOLD_BY_TENSORS = {
 @FAMILIES
 @pytest.mark.parametrize("name", TOLD_BY_TENSORS)
 def test_a_missing_size_is_the_tensors(name: str, fixture: str) -> None:
-    builder = build(fixture, **{name: ABSENT})
-    assert builder.fields[name] == TOLD_BY_TENSORS[name]
-    assert decision(builder, name) == Decision(name, TOLD_BY_TENSORS[name], "the config does not say; the tensors do")
+    config = build(fixture, **{name: ABSENT})
+    assert config.fields[name] == TOLD_BY_TENSORS[name]
+    assert decision(config, name) == Decision(
+        name, TOLD_BY_TENSORS[name], "the config does not say; the tensors do", Origin.TENSORS
+    )
 
 
 @FAMILIES
@@ -134,10 +136,10 @@ DEFAULTS = {
 @FAMILIES
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_missing_number_is_the_originals(name: str, fixture: str) -> None:
-    builder = build(fixture, **{name: ABSENT})
-    found = decision(builder, name)
+    config = build(fixture, **{name: ABSENT})
+    found = decision(config, name)
     assert found is not None
-    assert builder.fields[name] == found.value == DEFAULTS[name]
+    assert config.fields[name] == found.value == DEFAULTS[name]
     assert found.reason.startswith("the config does not say: ")
 
 
@@ -147,32 +149,32 @@ def test_a_number_that_the_source_says_is_not_decided(name: str, fixture: str) -
     value = 3 if "position" in name else 0.25
     if (name, fixture) == ("layer_norm_eps", TF):
         value = 1e-12  # any other is not read there: see below
-    builder = build(fixture, **{name: value})
-    assert builder.fields[name] == value
-    assert decision(builder, name) is None
+    config = build(fixture, **{name: value})
+    assert config.fields[name] == value
+    assert decision(config, name) is None
 
 
 def test_the_epsilon_of_tensorflows_code_is_not_the_jsons() -> None:
-    builder = build(TF, layer_norm_eps=1e-5)
-    found = decision(builder, "layer_norm_eps")
+    config = build(TF, layer_norm_eps=1e-5)
+    found = decision(config, "layer_norm_eps")
     assert found is not None
-    assert builder.fields["layer_norm_eps"] == found.value == 1e-12
+    assert config.fields["layer_norm_eps"] == found.value == 1e-12
     assert "does not read the config's 1e-05" in found.reason
 
 
 def test_a_copy_with_huaweis_prefix_and_transformers_config_has_transformers_activations() -> None:
-    builder = build(TORCH, hidden_act="gelu_new", model_type="bert")
-    assert builder.fields["hidden_act"] == "gelu_new"
-    assert decision(builder, "hidden_act") is None
+    config = build(TORCH, hidden_act="gelu_new", model_type="bert")
+    assert config.fields["hidden_act"] == "gelu_new"
+    assert decision(config, "hidden_act") is None
 
 
 # The clip distance
 
 
 def test_the_english_models_clip_distance_is_its_jsons() -> None:
-    builder = build(ENGLISH, "masked-lm")
-    assert builder.fields["max_relative_position"] == 127
-    assert decision(builder, "max_relative_position") is None
+    config = build(ENGLISH, "masked-lm")
+    assert config.fields["max_relative_position"] == 127
+    assert decision(config, "max_relative_position") is None
 
 
 def test_a_tensorflow_config_does_not_say_the_clip_distance_which_is_64() -> None:
@@ -184,11 +186,9 @@ def test_a_tensorflow_config_does_not_say_the_clip_distance_which_is_64() -> Non
 
 @FAMILIES
 def test_the_clip_distance_asked_for_wins(fixture: str) -> None:
-    builder = build(fixture, options={"max_relative_position": 7}, max_relative_position=127)
-    assert builder.fields["max_relative_position"] == 7
-    assert decision(builder, "max_relative_position") == Decision(
-        "max_relative_position", 7, "asked for on the command line"
-    )
+    config = build(fixture, options={"max_relative_position": 7}, max_relative_position=127)
+    assert config.fields["max_relative_position"] == 7
+    assert decision(config, "max_relative_position") == Decision("max_relative_position", 7, "asked for", Origin.ASKED)
 
 
 @pytest.mark.parametrize("asked", [0, -1])
@@ -219,18 +219,18 @@ def test_a_clip_distance_below_one_is_no_request(asked: int) -> None:
 def test_the_activation_is_what_the_familys_code_computes(
     fixture: str, said: object, expected: str, reason: str
 ) -> None:
-    builder = build(fixture, hidden_act=said)
-    found = decision(builder, "hidden_act")
+    config = build(fixture, hidden_act=said)
+    found = decision(config, "hidden_act")
     assert found is not None
-    assert builder.fields["hidden_act"] == found.value == expected
+    assert config.fields["hidden_act"] == found.value == expected
     assert reason in found.reason
 
 
 @pytest.mark.parametrize("said", ["gelu", "gelu_new", "gelu_pytorch_tanh", "silu"])
 def test_the_activation_of_transformers_is_its_own(said: str) -> None:
-    builder = build(HF, hidden_act=said)
-    assert builder.fields["hidden_act"] == said
-    assert decision(builder, "hidden_act") is None
+    config = build(HF, hidden_act=said)
+    assert config.fields["hidden_act"] == said
+    assert decision(config, "hidden_act") is None
 
 
 @pytest.mark.parametrize(
@@ -253,18 +253,18 @@ def test_an_activation_that_is_no_name_is_refused(said: Any) -> None:
 @FAMILIES
 @pytest.mark.parametrize("said", ["nonsense", 3, "gelu"])
 def test_the_activation_asked_for_wins(fixture: str, said: Any) -> None:
-    builder = build(fixture, options={"activation": "gelu_new"}, hidden_act=said)
-    assert builder.fields["hidden_act"] == "gelu_new"
-    assert decision(builder, "hidden_act") == Decision("hidden_act", "gelu_new", "asked for on the command line")
+    config = build(fixture, options={"activation": "gelu_new"}, hidden_act=said)
+    assert config.fields["hidden_act"] == "gelu_new"
+    assert decision(config, "hidden_act") == Decision("hidden_act", "gelu_new", "asked for", Origin.ASKED)
 
 
 # Dropout before a classifier
 
 
 def test_dropout_before_a_tensorflow_classifier_is_that_of_the_scripts() -> None:
-    builder = build(TF, hidden_dropout_prob=0.3)
-    assert builder.fields["classifier_dropout"] == 0.1
-    assert decision(builder, "classifier_dropout") is not None
+    config = build(TF, hidden_dropout_prob=0.3)
+    assert config.fields["classifier_dropout"] == 0.1
+    assert decision(config, "classifier_dropout") is not None
 
 
 def test_dropout_before_a_pytorch_classifier_is_the_hidden_one() -> None:
@@ -300,9 +300,9 @@ def test_nothing_is_to_decide_where_the_config_says_relative_or_the_family_knows
 
 
 def test_the_field_itself_is_not_written() -> None:
-    builder = build(TF)
-    assert "use_relative_position" not in builder.to_json("float32")
-    assert "use_relative_position" not in builder.ignored
+    config = build(TF)
+    assert "use_relative_position" not in config.to_json({}, "float32")
+    assert "use_relative_position" not in config.ignored
 
 
 # Nonsense
@@ -345,11 +345,11 @@ def test_heads_that_do_not_divide_the_hidden_size_are_refused() -> None:
 )
 def test_no_config_whatsoever_raises_anything_but_a_mapping_error(fixture: str, changes: dict[str, Any]) -> None:
     try:
-        builder = build(fixture, **changes)
+        config = build(fixture, **changes)
     except MappingError as error:
         assert str(error)
     else:
-        written = json.loads(json.dumps(builder.to_json("float32"), allow_nan=False))
+        written = json.loads(json.dumps(config.to_json({}, "float32"), allow_nan=False))
         assert written["hidden_size"] % written["num_attention_heads"] == 0
 
 
@@ -358,7 +358,7 @@ def test_no_config_whatsoever_raises_anything_but_a_mapping_error(fixture: str, 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_json_names_the_class_the_code_and_the_element_type(head: str) -> None:
-    written = build(TF, head).to_json("bfloat16")
+    written = build(TF, head).to_json({}, "bfloat16")
     assert written["architectures"] == [HEADS[head].architecture]
     assert written["model_type"] == "nezha"
     assert written["torch_dtype"] == "bfloat16"
@@ -371,16 +371,16 @@ def test_the_json_names_the_class_the_code_and_the_element_type(head: str) -> No
 def test_the_json_makes_a_config_of_the_model_with_the_same_values(fixture: str) -> None:
     from nezha import NezhaConfig
 
-    builder = build(fixture)
-    config = NezhaConfig.from_dict(json.loads(json.dumps(builder.to_json("float32"))))
-    for name, value in builder.fields.items():
+    config = build(fixture)
+    loaded = NezhaConfig.from_dict(json.loads(json.dumps(config.to_json({}, "float32"))))
+    for name, value in config.fields.items():
         if name == "id2label":
             value = {int(key): label for key, label in value.items()}
-        assert getattr(config, name) == value, name
+        assert getattr(loaded, name) == value, name
 
 
 def test_the_plans_dimensions_are_the_configs_and_the_classifiers_rows() -> None:
-    assert build(TF).dimensions() == {
+    assert build(TF).dimensions == {
         "vocab_size": 64,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -388,8 +388,8 @@ def test_the_plans_dimensions_are_the_configs_and_the_classifiers_rows() -> None
         "num_hidden_layers": 2,
         "num_labels": 3,
     }
-    assert build(TF_NER, "token-classification").dimensions()["num_labels"] == 11
-    assert build(HF, "multiple-choice").dimensions()["num_labels"] == 1
+    assert build(TF_NER, "token-classification").dimensions["num_labels"] == 11
+    assert build(HF, "multiple-choice").dimensions["num_labels"] == 1
 
 
 # Labels
@@ -399,18 +399,18 @@ def test_the_plans_dimensions_are_the_configs_and_the_classifiers_rows() -> None
 def test_labels_given_are_the_rows_in_order(fixture: str) -> None:
     rows = 3 if fixture == TF else 5
     names = [f"类{i}" for i in range(rows)]
-    builder = build(fixture, options={"labels": names})
-    assert builder.fields["id2label"] == {str(i): name for i, name in enumerate(names)}
-    assert builder.fields["label2id"] == {name: i for i, name in enumerate(names)}
-    assert decision(builder, "id2label") is None
+    config = build(fixture, options={"labels": names})
+    assert config.fields["id2label"] == {str(i): name for i, name in enumerate(names)}
+    assert config.fields["label2id"] == {name: i for i, name in enumerate(names)}
+    assert decision(config, "id2label") is None
 
 
 @pytest.mark.parametrize("fixture", [TF, TORCH])
 def test_labels_that_nobody_names_are_numbered_and_that_is_said(fixture: str) -> None:
-    builder = build(fixture)
+    config = build(fixture)
     rows = 3 if fixture == TF else 5
-    assert builder.fields["id2label"] == {str(i): f"LABEL_{i}" for i in range(rows)}
-    found = decision(builder, "id2label")
+    assert config.fields["id2label"] == {str(i): f"LABEL_{i}" for i in range(rows)}
+    found = decision(config, "id2label")
     assert found is not None
     assert f"the classifier has {rows} rows" in found.reason
     assert "--labels" in found.reason
@@ -418,9 +418,9 @@ def test_labels_that_nobody_names_are_numbered_and_that_is_said(fixture: str) ->
 
 def test_labels_of_the_config_are_kept() -> None:
     named = {str(i): name for i, name in enumerate("abcde")}
-    builder = build(HF, id2label=named)
-    assert builder.fields["id2label"] == named
-    assert decision(builder, "id2label") is None
+    config = build(HF, id2label=named)
+    assert config.fields["id2label"] == named
+    assert decision(config, "id2label") is None
 
 
 def test_labels_of_an_original_config_are_kept_too() -> None:
@@ -431,9 +431,9 @@ def test_labels_of_an_original_config_are_kept_too() -> None:
     "given", [{"0": "a"}, {"1": "a", "2": "b", "3": "c", "4": "d", "5": "e"}, {}, [], "abcde", None, {"x": "y"}]
 )
 def test_labels_of_a_config_that_do_not_fit_the_rows_are_replaced_and_that_is_said(given: Any) -> None:
-    builder = build(HF, id2label=given)
-    assert builder.fields["id2label"] == {str(i): f"LABEL_{i}" for i in range(5)}
-    assert decision(builder, "id2label") is not None
+    config = build(HF, id2label=given)
+    assert config.fields["id2label"] == {str(i): f"LABEL_{i}" for i in range(5)}
+    assert decision(config, "id2label") is not None
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4])
@@ -444,18 +444,18 @@ def test_another_number_of_labels_than_rows_is_refused(count: int) -> None:
 
 def test_the_padding_label_of_ner_is_added_and_that_is_said() -> None:
     names = [f"B-{i}" for i in range(10)]
-    builder = build(TF_NER, "token-classification", {"labels": names})
-    assert list(builder.fields["id2label"].values()) == ["[PAD]", *names]
-    assert builder.fields["label2id"]["B-0"] == 1
-    found = decision(builder, "id2label")
+    config = build(TF_NER, "token-classification", {"labels": names})
+    assert list(config.fields["id2label"].values()) == ["[PAD]", *names]
+    assert config.fields["label2id"]["B-0"] == 1
+    found = decision(config, "id2label")
     assert found is not None
     assert "from 1" in found.reason
 
 
 def test_a_label_for_every_row_of_ner_leaves_no_room_for_padding() -> None:
     names = [f"B-{i}" for i in range(11)]
-    builder = build(TF_NER, "token-classification", {"labels": names})
-    assert list(builder.fields["id2label"].values()) == names
+    config = build(TF_NER, "token-classification", {"labels": names})
+    assert list(config.fields["id2label"].values()) == names
 
 
 @pytest.mark.parametrize(

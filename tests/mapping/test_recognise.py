@@ -16,13 +16,13 @@ from nezha_convert.families import (
     BERT4TORCH,
     BERT4TORCH_SAVED,
     FAMILIES,
-    HEADS,
     HUAWEI_TF,
     HUAWEI_TORCH,
     PADDLE,
     TRANSFORMERS,
     TRANSFORMERS_BASE,
 )
+from nezha_convert.families.heads import HEADS
 from nezha_convert.families.rules import Drop
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.mapping.config import architecture_of, read_config
@@ -383,7 +383,7 @@ def test_bert4torch_s_own_names_are_its_with_the_prefixes_that_its_users_give(wr
 def test_what_bert4torch_saves_for_transformers_is_told_by_the_name_that_it_leaves() -> None:
     table = family_of(entries("bert.embeddings.word_embeddings.weight", BERT4TORCH_TABLE))
     assert table is BERT4TORCH_SAVED
-    assert not table.habits.tied
+    assert not table.defaults.tied
     assert isinstance(table.find(BERT4TORCH_TABLE), Drop)
 
 

@@ -1,6 +1,6 @@
-"""The real bert4torch writes a fixture anew and reads a converted model; `NEZHA_MATRIX=all` runs it.
+"""The real bert4torch writes a fixture again and reads a converted model; `NEZHA_MATRIX=all` runs it.
 
-Its release comes through pip into the tests' cache, beside the torch that runs the tests.
+pip installs its release into the tests' cache. It uses the torch that runs the tests.
 """
 
 from __future__ import annotations

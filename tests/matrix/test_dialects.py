@@ -1,4 +1,4 @@
-"""The way back in the real programs, each in its own environment: `NEZHA_MATRIX=all` (or `nox -s matrix`) runs it.
+"""Exports in the real programs, each in its own environment: `NEZHA_MATRIX=all` (or `nox -s matrix`) runs it.
 
 Every fixture is converted, exported, loaded by the program that wrote it, and saved by that program once more.
 """
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(path: Path, program: str, *arguments: str) -> dict[str, float]:
-    """What `program` printed last, with the packages in `path`."""
+    """The last line that `program` prints, run with the packages in `path`."""
     printed = upstream.run_python(program, *arguments, path=[path])
     result: dict[str, float] = json.loads(printed.splitlines()[-1])
     return result
@@ -75,7 +75,7 @@ def test_paddlenlp_loads_what_is_exported_and_saves_the_same(golden, tmp_path):
     source, again = open_checkpoint(golden.folder).entries, open_checkpoint(saved).entries
     assert source.keys() == again.keys()
     for name, entry in source.items():
-        if not (name.startswith("nezha.pooler.") and golden.head == "question-answering"):  # dropped: the head has none
+        if not (name.startswith("nezha.pooler.") and golden.head == "question-answering"):  # this head has none
             assert again[name].read().tobytes() == entry.read().tobytes(), name
 
 
@@ -123,7 +123,7 @@ def test_bert4keras_loads_the_fixture_and_saves_it_in_both_layouts(tmp_path):
         path = upstream.installed_program("bert4keras-0.11.5", *KERAS_REQUIREMENTS, alone=("bert4keras==0.11.5",))
     except upstream.UnavailableError as reason:
         pytest.skip(str(reason))
-    source = tmp_path / "source.h5"  # this Keras knows HDF5 by the suffix alone
+    source = tmp_path / "source.h5"  # this Keras recognises HDF5 only by the suffix
     source.write_bytes((golden.folder / "best_model.weights").read_bytes())
     arguments = FIXTURES, tmp_path, golden.folder, source, tmp_path
     assert run(path, KERAS_PROGRAM, *map(str, arguments))["worst"] <= golden.tolerance

@@ -63,8 +63,6 @@ def difference(head, converted, expected, **changes):
 def test_the_first_50_losses_are_those_of_4_40_2(head, converted, expected):
     first, last = (sum(expected[head][part]) for part in (slice(None, 10), slice(-10, None)))
     assert last < 0.95 * first  # over the same ten batches: it learned, so the losses depend on the gradients
-    d = difference(head, converted, expected)
-    print("DIFF", head, d, first, last)
     assert difference(head, converted, expected) < TOLERANCE
 
 

@@ -921,7 +921,7 @@ def test_the_files_alone_load_as_remote_code_where_the_package_is_not_installed(
     }
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(inputs, out)
-    upstream.run_python(REMOTE_CODE, str(folder), str(out))
+    upstream.run_python(REMOTE_CODE, str(folder), str(out), warm=True)
     assert torch.equal(torch.load(out), model(**inputs).logits)
 
 

@@ -1,7 +1,7 @@
-"""Every habit of every program, told wrong: the comparison with what that program computed must notice.
+"""Every default of every program, told wrong: the comparison with what that program computed must notice.
 
-One table. Each mutation is made twice: in the tables that convert (`mapping.tables`), whose output is then compared,
-and in the dialect that the oracle reads the source by (`parity.dialects`).
+One table. Each mutation is made twice: in the tables that convert (`families`), whose output is then compared,
+and in the dialect that the oracle reads the source by (`parity.oracle.dialects`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from recorded import departures, goldens, source
 
 from nezha_convert import convert
 from nezha_convert.errors import MappingError
-from nezha_convert.families import DECODER, FAMILIES, HEADS, POOLER, TRANSFORMERS
-from nezha_convert.families.rules import Habit, Op, Rule, Table
+from nezha_convert.families import FAMILIES, TRANSFORMERS
+from nezha_convert.families.heads import DECODER, HEADS, POOLER
+from nezha_convert.families.rules import Default, Family, Op, Rule
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.mapping import config, recognise
 from nezha_convert.parity.oracle import formulas
@@ -32,41 +33,41 @@ BY_NAME = {golden.name: golden for golden in GOLDENS}
 CASE = "short"
 """The inputs: 12 tokens, some of them padding, are enough for every mutation."""
 REFUSED = math.inf
-"""A mutation that makes shapes or names disagree is noticed too, before anything is computed."""
+"""The error of a mutation that makes shapes or names disagree: it is noticed before anything is computed."""
 
 
-# In the tables that convert.
+# Mutations of the tables that convert.
 
 
-def _habits(**changed: Any) -> Callable[[Table], Table]:
-    return lambda table: replace(table, habits=replace(table.habits, **changed))
+def _defaults(**changed: Any) -> Callable[[Family], Family]:
+    return lambda table: replace(table, defaults=replace(table.defaults, **changed))
 
 
-def _number(field: str, value: float) -> Callable[[Table], Table]:
-    def mutated(table: Table) -> Table:
-        habit = Habit(value, "a mutation", fixed=True)
-        return _habits(numbers={**table.habits.numbers, field: habit}, positions="")(table)
+def _number(field: str, value: float) -> Callable[[Family], Family]:
+    def mutated(table: Family) -> Family:
+        default = Default(value, "a mutation", fixed=True)
+        return _defaults(numbers={**table.defaults.numbers, field: default}, positions="")(table)
 
     return mutated
 
 
-def _other_gelu(table: Table) -> Table:
+def _other_gelu(table: Family) -> Family:
     other = {"gelu": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu"}
-    return _habits(activations={name: other.get(meant, meant) for name, meant in table.habits.activations.items()})(
+    return _defaults(activations={name: other.get(meant, meant) for name, meant in table.defaults.activations.items()})(
         table
     )
 
 
-def _rules(change: Callable[[Rule], Rule]) -> Callable[[Table], Table]:
+def _rules(change: Callable[[Rule], Rule]) -> Callable[[Family], Family]:
     return lambda table: replace(table, rules={part: tuple(map(change, rules)) for part, rules in table.rules.items()})
 
 
-def _as_it_lies(ending: str) -> Callable[[Table], Table]:
+def _as_it_lies(ending: str) -> Callable[[Family], Family]:
     other = {Op.COPY: Op.TRANSPOSE, Op.TRANSPOSE: Op.COPY}
     return _rules(lambda rule: replace(rule, op=other[rule.op]) if rule.target.endswith(ending) else rule)
 
 
-def _exchanged(one: str, other: str) -> Callable[[Table], Table]:
+def _exchanged(one: str, other: str) -> Callable[[Family], Family]:
     def change(rule: Rule) -> Rule:
         for a, b in ((one, other), (other, one)):
             if a in rule.target:
@@ -76,7 +77,7 @@ def _exchanged(one: str, other: str) -> Callable[[Table], Table]:
     return _rules(change)
 
 
-# In the dialect that the oracle reads by.
+# Mutations of the dialects that the oracle reads by.
 
 
 def _dialect(**changed: Any) -> Callable[[Dialect], Dialect]:
@@ -95,9 +96,9 @@ def _spelt(one: str, other: str) -> Callable[[Dialect], Dialect]:
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is changed: in the table, in the dialect, or in the oracle's attention."""
+    """A change of the table, of the dialect, or of the oracle's attention."""
 
-    table: Callable[[Table], Table] | None = None
+    table: Callable[[Family], Family] | None = None
     dialect: Callable[[Dialect], Dialect] | None = None
     attention: Callable[..., Any] | None = None
 
@@ -128,7 +129,7 @@ MUTATIONS = {
     "classifiers the other way": Mutation(
         _rules(
             lambda rule: (
-                _as_it_lies("weight")(Table("", "", {"": (rule,)}, FAMILIES[0].habits)).rules[""][0]
+                _as_it_lies("weight")(Family("", "", "", {"": (rule,)}, FAMILIES[0].defaults)).rules[""][0]
                 if rule.target in ("classifier.weight", "qa_outputs.weight", "cls.seq_relationship.weight")
                 else rule
             )
@@ -176,27 +177,27 @@ TABLE = {
     "bert4keras-masked-lm": (*MASKED_LM, "Huawei's epsilon"),
     "bert4keras-sequence-classification": ("classifiers the other way",),
 }
-"""What is noticed in each fixture."""
+"""By fixture, the mutations that it shows."""
 
 ROWS = [(fixture, mutation) for fixture, mutations in TABLE.items() for mutation in mutations]
 
 
 def worst(name: str, model: Oracle) -> float:
-    """The largest error of any recorded output, as a part of its range; `REFUSED` where it cannot be computed."""
+    """The largest error of all recorded outputs, as a part of their range; `REFUSED` if they cannot be computed."""
     golden = goldens(name)[CASE]
-    if POOLER not in HEADS[model.head].parts:  # some programs record one all the same
+    if POOLER not in HEADS[model.head].parts:  # some programs record a pooler all the same
         golden.pop("pooled_output", None)
     try:
         return max(departures(model, golden).values())
-    except (ValueError, MappingError):  # matrices that do not fit
+    except (ValueError, MappingError):  # shapes that do not fit
         return REFUSED
 
 
 def of_the_conversion(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> float:
-    """What is computed, by the oracle, from a conversion by a mutated table."""
+    """The oracle's outputs for a conversion by a mutated table."""
     entries, _, _ = source(name)
     table, mutate = recognise.family_of(entries), mutation.table or (lambda table: table)
-    monkeypatch.setattr(config, "TRANSFORMERS", mutate(TRANSFORMERS))  # whose activations ports of Huawei's code have
+    monkeypatch.setattr(config, "TRANSFORMERS", mutate(TRANSFORMERS))  # ports of Huawei's code have its activations
     monkeypatch.setattr(recognise, "FAMILIES", tuple(mutate(one) if one is table else one for one in FAMILIES))
     try:
         convert(BY_NAME[name].folder, folder, head=BY_NAME[name].head)
@@ -207,7 +208,7 @@ def of_the_conversion(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def of_the_source(name: str, monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> float:
-    """What a mutated oracle computes from the source."""
+    """A mutated oracle's outputs for the source."""
     entries, raw, head = source(name)
     dialect = oracle.dialect_of(entries, raw)
     monkeypatch.setattr(oracle, "dialect_of", lambda *_: mutation.dialect(dialect) if mutation.dialect else dialect)

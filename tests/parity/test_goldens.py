@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+import warm_python
 from goldens import GOLDENS, Golden, errors
 from safetensors.torch import load_file, save_file
 
 import nezha
 from nezha import attention_nezha
 from nezha_convert.cli.app import main
-from nezha_convert.families import HEADS
+from nezha_convert.families.heads import HEADS
 
 every_golden = pytest.mark.parametrize("golden", GOLDENS, ids=str)
 TF = next(golden for golden in GOLDENS if golden.name == "huawei-tf-pretraining")
@@ -110,13 +109,14 @@ numpy.save({str(tmp_path / "states.npy")!r}, states[-1].numpy())
         "PATH": "",
         "HOME": str(tmp_path),
     }
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
+    done = warm_python.run(["-c", script], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
     wanted = dict(TF.cases())["clipped"]["sequence_output"].numpy()
     error = np.abs(np.load(tmp_path / "states.npy") - wanted).max() / (wanted.max() - wanted.min())
     assert error <= TF.tolerance
 
 
-# Mutations: for each way to be wrong, the parity above must say so.
+# Mutations: the comparison above must notice each mistake.
 
 
 @pytest.fixture

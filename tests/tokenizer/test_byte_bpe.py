@@ -1,4 +1,4 @@
-"""Byte BPE: the ids of Huawei's code, which NEZHA_ORIGINAL_CLONE may name, and of the plain reference."""
+"""Byte BPE: the ids are those of the reference and, with NEZHA_ORIGINAL_CLONE, those of Huawei's code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from languages import letters, strings
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-import nezha  # noqa: F401  (so that AutoTokenizer knows the model's type)
+import nezha  # noqa: F401  (it tells AutoTokenizer the model's type)
 import nezha_convert
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.parity.oracle import byte_bpe as reference
@@ -66,7 +66,7 @@ def expected_ids(texts: Sequence[str], rules: str, lower: bool) -> list[list[int
 
 
 def unknown_to_python(text: str) -> bool:
-    """Whether it has a character that Python's release of Unicode has not, so that Huawei's code drops it."""
+    """Whether it has a character that Python's version of Unicode lacks. Huawei's code drops such characters."""
     return any(unicodedata.category(c) == "Cn" for c in text)
 
 
@@ -121,7 +121,7 @@ def test_huawei_s_code_gives_its_golden_again(rules):
 
 @pytest.mark.parametrize("rules, lower", [("bbpe", False), ("multilingual", True)])
 def test_every_character_is_classed_as_in_huawei_s_code_but_those_newer_than_python(rules, lower):
-    """The only causes of another id: a character that one side's release of Unicode has not, or has otherwise."""
+    """Ids differ only for characters that one side's version of Unicode lacks or classifies differently."""
     parts = ((0, 0x3500), (0x9FF0, 0xAC10), (0xD790, 0xD800), (0xDFFF + 1, 0x11000), (0x11000, 0x20010))
     parts += ((0x2A6D0, 0x2A710), (0x2B730, 0x2B830), (0x2CEA0, 0x2CEC0), (0x2F7F0, 0x2FA30), (0xE0000, 0xE0200))
     characters = [chr(c) for low, high in parts for c in range(low, high)]
@@ -164,18 +164,18 @@ ODD = HALF | st.sampled_from(["4", "##4", "##9E4", "9D8", "##D", "##A7D", "E4B",
     st.lists(TOKEN, min_size=8, max_size=40), st.lists(ODD, min_size=1, max_size=2), st.text("AbK3. اس你ب", max_size=9)
 )
 def test_tokens_of_half_a_byte_are_refused_or_change_no_id(tokens, odd, text):
-    """Whatever is accepted has the ids of the code that takes half a byte where it can."""
+    """Each vocabulary that is accepted gives the ids of the code that takes half a byte where it can."""
     vocab = vocabulary(*dict.fromkeys([*tokens, *odd]), *(f"{p}{b:02X}" for b in range(0x100) for p in ("~", "##")))
     vocab = Vocabulary(vocab.path, tuple(dict.fromkeys(vocab.tokens)))
     ids = {token: number for number, token in enumerate(vocab.tokens)}
     try:
-        found = ids_of(tokenizer_of(vocab, "jaber"), [text])
+        ids_found = ids_of(tokenizer_of(vocab, "jaber"), [text])
     except MappingError:
         return
-    assert found == [[ids[token] for token in reference.tokenize(text, ids, False, "jaber")]]
+    assert ids_found == [[ids[token] for token in reference.tokenize(text, ids, False, "jaber")]]
 
 
-# What would be wrong is noticed
+# Mistakes are noticed
 
 
 def without(step: int) -> Callable[[dict[str, Any]], None]:
@@ -241,7 +241,7 @@ def test_a_wrong_tokenizer_has_other_ids_than_the_reference(change, lower):
 
 @pytest.mark.parametrize("rules, lower", MODES)
 def test_ids_go_back_to_the_words_of_the_text(rules, lower):
-    """A space between words and around punctuation is what is left of the spaces."""
+    """One space is left between words and around punctuation."""
     for text in strings(1_000):
         encoded = tokenizer(rules, lower).encode(text, add_special_tokens=False)
         assert KNOWN["[UNK]"] not in encoded.ids  # every byte is a token
@@ -355,7 +355,7 @@ def test_a_token_of_half_a_byte_that_can_be_taken_is_refused_and_named(token):
 
 @pytest.mark.parametrize("token", ["9", "9D8A7", "##9D8A7D984", "0", "##1", "##FF6", "2", "8", "##9"])
 def test_a_token_of_half_a_byte_that_no_text_reaches_is_kept_unused(token):
-    """No UTF-8 goes so; or a longer token is there for each way to go on, as for one digit if every byte is a token."""
+    """Either no UTF-8 contains it, or each continuation has a longer token, as when every byte is a token."""
     vocab = vocabulary(*(f"{p}{byte:02X}" for byte in range(256) for p in ("", "##")), token)
     _, decisions = decide_rules(vocab)
     assert (decisions[-1].field, decisions[-1].value) == ("unused_tokens", 1)
@@ -371,7 +371,7 @@ def test_two_tokens_with_one_text_are_refused_and_named():
 
 
 def test_the_bytes_of_a_special_token_s_text_are_another_token():
-    """`[` is a word of its own, so these bytes are never looked up: kept under another name."""
+    """`[` is a word of its own, so these bytes are never looked up. The token gets another name."""
     names, unused = name_tokens(Path("v"), [*SPECIALS, "5B434C535D"], SPECIALS)
     assert names == [*SPECIALS, "[unused 5B434C535D]"] and unused == ["5B434C535D"]
 
@@ -388,7 +388,7 @@ def test_names_are_spelled_out_as_the_vocabulary_that_they_were_made_of():
 
 @pytest.fixture
 def vocab(tmp_path) -> Path:
-    """As large as the fixture's embedding: some bytes only."""
+    """As many tokens as the fixture's embedding has rows, so only some of the bytes."""
     tokens = [*SPECIALS, *(f"{p}{ord(c):02X}" for c in "ABCDEFGHIJKLMNOPQRSTUVWX" for p in ("", "##")), "4142", "##D8"]
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(tokens) + "\n")

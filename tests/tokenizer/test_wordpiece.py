@@ -1,4 +1,4 @@
-"""The tokenizer's files give Huawei's ids, loaded by the tokenizers library and by transformers alike."""
+"""The tokenizer's files give Huawei's ids, both in the tokenizers library and in transformers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CASES = [
     pytest.param(casing == "lower", case["text"], case["tokens"], case["ids"], id=f"{casing}-{number}")
     for casing, cases in EXPECTED.items()
     for number, case in enumerate(cases)
-    if not any(token in case["text"] for token in SPECIALS)  # written literally: read as special, see below
+    if not any(token in case["text"] for token in SPECIALS)  # today's tokenizers match these as special tokens
 ]
 
 
@@ -55,7 +55,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 
 @cache
 def loaded(lower_case: bool) -> tuple[Tokenizer, Any]:
-    """The fixture's files by the tokenizers library and by transformers."""
+    """The fixture's files, loaded by the tokenizers library and by transformers."""
     folder = Path(mkdtemp())
     for name, data in tokenizer_files(read_vocab(FOLDER / "vocab.txt"), lower_case, 512).items():
         (folder / name).write_bytes(data)
@@ -77,9 +77,9 @@ def test_every_text_has_the_ids_of_huaweis_tokenizer_in_both_libraries(
 
 
 def everything(folder: Path) -> Vocabulary:
-    """A vocabulary of each character of the random strings, in any case and without its accents."""
-    found = {v for text in strings(10_000) for c in text for v in (c, c.lower(), c.upper())}
-    letters = sorted({c for v in found for c in unicodedata.normalize("NFD", v) + v if not c.isspace()})
+    """A vocabulary of all characters of the random strings, in both cases and without accents."""
+    characters = {v for text in strings(10_000) for c in text for v in (c, c.lower(), c.upper())}
+    letters = sorted({c for v in characters for c in unicodedata.normalize("NFD", v) + v if not c.isspace()})
     return read_vocab(written(folder, "\n".join([*SPECIALS, *letters, *(f"##{c}" for c in letters)])))
 
 
@@ -112,7 +112,7 @@ def test_all_but_the_texts_with_special_tokens_are_compared() -> None:
 
 
 def test_a_special_token_written_literally_is_read_as_one() -> None:
-    """Huawei's tokenizer splits it; so does none of today's."""
+    """Huawei's tokenizer splits it; no tokenizer of today does."""
     for lower_case in (True, False):
         library, transformers = loaded(lower_case)
         assert library.encode("[CLS] 我 [MASK]", add_special_tokens=False).tokens == ["[CLS]", "我", "[MASK]"]

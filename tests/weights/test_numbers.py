@@ -1,4 +1,4 @@
-"""Values that are not finite, too large, subnormal or all the same: counted while they are written, told, kept."""
+"""Values that are not finite, too large, subnormal or all the same are counted while they are written, and reported."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from nezha_convert import MappingError, convert, verify
-from nezha_convert.checkpoint import TensorEntry, row_blocks
+from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
 from nezha_convert.families.rules import Op
+from nezha_convert.formats.blocks import row_blocks
 from nezha_convert.mapping.plan import Step
 from nezha_convert.parity.measure import Measurement
 from nezha_convert.weights.numbers import _CHUNK, Tally, TensorNumbers, add_up, refuse_overflow
@@ -32,7 +33,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @pytest.fixture
 def changed(tmp_path):
-    """A source with changed tensors, in float32 and safetensors."""
+    """A source with changed tensors, in float32, as safetensors."""
 
     def make(change) -> Path:
         folder = Path(shutil.copytree(SOURCE, tmp_path / "source"))
@@ -52,7 +53,7 @@ def at(name: str, *values: float):
 
 
 def tally(source: np.ndarray, dtype: str, sizes: tuple[int, ...] = ()) -> TensorNumbers:
-    """What is counted of `source`, in blocks of `sizes` and a last one."""
+    """The counts of `source`, in blocks of `sizes` and a last one."""
     counting, start = Tally(str(source.dtype), dtype), 0
     for block in np.split(source, np.cumsum(sizes)):
         with np.errstate(all="ignore"):
@@ -71,7 +72,7 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 def patterns(dtype: str) -> st.SearchStrategy[int]:
-    """Bits of a number of `dtype`, often one at a border."""
+    """The bits of a number of `dtype`, often one at a limit."""
     info, bits = ml_dtypes.finfo(dtype), 8 * np.dtype(dtype).itemsize
     values = np.array([0, info.smallest_normal, info.smallest_subnormal, info.max, np.inf, np.nan, 1], dtype)
     edges = [int(value) for value in values.view(f"u{bits // 8}")]

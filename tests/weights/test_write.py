@@ -26,11 +26,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 from strategies import arrays
 
-from nezha_convert.checkpoint import TensorEntry, row_blocks
+from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import CheckpointError, MappingError, OutputError
 from nezha_convert.families.rules import Op
+from nezha_convert.formats.blocks import row_blocks
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.formats.safetensors.read import DTYPES
+from nezha_convert.formats.safetensors import DTYPES
 from nezha_convert.mapping.plan import Step
 from nezha_convert.weights import write as writer
 from nezha_convert.weights.write import Layout, converted, lay_out, write_weights
@@ -405,7 +406,7 @@ def test_an_error_stops_the_hashing_too(tmp_path: Path, monkeypatch: pytest.Monk
         def hexdigest(self) -> str:
             return ""
 
-    monkeypatch.setattr(writer.hashlib, "sha256", Counting)
+    monkeypatch.setattr(hashlib, "sha256", Counting)
     layout = lay_out(
         [Step(entry_of("bad", np.zeros(4, "f4"), failing(CheckpointError("x"))), "a", Op.COPY, (4,))], None, LARGE
     )

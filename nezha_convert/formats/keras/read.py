@@ -1,16 +1,17 @@
-"""Keras weights in HDF5 (.h5, .hdf5, .weights, .weights.h5): h5py finds the tensors, their bytes are read as they lie.
+"""Keras weights in HDF5 (.h5, .hdf5, .weights, .weights.h5): h5py finds the tensors, and we read their bytes.
 
-Keras has two layouts, and a tensor's name here says which:
+Keras has two layouts. The names of tensors tell them apart:
 
-- `save_weights` of Keras 1 to tf.keras, and `save`, which keeps the same in the group ``model_weights``. Each layer has
-  a list ``weight_names``. Keras numbers the unnamed layers within a layer ("dense_13") by how many the process had
-  made before, so their order is what counts: ``LAYER/INDEX/KIND``, as in "Transformer-0-FeedForward/2/kernel".
-- Keras 3, and tf.keras from 2.12 on for ``.weights.h5``: groups ``layers/CLASS_N[/SUBLAYER]/vars/INDEX`` count the
-  layers of a class from 0. ``LAYER[/SUBLAYER]/INDEX``, as in "Transformer-0-FeedForward/o_dense/0": newer releases
-  store the layer's name; without it, bert4keras' order of layers tells it (`_bert4keras`).
+- `save_weights` from Keras 1 to tf.keras, and `save`, which writes the same into the group ``model_weights``. Each
+  layer has a list ``weight_names``. Keras numbers unnamed layers within a layer ("dense_13") by how many the process
+  had created before. Such a number means nothing, so the place in the list goes into the name: ``LAYER/INDEX/KIND``, as
+  in "Transformer-0-FeedForward/2/kernel".
+- Keras 3, and tf.keras from 2.12 on for ``.weights.h5``. The groups ``layers/CLASS_N[/SUBLAYER]/vars/INDEX`` count the
+  layers of a class from 0. The name is ``LAYER[/SUBLAYER]/INDEX``, as in "Transformer-0-FeedForward/o_dense/0". Newer
+  releases store the layer's name; for older ones it follows from bert4keras' order of layers (`_bert4keras`).
 
-A ``dense_13`` without a fellow is called "dense": it is the classifier that somebody put on the model.
-State of the optimizer begins with ``optimizer``.
+If there is only one layer like ``dense_13``, it is called "dense": it is the classifier on top of the model.
+The names of the optimizer's state begin with ``optimizer``.
 """
 
 from __future__ import annotations
@@ -30,18 +31,19 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoint import State, TensorEntry, check_unchanged, file_blocks, is_shape, state_of
+from ...checkpoint import TensorEntry
 from ...errors import CheckpointError, UsageError
+from ...files.state import State, check_unchanged, state_of
+from ..blocks import file_blocks, is_shape
 
-FORMAT = "keras"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-"""What every HDF5 file begins with."""
+"""The first bytes of every HDF5 file."""
 
 SECONDS = 0.8
-"""Of CPU time, and one more for each megabyte, that HDF5's library may take to list the tensors: each takes 0.0002."""
+"""CPU time that HDF5's library may take to list the tensors, plus 1 for each megabyte. A tensor takes 0.0002."""
 
 PATIENCE = 60
-"""Seconds on the clock, for a machine that is busy, or a process that sleeps."""
+"""Seconds on the clock, in case the machine is busy or the process sleeps."""
 
 _TIME_IS_UP = getattr(signal, "SIGPROF", 0)
 _TYPE = re.compile("[<>|]?[fiu][1248]|bfloat16")
@@ -53,14 +55,14 @@ _CHILD = (
 
 
 def read_keras(file: Path) -> dict[str, TensorEntry]:
-    """The tensors of `file` by the names that the module describes.
+    """The tensors of `file` by the names that this module describes.
 
-    Nothing is followed out of the file, and nothing is allocated by what it merely claims: soft and external links,
-    external storage, virtual and chunked datasets are refused, and every size is checked against the file's. h5py runs
-    in a process of its own, of which only `keras_contents`' list comes back.
+    Soft and external links, external storage, and virtual or chunked datasets are refused, so nothing outside the file
+    is read. Every size is checked against the file's before memory is allocated. h5py runs in a separate process, which
+    returns only a list of the tensors (see `contents.py`).
 
     Raises:
-        CheckpointError: not HDF5, corrupt, not Keras' layout, or refused for one of these reasons.
+        CheckpointError: the file is not HDF5, is corrupt, does not have Keras' layout, or is refused as above.
         UsageError: h5py is not installed.
     """
     if find_spec("h5py") is None:
@@ -75,17 +77,17 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
                 raise CheckpointError(f"{file}: not an HDF5 file: it does not begin with HDF5's signature")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
-    code, said = _ask(file, SECONDS + seen[0] / 1e6)
+    code, answer = _ask(file, SECONDS + seen[0] / 1e6)
     try:
         if code == -_TIME_IS_UP:
-            raise ValueError("HDF5's library found no end in it")
+            raise ValueError("HDF5's library did not finish reading it")
         if code:
-            raise ValueError(f"the process of HDF5's library ended at it, by {code}")
-        found = json.loads(said)
-        if "refused" in found:
-            message, hint = found["refused"]
+            raise ValueError(f"HDF5's library crashed: its process ended with code {code}")
+        contents = json.loads(answer)
+        if "refused" in contents:
+            message, hint = contents["refused"]
             raise CheckpointError(message, hint=hint or _DAMAGED)
-        entries = {item[0]: _entry(file, seen, *item) for item in found["tensors"]}
+        entries = {item[0]: _entry(file, seen, *item) for item in contents["tensors"]}
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{file}: cannot be read as an HDF5 file ({error})", hint=_DAMAGED) from error
     check_unchanged(file, seen)
@@ -93,9 +95,9 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
 
 
 def _ask(file: Path, seconds: float) -> tuple[int, bytes]:
-    """The exit code of the process that looks into `file`, and what it printed."""
+    """Run `contents.py` on `file`: its exit code and what it printed."""
     command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(file), str(seconds)]
-    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each takes memory of its own
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each further thread takes memory
     try:
         done = subprocess.run(
             command,
@@ -106,21 +108,21 @@ def _ask(file: Path, seconds: float) -> tuple[int, bytes]:
         )
     except subprocess.TimeoutExpired as error:
         raise CheckpointError(
-            f"{file}: HDF5's library found no end in it in {error.timeout:.0f} s", hint=_DAMAGED
+            f"{file}: HDF5's library did not finish reading it in {error.timeout:.0f} s", hint=_DAMAGED
         ) from error
     return done.returncode, done.stdout
 
 
 def _entry(file: Path, seen: State, name: str, code: str, shape: list[int], offset: int) -> TensorEntry:
-    """The tensor of an item of the list, of which nothing is believed: who wrote it had met the file."""
+    """The tensor of a listed item. All of it is checked, because the process that listed it may have been attacked."""
     if not isinstance(name, str) or not _TYPE.fullmatch(code) or not _are_sizes([*shape, offset]):
-        raise ValueError(f"{str(name)[:200]!r} is no tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
-    name.encode()  # UnicodeEncodeError, a ValueError: h5py reads bytes that are no text as halves of surrogate pairs
+        raise ValueError(f"{str(name)[:200]!r} is not a tensor: type {str(code)[:20]}, shape {str(shape)[:100]}")
+    name.encode()  # UnicodeEncodeError is a ValueError: h5py turns bytes that are not text into surrogates
     dtype = np.dtype(code)
     nbytes = prod(shape) * dtype.itemsize
     if nbytes and offset + nbytes > seen[0]:
         raise CheckpointError(
-            f"{file}: {name!r} of shape {tuple(shape)} needs {nbytes:,} bytes, and the file has not got them",
+            f"{file}: {name!r} of shape {tuple(shape)} needs {nbytes:,} bytes, which the file does not have",
             hint=_DAMAGED,
         )
     if not is_shape(shape):

@@ -1,7 +1,8 @@
-"""What a pickle of NumPy arrays means: its values, and the few functions that it names, understood as data.
+"""The values in a pickle of NumPy arrays, and the meaning of the few functions that it names.
 
-A pickle asks for functions to be called. None is: each name here stands for a reading of its arguments, and a name that
-is not here is not understood. Sources: what NumPy 1.26 and 2.4 and PaddlePaddle 3.3 write, in protocols 2 to 5.
+A pickle asks for functions to be called. We call none of them: for each known name, `FUNCTIONS` says how to interpret
+the arguments, and any other name is refused. Sources: the files that NumPy 1.26 and 2.4 and PaddlePaddle 3.3 write, in
+protocols 2 to 5.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(slots=True)  # not frozen: that takes three times as long to make, and a hostile file has a million
+@dataclass(slots=True)  # not frozen, which takes three times as long to create: a hostile file has a million
 class Span:
-    """Where bytes lie in the file. `text`: as UTF-8, in which each character is one byte of Latin-1."""
+    """Where bytes lie in the file. `text`: they are stored as UTF-8 text, each byte as its character of Latin-1."""
 
     offset: int
     length: int
@@ -21,7 +22,7 @@ class Span:
 
 
 class Text(str):
-    """Text short enough to be a name, and where it lies."""
+    """A text short enough to be a name, and its offset in the file."""
 
     __slots__ = ("offset",)
     offset: int
@@ -42,7 +43,7 @@ class ArrayType:
 
 @dataclass(slots=True)
 class Array:
-    """An array whose data is not read. `by_columns`: in Fortran's order."""
+    """An array whose data is not read. With `by_columns`, it is stored in Fortran's order."""
 
     shape: tuple[int, ...] = ()
     type: ArrayType | None = None
@@ -51,11 +52,11 @@ class Array:
 
 
 class UnexpectedError(Exception):
-    """A step that no pickle of arrays has; the message says which."""
+    """The pickle has something that no pickle of arrays has. The message completes "it has ..."."""
 
 
 def _take(values: tuple[Any, ...], *kinds: type) -> list[Any]:
-    """`values`, which must be of these kinds."""
+    """`values`, if they are of these kinds."""
     if len(values) != len(kinds) or not all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True)):
         raise UnexpectedError("a function with other arguments than an array's")
     return list(values)
@@ -73,13 +74,13 @@ def _array_type(values: tuple[Any, ...]) -> ArrayType:
 
 def _array_of_buffer(values: tuple[Any, ...]) -> Array:
     data, kind, shape, order = _take(values[:4], Span, ArrayType, tuple, str)
-    if values[4:] not in ((), (None,)) or order not in ("C", "F"):  # NumPy 2.3 and later may name an order of axes
+    if values[4:] not in ((), (None,)) or order not in ("C", "F"):  # NumPy 2.3 and later may add an order of axes
         raise UnexpectedError("an array whose axes are stored in another order")
     return Array(_shape(shape), kind, data, by_columns=order == "F")
 
 
 def _encoded_text(values: tuple[Any, ...]) -> Span:
-    """Protocol 2 has no bytes: Python writes Latin-1 text, and how to encode it."""
+    """Bytes in protocol 2, which has none: Python writes them as Latin-1 text and the name of the encoding."""
     text, encoding = _take(values, object, str)
     span = text.span if isinstance(text, Text) else text
     if not isinstance(span, Span) or encoding != "latin1" or not span.text:
@@ -103,7 +104,7 @@ def _empty_dictionary(values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _named_data(values: tuple[Any, ...]) -> Array:
-    """Paddle writes a DenseTensor as ``eval("data", {"data": array})``: taken as that array, evaluated by nobody."""
+    """The array in Paddle's DenseTensor, ``eval("data", {"data": array})``. Nothing is evaluated."""
     name, variables = _take(values, str, dict)
     if name != "data" or list(variables) != ["data"] or not isinstance(variables["data"], Array):
         raise UnexpectedError("an expression to evaluate")
@@ -116,7 +117,7 @@ def _not_called(values: tuple[Any, ...]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that the pickle names: what its value means, given its arguments."""
+    """A function that a pickle may name. `means` turns the arguments into the value."""
 
     means: Callable[[tuple[Any, ...]], Any]
 
@@ -135,19 +136,19 @@ FUNCTIONS = {
         "collections OrderedDict": _empty_dictionary,
     }.items()
 }
-"""What is understood, by "module name"."""
+"""All functions that a pickle may name, by "module name"."""
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
-        raise UnexpectedError("an array whose shape is no tuple of sizes")
+        raise UnexpectedError("an array whose shape is not a tuple of sizes")
     return value
 
 
 def set_state(target: Any, state: Any) -> None:
-    """Fill in an array, of (version, shape, type, by columns, data), or a type, of (version, order, six more)."""
+    """Complete an array by (version, shape, type, by columns, data), or a type by (version, order, six more values)."""
     if not isinstance(state, tuple):
-        raise UnexpectedError("a state that is no tuple")
+        raise UnexpectedError("a state that is not a tuple")
     if isinstance(target, Array):
         _, shape, target.type, target.by_columns, target.data = _take(state, int, tuple, ArrayType, bool, Span)
         target.shape = _shape(shape)

@@ -1,8 +1,8 @@
-"""The machine that follows a pickle of NumPy arrays, and runs nothing.
+"""Reads a pickle of NumPy arrays without running anything in it.
 
-A pickle is a program for a stack machine. This one knows the steps that dictionaries, tuples, numbers, text and arrays
-are written with, in protocols 2 to 5 (Python's pickletools.py documents each), and refuses any other. The data of
-arrays is stepped over: only its place in the file is kept.
+A pickle is a program for a stack machine. This machine knows the steps for dictionaries, tuples, numbers, text and
+arrays in protocols 2 to 5 (Python's pickletools.py documents each), and refuses any other step. It skips the data of
+arrays and keeps only its place in the file.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO
 
-from ...checkpoint import State, state_of
 from ...errors import CheckpointError
+from ...files.state import State, state_of
 from .arrays import FUNCTIONS, Function, Span, Text, UnexpectedError, set_state
 
 MAX_STEPS = 1 << 22
-"""Steps of one pickle, at most; 100,000 arrays take 3 million. A step makes at most one object of some hundred bytes,
-so this bounds the memory, whatever the pickle declares."""
+"""The most steps of a pickle; 100,000 arrays take 3 million. A step creates at most one object of some hundred bytes,
+so this bounds the memory, whatever the pickle claims."""
 
 FREE_STEPS, STEP_BYTES = 1 << 15, 16
-"""Steps that any pickle may have, and the bytes that the file must have for each one past them: so time and memory are
-bounded by its size. An array takes 20 to 45 steps: 700 arrays (40 layers) may be of any size, and more of them need
-720 bytes each on average, of which 150 are names and types. NEZHA's have thousands."""
+"""How many steps any pickle may have, and how many bytes the file must have for each further step. So time and memory
+are bounded by the size of the file. An array takes 20 to 45 steps: 700 arrays (40 layers) may be of any size, and
+further arrays need 720 bytes each on average, of which 150 are names and types. NEZHA's arrays have thousands."""
 
 MAX_TEXT = 4096
-"""Bytes of a name, at most; longer text can only be an array's data, and is not read."""
+"""The most bytes of a name. Longer text can only be an array's data, and is skipped."""
 
 DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
 
 
 def read_pickle(file: Path) -> tuple[Any, State]:
-    """What the pickle in `file` holds: dictionaries, tuples, lists, numbers, `Text`, `Span` and `Array`; and its state.
+    """What the pickle in `file` holds, and the file's state.
+
+    Returns:
+        Dictionaries, tuples, lists, numbers, `Text`, `Span` and `Array`; the state in which the file was read.
 
     Raises:
         CheckpointError: it is not a pickle of protocol 2 to 5, is damaged, or asks for anything else.
@@ -57,7 +60,7 @@ def read_pickle(file: Path) -> tuple[Any, State]:
 
 
 class _Machine:
-    """The stack, the marks and the memory of one pickle. IndexError, KeyError, struct.error: it is damaged."""
+    """The stack, the marks and the memory of one pickle. A damaged one raises IndexError, KeyError or struct.error."""
 
     def __init__(self, file: Path, data: BinaryIO) -> None:
         self._file, self._data = file, data
@@ -65,14 +68,14 @@ class _Machine:
         data.seek(0)
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
-        """The stacks that marks have set aside."""
+        """The stacks below the marks."""
         self._memory: dict[int, Any] = {}
 
     def run(self) -> Any:
         if self._data.read(1) != b"\x80" or self._data.read(1) not in (b"\x02", b"\x03", b"\x04", b"\x05"):
             raise UnexpectedError("no header of protocol 2 to 5")
         read, limit = self._data.read, min(MAX_STEPS, FREE_STEPS + self._size // STEP_BYTES)
-        for _ in repeat(None, limit):  # a range would allocate a number for each step
+        for _ in repeat(None, limit):  # unlike range, it allocates no number for each step
             step = read(1)
             if step == b".":
                 return self._stack.pop()
@@ -90,7 +93,7 @@ class _Machine:
         self._stack.append(self._number(form))
 
     def _push_span(self, form: Struct, text: bool) -> None:
-        """Bytes or text of a declared length: stepped over, unless it is short enough to be a name."""
+        """Skip bytes or text of a declared length, but read a text that is short enough to be a name."""
         length, offset = self._number(form), self._data.tell()
         if length > self._size - offset:
             raise IndexError(f"{length} bytes declared at offset {offset} of {self._size}")
@@ -106,7 +109,7 @@ class _Machine:
         return form.unpack(self._data.read(form.size))[0]
 
     def _frame(self) -> None:
-        self._number(_EIGHT_BYTES)  # what follows stands in the file either way
+        self._number(_EIGHT_BYTES)  # the length of the frame, which is not needed to read it
 
     def _whole_number(self) -> None:
         length = self._number(_BYTE)
@@ -134,16 +137,16 @@ class _Machine:
 
     def _append(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
-            raise UnexpectedError("items for what is no list")
+            raise UnexpectedError("items for something that is not a list")
         self._stack[-1].extend(items)
 
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
-            raise UnexpectedError("items for what is no dictionary")
+            raise UnexpectedError("items for something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):
-                raise UnexpectedError("a key that is no name")
+                raise UnexpectedError("a key that is not a name")
             if key in target:
                 raise UnexpectedError(f"{key!r} twice")
             target[key] = value
@@ -160,7 +163,7 @@ class _Machine:
 
     def _name_function(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UnexpectedError("a function whose name is no text")
+            raise UnexpectedError("a function whose name is not text")
         function = FUNCTIONS.get(f"{module} {name}")
         if function is None:
             raise CheckpointError(
@@ -187,7 +190,7 @@ class _Machine:
     def _reduce(self) -> None:
         values, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, Function) or not isinstance(values, tuple):
-            raise UnexpectedError("a call of what is no function")
+            raise UnexpectedError("a call of something that is not a function")
         self._stack.append(function.means(values))
 
     def _build(self) -> None:
@@ -239,4 +242,4 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
 }
 
 STEPS = (*_STEPS, b".")
-"""Every step that is known."""
+"""All known steps."""

@@ -1,1 +1,1 @@
-"""TensorFlow's checkpoints of two kinds of files, PREFIX.index and PREFIX.data-*."""
+"""TensorFlow's checkpoints ("bundles"): PREFIX.index and PREFIX.data-*."""

@@ -19,14 +19,14 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from ...checkpoint import State, TensorEntry, file_blocks, is_shape, leads_outside, state_of
+from ...checkpoint import TensorEntry
 from ...errors import CheckpointError
-
-FORMAT = "tensorflow-bundle"
+from ...files.state import State, leads_outside, state_of
+from ..blocks import file_blocks, is_shape
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
-_TRAILER_BYTES = 5  # one byte of compression, four of checksum, behind every block
+_TRAILER_BYTES = 5  # after every block: one byte of compression, four of checksum
 _MAX_INDEX_BYTES = 1 << 30
 DTYPES = {
     1: "float32",
@@ -43,15 +43,15 @@ DTYPES = {
     22: "uint32",
     23: "uint64",
 }
-"""tensorflow/core/framework/types.proto; the rest (strings, resources) is listed but cannot be read."""
+"""The types of tensorflow/core/framework/types.proto that can be read. Tensors of others (strings) are only listed."""
 
 
 class _FormatError(ValueError):
-    """The bytes break the format; the caller knows the file and says so."""
+    """The bytes break the format. The caller adds the name of the file to the message."""
 
 
 class _Slot(NamedTuple):
-    """A bundle entry: where a tensor lies and what its bytes must hash to."""
+    """An entry of the index: where a tensor lies, and the checksum of its bytes."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -65,10 +65,20 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
     """The files of the bundle `prefix` and its tensors by name.
 
     Raises:
-        CheckpointError: a file is missing, short, not a bundle, or a checksum of the index is wrong. The data's own
-            checksums are checked when a tensor is read.
+        CheckpointError: a file is missing, too short or not a bundle's, or a checksum of the index is wrong. The
+            checksum of a tensor's data is checked when the tensor is read.
     """
     index = prefix.with_name(prefix.name + ".index")
+    shards, slots = _read_index(index)
+    files = _data_files(prefix, shards)
+    states = [state_of(file.stat()) for file in files]
+    return (index, *files), {
+        name: _tensor(name, slot, files[slot.shard], states[slot.shard]) for name, slot in slots.items()
+    }
+
+
+def _read_index(index: Path) -> tuple[int, dict[str, _Slot]]:
+    """The number of data files, and the entries by name."""
     try:
         size = index.stat().st_size
         if size > _MAX_INDEX_BYTES:
@@ -86,6 +96,11 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
             f"{index}: not a sound TensorFlow checkpoint index: {error}",
             hint="Copy the checkpoint again from where it came from; a download cut short is the usual cause.",
         ) from error
+    return shards, slots
+
+
+def _data_files(prefix: Path, shards: int) -> tuple[Path, ...]:
+    """The data files of a bundle. All of them must be there, in its own folder."""
     names = (f"{prefix.name}.data-{i:05d}-of-{shards:05d}" for i in range(shards))
     missing = list(islice((name for name in names if not prefix.with_name(name).is_file()), 4))
     if missing:
@@ -100,10 +115,7 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
             raise CheckpointError(
                 f"{file}: a link to {file.resolve()}, outside of its folder; refused", hint="Put the file itself there."
             )
-    states = [state_of(file.stat()) for file in files]
-    return (index, *files), {
-        name: _tensor(name, slot, files[slot.shard], states[slot.shard]) for name, slot in slots.items()
-    }
+    return files
 
 
 def _tensor(name: str, slot: _Slot, file: Path, seen: State) -> TensorEntry:
@@ -136,12 +148,12 @@ def _stream(name: str, slot: _Slot, file: Path, dtype: str, seen: State, limit: 
 
 
 def masked(crc: int) -> int:
-    """LevelDB's masking: a CRC stored beside the data it covers is rotated and offset."""
+    """`crc` as LevelDB stores it beside the data that it covers: rotated and offset."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All (key, value) of an SSTable, in order."""
+    """The (key, value) pairs of an SSTable, in order."""
     if len(data) < FOOTER_BYTES:
         raise _FormatError(f"it has {len(data)} bytes, fewer than the footer's {FOOTER_BYTES}")
     footer = data[-FOOTER_BYTES:]
@@ -162,14 +174,14 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of the block at `offset`, its checksum and every length checked."""
+    """The (key, value) pairs of the block at `offset`. Its checksum and every length are checked."""
     end = offset + size
     if end + _TRAILER_BYTES > len(data) - FOOTER_BYTES or size < 4:
         raise _FormatError(f"a block of {size:,} bytes at {offset:,} does not fit into the file's {len(data):,}")
     crc = struct.unpack_from("<I", data, end + 1)[0]
-    found = masked(google_crc32c.value(data[offset : end + 1]))
-    if crc != found:
-        raise _FormatError(f"the block at {offset:,} has checksum {found:08x}, expected {crc:08x}")
+    computed = masked(google_crc32c.value(data[offset : end + 1]))
+    if crc != computed:
+        raise _FormatError(f"the block at {offset:,} has checksum {computed:08x}, expected {crc:08x}")
     if data[end] != 0:
         raise _FormatError(
             f"the block at {offset:,} is compressed (type {data[end]}), which TensorFlow never writes here"
@@ -179,7 +191,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     if limit < offset or not count:
         raise _FormatError(f"the block at {offset:,} claims {count:,} restarts")
     restarts = struct.unpack_from(f"<{count}I", data, limit)
-    whole_keys = {0}  # where a record stands that needs none before it
+    whole_keys = {0}  # where records begin that store their whole key
     position, key = offset, b""
     while position < limit:
         start = position - offset
@@ -194,19 +206,21 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         position += unshared
         yield key, data[position : position + length]
         position += length
-    if restarts[0] or list(restarts) != sorted(whole_keys.intersection(restarts)):  # TensorFlow looks names up by them
+    if restarts[0] or list(restarts) != sorted(
+        whole_keys.intersection(restarts)
+    ):  # TensorFlow looks names up by the restarts
         raise _FormatError(f"the restarts of the block at {offset:,} are not where its records begin")
 
 
 def _handle(data: bytes, position: int) -> tuple[int, int, int]:
-    """A block's offset and size, and the position behind them."""
+    """A block's offset and size, and the position after them."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return offset, size, position
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A base-128 number at `position`, and the position behind it."""
+    """A base-128 number at `position`, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
@@ -215,7 +229,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            if value >> 64 or (shift and not byte):  # no writer ends a number with a byte of nothing
+            if value >> 64 or (shift and not byte):  # no writer ends a number with a zero byte
                 break
             return value, position
     raise _FormatError("a variable-length number is cut short or too long")
@@ -270,7 +284,7 @@ def _entry(record: bytes) -> _Slot:
         if number == 7:
             raise _FormatError("it holds a partitioned variable; save it whole with tf.train.Saver first")
         if number == 2:
-            shape += _bytes(value)  # protocol buffers merge a message that is there twice
+            shape += _bytes(value)  # protocol buffers merge a message that occurs twice
         elif isinstance(value, int):
             fields[number] = value
     return _Slot(

@@ -1,7 +1,7 @@
 """TensorFlow V2 checkpoints ("bundles"), written without TensorFlow: byte for byte what ``tf.train.Saver`` writes.
 
-Layouts: see formats/tf_bundle/read.py; the table's blocks and shortened keys: tensorflow/core/lib/io/table_builder.cc and
-block_builder.cc.
+Layouts: see formats/tf_bundle/read.py; the table's blocks and shortened keys:
+tensorflow/core/lib/io/table_builder.cc and block_builder.cc.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .read import DTYPES, FOOTER_BYTES, MAGIC, masked
 
 BLOCK_BYTES = 256 << 10
 RESTART_INTERVAL = 16
-"""Records between two keys that are written whole; both numbers from tensorflow/core/lib/io/table_options.h."""
+"""Every how many records a key is stored whole. Both numbers are from tensorflow/core/lib/io/table_options.h."""
 
 _NUMBERS = {name: number for number, name in DTYPES.items()}
 
@@ -27,10 +27,10 @@ def write_bundle(prefix: Path, tensors: Iterable[Tensor]) -> None:
 
     Args:
         prefix: the checkpoint, such as FOLDER/model.ckpt.
-        tensors: in any order; their data lies in the order of their names, as TensorFlow's.
+        tensors: in any order. Their data is written in the order of their names, as TensorFlow does.
 
     Raises:
-        KeyError: a type that TensorFlow does not have.
+        KeyError: TensorFlow does not have the type of a tensor.
         OSError: a file cannot be written.
     """
     records = {b"": header()}
@@ -60,7 +60,7 @@ def entry(dtype: int, shape: Iterable[int], shard: int, offset: int, size: int, 
 
 
 class Block:
-    """Records with the prefixes that they share with the one before left out, then the places of whole keys."""
+    """A block of a table: records without the prefix that they share with the one before, and where whole keys are."""
 
     def __init__(self, restart_interval: int = RESTART_INTERVAL) -> None:
         self._interval = restart_interval
@@ -93,7 +93,7 @@ def table(records: Iterable[tuple[bytes, bytes]], block_bytes: int = BLOCK_BYTES
     index, block = Block(restart_interval=1), Block()
     last, handle = b"", b""
     for key, value in records:
-        if handle:  # only now is it known which keys part the block before from this one
+        if handle:  # the index needs a key between the last block and this one, which is only known now
             index.add(_between(last, key), handle)
             handle = b""
         block.add(key, value)
@@ -107,13 +107,13 @@ def table(records: Iterable[tuple[bytes, bytes]], block_bytes: int = BLOCK_BYTES
 
 
 def finished(out: bytearray, index: bytes, metaindex: bytes = bytes(Block())) -> bytes:
-    """The blocks `out`, followed by the metaindex, which is empty in a bundle, by the index and by where they are."""
+    """A whole table: the blocks `out`, the metaindex (empty in a bundle), the index, and where these two lie."""
     handles = append_block(out, metaindex) + append_block(out, index)
     return bytes(out) + handles.ljust(FOOTER_BYTES - 8, b"\0") + struct.pack("<Q", MAGIC)
 
 
 def append_block(out: bytearray, data: bytes, compression: int = 0) -> bytes:
-    """Append a block with its trailer; returns its handle."""
+    """Append a block with its trailer to `out`, and return its handle: its offset and size."""
     handle = varint(len(out)) + varint(len(data))
     data += bytes([compression])
     out += data + struct.pack("<I", masked(google_crc32c.value(data)))
@@ -121,7 +121,7 @@ def append_block(out: bytearray, data: bytes, compression: int = 0) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Base-128, low bits first."""
+    """`value` in base 128, low bits first."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -131,22 +131,22 @@ def varint(value: int) -> bytes:
 
 
 def message(field: int, data: bytes) -> bytes:
-    """A protocol buffer's field that holds a message."""
+    """A field of a protocol buffer that holds a message."""
     return varint(field << 3 | 2) + varint(len(data)) + data
 
 
 def number(field: int, value: int) -> bytes:
-    """A protobuf field that holds a number; nothing for 0, which is what an absent one means."""
+    """A field of a protocol buffer that holds a number. For 0 it is left out, as protocol buffers do."""
     return varint(field << 3) + varint(value) if value else b""
 
 
 def _shared(a: bytes, b: bytes) -> int:
-    """How many bytes at their beginning `a` and `b` have in common."""
+    """How many bytes `a` and `b` have in common at their beginning."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _between(key: bytes, following: bytes) -> bytes:
-    """A short key from `key` on and before `following`."""
+    """A short key that is not before `key`, but before `following`."""
     i = _shared(key, following)
     if i < min(len(key), len(following)) and key[i] + 1 < following[i]:
         return key[:i] + bytes([key[i] + 1])
@@ -154,6 +154,6 @@ def _between(key: bytes, following: bytes) -> bytes:
 
 
 def _after(key: bytes) -> bytes:
-    """A short key from `key` on: its first byte that can be raised, raised."""
+    """A short key that is not before `key`: it ends with the first byte that can be raised, plus 1."""
     i = next((i for i, byte in enumerate(key) if byte != 0xFF), None)
     return key if i is None else key[:i] + bytes([key[i] + 1])

@@ -1,4 +1,4 @@
-"""PyTorch state dicts (.bin, .pt, .pth, .ckpt), zip or legacy, read by ``torch.load(weights_only=True)`` alone."""
+"""PyTorch state dicts (.bin, .pt, .pth, .ckpt), zip or legacy, read only by ``torch.load(weights_only=True)``."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...checkpoint import Decision, State, TensorEntry, check_unchanged, row_blocks, state_of, unchanged
+from ...checkpoint import Decision, Origin, TensorEntry
 from ...errors import CheckpointError, UsageError
+from ...files.state import State, check_unchanged, state_of
+from ..blocks import row_blocks, unchanged
 from .scan import check_torch_file
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "torch"
-
 MAX_DEPTH = 3
-"""Dictionaries inside of one another in which a model's is looked for."""
+"""How deep in nested dictionaries the model's is searched for."""
 
 _TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
-"""Keys beside a model's that hold tensors of the training."""
+"""Keys that hold tensors of the training, not the model."""
 
 
 def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
-    """The tensors of `files` by name, and which part of a file they are where it holds more than them.
+    """The tensors of `files` by name, and a decision for each file that holds more than them: which part was read.
 
-    A zip file is memory-mapped; a legacy one (torch < 1.6) is read whole.
+    A zip file is memory-mapped; a legacy file (torch < 1.6) is read into memory.
 
     Raises:
         CheckpointError: a file is corrupt, asks for code to be run, or holds no dictionary of tensors.
@@ -48,13 +48,13 @@ def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[D
             decisions[decision] = None
         for name, tensor in tensors.items():
             if name in entries:
-                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+                raise CheckpointError(f"{file}: {name!r} is in another shard too")
             entries[name] = _entry(file, number, name, tensor, seen)
     return entries, tuple(decisions)
 
 
 def _load(file: Path) -> tuple[Any, State]:
-    """What `file` holds: tensors, numbers, strings and containers of them, nothing else is ever loaded; its state."""
+    """What `file` holds, and its state. Only tensors, numbers, strings and containers of them are ever loaded."""
     import torch
 
     try:
@@ -63,7 +63,7 @@ def _load(file: Path) -> tuple[Any, State]:
             is_zip = head.read(4) == b"PK\x03\x04"
         check_torch_file(file)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on old pickle protocols say nothing to our reader
+            warnings.simplefilter("ignore")  # torch's warnings about old pickle protocols do not help our users
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
         check_unchanged(file, seen)
         return loaded, seen
@@ -77,7 +77,7 @@ def _load(file: Path) -> tuple[Any, State]:
             f"{file}: refused: it asks for {wanted[1]} to be loaded, and only tensors are. Nothing in it was run",
             hint="If you trust where it came from, load it there and save model.state_dict() alone.",
         ) from error
-    except Exception as error:  # torch.load answers corrupt bytes with errors of many unrelated types
+    except Exception as error:  # for corrupt files, torch.load raises errors of many unrelated types
         raise CheckpointError(
             f"{file}: cannot be read as a PyTorch file ({type(error).__name__}: {_first_line(error)})",
             hint="The file is damaged or cut short: copy it again from where it came from.",
@@ -85,25 +85,25 @@ def _load(file: Path) -> tuple[Any, State]:
 
 
 def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decision | None]:
-    """The model's dictionary of tensors in `loaded`: itself, or the only one inside of it."""
+    """The model's dictionary of tensors: `loaded` itself, or the only one inside it."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of tensors")
     strange = next((name for name, value in loaded.items() if not _is_tensor(name, value)), None)
     if strange is None:
         return loaded, None
-    found = dict(_inside(loaded))
-    if len(found) > 1:
-        listing = ", ".join(f"{key} ({len(tensors)} tensors)" for key, tensors in found.items())
-        first = "".join(f"[{part!r}]" for part in next(iter(found)).split("."))
+    inner = dict(_inside(loaded))
+    if len(inner) > 1:
+        listing = ", ".join(f"{key} ({len(tensors)} tensors)" for key, tensors in inner.items())
+        first = "".join(f"[{part!r}]" for part in next(iter(inner)).split("."))
         raise UsageError(
-            f"{file}: it holds {len(found)} dictionaries of tensors: {listing}",
+            f"{file}: it holds {len(inner)} dictionaries of tensors: {listing}",
             hint="Save the one you mean by itself, in a folder with the config: "
             f"torch.save(torch.load({file.name!r}){first}, 'pytorch_model.bin')",
         )
-    for key, tensors in found.items():
+    for key, tensors in inner.items():
         others = ", ".join(_shown(name) for name in loaded if name != key.split(".")[0])
         reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
-        return tensors, Decision("tensors read from", key, reason)
+        return tensors, Decision("tensors read from", key, reason, Origin.FILE)
     raise CheckpointError(
         f"{file}: {_shown(strange)} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by name, "
         "alone or under one key",
@@ -112,7 +112,7 @@ def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decis
 
 
 def _inside(holder: dict[Any, Any], at: str = "", depth: int = 1) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """The dictionaries in `holder` that may be a model's, by their keys: of tensors alone, one of them a matrix."""
+    """The dictionaries in `holder` that may be a model's, by their keys: only tensors, and at least one matrix."""
     for key, value in holder.items():
         if not isinstance(key, str) or not isinstance(value, dict) or _TRAINING.search(key):
             continue
@@ -130,7 +130,7 @@ def _is_tensor(name: Any, value: Any) -> bool:
 
 
 def _shown(key: Any) -> str:
-    """`key` for a message: sixty bytes of pickle make a key of tuples whose whole text has megabytes."""
+    """`key` for a message, cut short: sixty bytes of pickle can make a key whose text has megabytes."""
     return repr(key) if isinstance(key, str) else reprlib.repr(key)
 
 
@@ -142,7 +142,7 @@ def _entry(file: Path, number: int, name: str, tensor: torch.Tensor, seen: State
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise CheckpointError(f"{file}: {name!r} is no plain dense tensor ({tensor.layout}, {tensor.device})")
+        raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({tensor.layout}, {tensor.device})")
     tensor = tensor.detach()
     try:
         if tensor.dtype == torch.bfloat16:

@@ -1,8 +1,8 @@
-"""What a PyTorch file asks for, added up before ``torch.load`` does any of it.
+"""Adds up what a PyTorch file would cost to load, before ``torch.load`` loads it.
 
-``torch.load(weights_only=True)`` runs no foreign code, but does what a pickle says: sixty bytes make a key that takes
-years to hash, a storage of terabytes, a tensor that grows its storage. The steps are those of torch's own
-_weights_only_unpickler.py; this follows them with weights in place of the values.
+``torch.load(weights_only=True)`` runs no foreign code, but it does what the pickle says: sixty bytes are enough for a
+key that takes years to hash, for a storage of terabytes, or for a tensor that grows its storage. This scan follows the
+same steps as torch's _weights_only_unpickler.py, and keeps of each value only its weight (how many objects it has).
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from pathlib import Path
 from typing import IO, Any
 
 MAX_DEPTH = 32
-"""Tuples inside of one another."""
+"""How deep tuples may be nested."""
 
 MAX_NAME = 200
-"""Characters of a class's name; torch searches its own message of a refusal in a time that is their square."""
+"""The most characters of a class's name. If torch refuses it, the time that takes grows with their square."""
 
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, its storages' keys (torch/serialization.py)
-_CODECS = ("latin1", "latin-1", "utf-8", "ascii")  # what pickle writes bytes with; others take quadratic time
+_CODECS = ("latin1", "latin-1", "utf-8", "ascii")  # pickle writes bytes with these; others take quadratic time
 _CONSTANTS = ("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "LONG1")
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Item:
-    """A value of the unpickler's stack: how much there is of it, and what a check has to know.
+    """A value on the unpickler's stack: how large it is, and what the checks need to know of it.
 
     Attributes:
-        weight: objects in it, each as often as it is met on a walk.
-        constant: the number, text or GLOBAL that it is, if it is one.
-        items: of a tuple.
-        numel: of a storage.
+        weight: how many objects a walk through it meets; an object that is met twice counts twice.
+        depth: how deep its tuples are nested.
+        constant: the number, text or GLOBAL, if it is one.
+        items: the items of a tuple.
+        numel: the number of elements of a storage.
     """
 
     __slots__ = ("constant", "depth", "items", "numel", "weight")
@@ -44,7 +45,12 @@ class _Item:
 
 
 def check_torch_file(file: Path) -> None:
-    """Raises ValueError unless what `file` asks for is in proportion to its size; many others where it is damaged."""
+    """Check that the cost of loading `file` is in proportion to its size.
+
+    Raises:
+        ValueError: it is not.
+        Exception: the file is damaged; the types are many.
+    """
     size = file.stat().st_size
     with open(file, "rb") as data:
         if data.read(4) == b"PK\x03\x04":
@@ -64,7 +70,7 @@ def check_torch_file(file: Path) -> None:
 
 
 class _Bounded:
-    """A file of `size` bytes whose ``read`` asks for no more than is left: Python's own allocates what is asked for."""
+    """A file of `size` bytes. ``read`` asks for no more than is left: Python allocates as much as is asked for."""
 
     def __init__(self, data: IO[bytes], size: int) -> None:
         self._data, self._left = data, size
@@ -75,25 +81,25 @@ class _Bounded:
     def readline(self) -> bytes:
         return self._count(self._data.readline())
 
-    def _count(self, got: bytes) -> bytes:
-        self._left -= len(got)
-        return got
+    def _count(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        return data
 
 
 class _Scan:
-    """The unpickler's stack and memory, for a file of `size` bytes."""
+    """Follows the pickles of a file of `size` bytes."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._most = self._budget = (1 << 20) + 8 * size
         self._storages: dict[Any, int] = {}
-        self._elements = 0  # of all storages
+        self._elements = 0  # in all storages
 
     def run(self, data: _Bounded) -> None:
-        """Follow the pickle at `data`'s position to its end."""
+        """Follow the pickle that begins at the position of `data` to its end."""
         stack: list[_Item | None] = []  # None is a mark
         memory: dict[Any, _Item] = {}
-        for step, argument, _ in pickletools.genops(data):  # type: ignore[arg-type]  # it asks for no more
+        for step, argument, _ in pickletools.genops(data):  # type: ignore[arg-type]  # it needs only read and readline
             name = step.name
             if name in ("PROTO", "STOP"):
                 continue
@@ -127,7 +133,7 @@ class _Scan:
                 stack.append(_Item(items=(arguments,)))
             elif name == "BUILD":
                 state = _pop(stack)
-                self._tensor(state)  # torch before 0.2 set a tensor's storage and shape this way
+                self._tensor(state)  # torch before 0.2 sets a tensor's storage and shape this way
                 _top(stack).weight += state.weight
             elif name == "BINPERSID":
                 stack.append(self._storage(_pop(stack)))
@@ -137,12 +143,12 @@ class _Scan:
     def _spend(self, weight: int) -> None:
         self._budget -= weight
         if self._budget < 0:
-            raise ValueError(f"more to do than {self._size:,} bytes can have to say")
+            raise ValueError(f"loading it takes more steps than {self._size:,} bytes can need")
 
     def _tuple(self, stack: list[_Item | None], items: list[_Item]) -> None:
         made = _Item(items=tuple(items))
         if made.depth > MAX_DEPTH:
-            raise ValueError(f"tuples inside of one another, more than {MAX_DEPTH} deep")
+            raise ValueError(f"tuples nested more than {MAX_DEPTH} deep")
         self._limit(made)
         stack.append(made)
 
@@ -171,7 +177,7 @@ class _Scan:
 
     def _storage(self, identity: _Item) -> _Item:
         """A storage by ("storage", type, key, location, number of elements[, view])."""
-        if identity.items and identity.items[0].constant == "module":  # a pickled module: torch refuses it by its name
+        if identity.items and identity.items[0].constant == "module":  # a pickled module, which torch refuses by name
             return _Item()
         if (
             len(identity.items) not in (5, 6)
@@ -187,14 +193,14 @@ class _Scan:
         return _Item(numel=numel)
 
     def _tensor(self, arguments: _Item) -> None:
-        """A tensor by (storage, offset, sizes, strides, ...), if that is what `arguments` are."""
+        """Check a tensor, if `arguments` are its (storage, offset, sizes, strides, ...)."""
         if len(arguments.items) < 4 or arguments.items[0].numel is None:
             return
         storage, offset, sizes, strides = arguments.items[:4]
         shape, steps = ([item.constant for item in values.items] for values in (sizes, strides))
         numbers = [offset.constant, *shape, *steps]
         if len(shape) != len(steps) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("a tensor whose place in its storage is not said by numbers")
+            raise ValueError("a tensor whose place in its storage is not given by numbers")
         reach = offset.constant + sum((size - 1) * step for size, step in zip(shape, steps, strict=True)) + 1
         if prod(max(1, size) for size in shape) > self._size or (all(shape) and reach > (storage.numel or 0)):
             raise ValueError(f"a tensor of shape {shape[:8]} in a storage of {storage.numel:,} elements")

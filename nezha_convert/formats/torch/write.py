@@ -1,8 +1,8 @@
 """PyTorch state dicts (pytorch_model.bin), written as ``torch.save`` writes them, but streamed and without torch.
 
-A zip file whose records are stored: ``data.pkl``, a pickle of the dictionary in which each tensor names its storage,
-and one record a storage, its first byte at a multiple of 64 (torch/serialization.py; caffe2/serialize/
-inline_container.cc).
+The file is a zip file without compression. ``data.pkl`` is a pickle of the dictionary, in which each tensor names its
+storage; each storage is a record whose data begins at a multiple of 64 bytes (torch/serialization.py;
+caffe2/serialize/inline_container.cc).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _STORAGES = {
 }
 _LOCAL_HEADER_BYTES = 30
 _ZIP64_BYTES = 20
-"""The extra field of 64-bit sizes, which zipfile adds to every record that it is told may be large."""
+"""The extra field for 64-bit sizes, which zipfile adds to every record with ``force_zip64``."""
 
 
 def write_torch(file: Path, tensors: Iterable[Tensor]) -> None:
     """Write `tensors` as a state dict that ``torch.load(weights_only=True)`` reads, mapped into memory or not.
 
     Raises:
-        KeyError: a type that PyTorch does not have.
+        KeyError: PyTorch does not have the type of a tensor.
         OSError: the file cannot be written.
     """
     tensors = list(tensors)
@@ -55,7 +55,7 @@ def write_torch(file: Path, tensors: Iterable[Tensor]) -> None:
 
 
 def _store(archive: ZipFile, root: str, name: str, blocks: Iterable[np.ndarray]) -> None:
-    record = ZipInfo(f"{root}/{name}")  # dated 1980: equal models give equal files
+    record = ZipInfo(f"{root}/{name}")  # dated 1980, so that equal models give equal files
     assert archive.fp is not None
     position = archive.fp.tell() + _LOCAL_HEADER_BYTES + len(record.filename.encode()) + _ZIP64_BYTES + 4
     padding = -position % _ALIGNMENT
@@ -66,7 +66,7 @@ def _store(archive: ZipFile, root: str, name: str, blocks: Iterable[np.ndarray])
 
 
 def _pickled(tensors: Iterable[Tensor]) -> bytes:
-    """The dictionary of the tensors, in the pickle's second protocol, as ``torch.save`` has it."""
+    """The pickled dictionary of the tensors, in protocol 2, as ``torch.save`` writes it."""
     items = b"".join(_value(tensor.name) + _rebuilt(number, tensor) for number, tensor in enumerate(tensors))
     return pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
@@ -75,7 +75,7 @@ def _rebuilt(number: int, tensor: Tensor) -> bytes:
     """torch._utils._rebuild_tensor_v2(storage, offset 0, shape, strides, requires_grad False, hooks OrderedDict())."""
     count = prod(tensor.shape)
     storage = _value("storage") + _name("torch", _STORAGES[tensor.dtype]) + _value(str(number)) + _value("cpu")
-    sizes = [max(1, size) for size in tensor.shape[:0:-1]]  # as torch counts the strides of what is empty
+    sizes = [max(1, size) for size in tensor.shape[:0:-1]]  # torch counts an empty dimension as 1 in strides
     strides = tuple(accumulate(sizes, mul, initial=1))[::-1] if tensor.shape else ()
     return b"".join(
         (
@@ -91,7 +91,7 @@ def _rebuilt(number: int, tensor: Tensor) -> bytes:
 
 
 def _value(value: Any) -> bytes:
-    """A number, a text or a tuple of numbers: what stands between a pickle's head and its STOP."""
+    """The steps of a number, a text or a tuple of numbers: a pickle without its header and STOP."""
     return pickle.dumps(value, 2)[2:-1]
 
 

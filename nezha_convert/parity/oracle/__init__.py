@@ -1,1 +1,1 @@
-"""The originals' computation in float64, written apart from what it checks."""
+"""The originals' computation in float64. It imports nothing that it checks."""

@@ -1,7 +1,9 @@
-"""Huawei's byte BPE once more, in plain Python, from its description: what converted tokenizers are measured against.
+"""A second implementation of Huawei's byte BPE, in plain Python: the reference for converted tokenizers.
 
-JABER-PyTorch/tokenizationBBPE.py and what it was changed from and into: clean, split, write each word as the upper-case
-hexadecimal digits of its UTF-8, take the longest piece of them first; a word of more than 1,000 digits is unknown.
+It shares no code with `nezha_convert/tokenizer/byte_bpe.py` on purpose: a mistake there must not be repeated here.
+
+JABER-PyTorch/tokenizationBBPE.py, and the versions before and after it: clean, split, write each word as the upper-case
+hexadecimal digits of its UTF-8, take the longest piece first; a word of more than 1,000 digits is unknown.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ TEXTS = (
     "a\tb\nc\r\nd\u00a0e\u3000f\u200bg\u00adh\ufeffi\ufffdj\x00k\u2028l\u2029m\u0085n\x1co\ue000p\u0378q",
     "😀👍🏽👨‍👩‍👧🇲🇾 5. 1.5 1..5 ١.٢ ².³ 3:中 #1 ## [CLS 5B",
 )
-"""Texts that every tokenizer of bytes is compared on; `texts_for` adds the words of its own vocabulary."""
+"""Every byte BPE is compared on these texts. `texts_for` adds the words of the vocabulary."""
 
 
 def rules_of(vocabulary: Collection[str]) -> str | None:
-    """Whose rules a vocabulary is for: `multilingual`, or `jaber` if it is Arabic; None if it is no byte BPE.
+    """The rules that a vocabulary is for: `jaber` if it is Arabic, otherwise `multilingual`; None if it is no byte BPE.
 
-    In UTF-8 a letter of U+0600 to U+06FF begins with D8 to DB.
+    In UTF-8, letters from U+0600 to U+06FF begin with the bytes D8 to DB.
     """
     hexadecimal = [
         digits
@@ -51,7 +53,7 @@ def tokenize(text: str, vocabulary: Collection[str], lower_case: bool, rules: st
     """The tokens that Huawei's `FullTokenizer` makes of `text`.
 
     Args:
-        rules: `multilingual`; `jaber`, where Chinese characters are no words; `bbpe`, where numbers keep their points.
+        rules: `multilingual`; `jaber`, which does not split Chinese characters; `bbpe`, which keeps points in numbers.
     """
     text = "".join(c for c in text if c in "\t\n\r" or not (c == "\ufffd" or unicodedata.category(c)[0] == "C"))
     if rules != "jaber":
@@ -66,31 +68,31 @@ def tokenize(text: str, vocabulary: Collection[str], lower_case: bool, rules: st
 
 
 def texts_for(vocabulary: Collection[str]) -> Iterator[str]:
-    """`TEXTS`, words of the longest length and one byte more, every token that is text: as a word and inside one."""
+    """`TEXTS`; words of the greatest length and of one byte more; every token that is text, as a word and in a word."""
     yield from TEXTS
     letters = string.ascii_letters + string.digits
     letter = next((c for c in letters if {f"{ord(c):02X}", f"##{ord(c):02X}"} <= set(vocabulary)), "a")
     yield from (f"{letter * 500} {letter}", f"{letter * 501} {letter}", f"{'ب' * 250} {'ب' * 250}{letter}")
-    own = []
+    words = []
     for token in vocabulary:
         try:
-            own.append(bytes.fromhex(token.strip().removeprefix("##")).decode())
-        except ValueError:  # a piece of a character, or no hexadecimal: no text by itself
+            words.append(bytes.fromhex(token.strip().removeprefix("##")).decode())
+        except ValueError:  # a part of a character, or not hexadecimal
             continue
-    for start in range(0, len(own), 64):
-        yield " ".join(f"{word} {letter}{word}" for word in own[start : start + 64])
+    for start in range(0, len(words), 64):
+        yield " ".join(f"{word} {letter}{word}" for word in words[start : start + 64])
 
 
 def lower_cases(vocabulary: Collection[str]) -> bool:
-    """Whether a vocabulary is for lower-cased text: most capital letters are no tokens."""
+    """Whether a vocabulary is for lower-cased text. Then most capital letters are no tokens."""
     return sum(f"{ord(letter):02X}" in vocabulary for letter in string.ascii_uppercase) <= 13
 
 
 def _parts(word: str, numbers: bool) -> Iterator[str]:
-    """`word`, cut around punctuation; with `numbers` not where a digit is before it and a digit or nothing behind."""
+    """`word`, cut around punctuation. With `numbers`, a mark between digits, or after the last digit, does not cut."""
     part = ""
-    for before, c, behind in zip(f" {word}", word, [*word[1:], ""], strict=False):
-        joined = numbers and before.isdigit() and (not behind or behind.isdigit())
+    for before, c, after in zip(f" {word}", word, [*word[1:], ""], strict=False):
+        joined = numbers and before.isdigit() and (not after or after.isdigit())
         if is_punctuation(c) and not joined:
             yield from (part, c) if part else c
             part = ""

@@ -1,6 +1,7 @@
-"""How each original program spells its tensors and computes with them, for the oracle.
+"""How each original program names its tensors and computes with them, for the oracle.
 
-Written from the programs themselves, apart from the tables that convert: an error there is not repeated here.
+This was written from the programs themselves. It shares nothing with the tables that convert (`families`), so that a
+mistake there is not repeated here.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ class Dialect:
 
     Attributes:
         name: what the reports call the program.
-        known_by: whether names of tensors and the JSON are this program's; the first in `DIALECTS` that says so is it.
-        spelling: (regular expression, replacement), applied in order: its names -> BERT's PyTorch names without a
-            prefix in front, which the oracle computes by.
-        activations: what its names of activations mean.
-        in_out: its linear layers' weights are [in, out], not [out, in].
-        classifiers_in_out: the same of the last product of a head.
-        masked: what is added to the scores of a masked key.
-        epsilon: of every layer norm, where it is hard-coded; None reads ``layer_norm_eps``.
-        head_epsilon: the same of the layer norm in the masked-LM head.
-        tied_to_decoder: with the masked-LM head it loads the decoder's rows over the word embeddings.
+        known_by: whether names of tensors and a JSON come from this program. The first match in `DIALECTS` counts.
+        spelling: (regular expression, replacement), applied in order. They turn the program's names into those that
+            the oracle uses: BERT's PyTorch names without a prefix.
+        activations: the function that each of its names of activations means.
+        in_out: the weights of linear layers are [in, out], not [out, in].
+        classifiers_in_out: the weights of a head's last linear layer are [in, out].
+        masked: the number that is added to the scores of a masked key.
+        epsilon: of every layer norm, if it is hard-coded; None reads ``layer_norm_eps``.
+        head_epsilon: the same, for the layer norm in the masked-LM head.
+        tied_to_decoder: with the masked-LM head, the program loads the decoder's rows over the word embeddings.
         decoder_bias_wins: the head's two biases are one parameter, and the decoder's is loaded last.
-        unties: it honours ``tie_word_embeddings: false``.
-        tied: where the JSON does not say, the decoder is the word embeddings.
-        lower_case: it reads names of activations in any case.
-        spans: what the last layer of question answering is called, once spelt plainly.
+        unties: the program honours ``tie_word_embeddings: false``.
+        tied: if the JSON does not say, the decoder is the word embeddings.
+        lower_case: the program reads names of activations in any case.
+        spans: the name of the last layer of question answering, after `spelling`.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Dialect:
     spans: str = "qa_outputs"
 
     def plain(self, name: str) -> str:
-        """`name` as the oracle calls it."""
+        """The name that the oracle uses for the tensor `name`."""
         for pattern, replacement in self.spelling:
             name = re.sub(pattern, replacement, name)
         return name
@@ -80,7 +81,7 @@ _ACTIVATIONS = {
     "tanh": tanh,
     "linear": linear,
 }
-"""What transformers' names mean (its ACT2FN)."""
+"""The functions that transformers' names mean (its ACT2FN)."""
 
 TENSORFLOW = Dialect(
     "tensorflow",  # Huawei's NEZHA-TensorFlow/modeling.py
@@ -94,13 +95,13 @@ TENSORFLOW = Dialect(
         (r"_embeddings$", "_embeddings.weight"),
         (r"^cls\.predictions\.output_bias$", "cls.predictions.bias"),
         (r"^cls\.squad\.output_", "qa_outputs."),
-        (r"^output_", "classifier."),  # sentence and token classifiers lie at the root
+        (r"^output_", "classifier."),  # classifiers of sentences and of tokens have no scope
         (r"^cls\.seq_relationship\.output_", "cls.seq_relationship."),
         (r"\.weights$", ".weight"),
     ),
     activations={"gelu": gelu_tanh, "relu": relu, "tanh": tanh, "linear": linear, "": linear},  # modeling.py:289-323
     lower_case=True,
-    in_out=True,  # kernels alone: output_weights are [out, in]
+    in_out=True,  # kernels only: output_weights are [out, in]
 )
 
 PADDLE = Dialect(
@@ -138,7 +139,7 @@ PADDLE = Dialect(
 PYTORCH = Dialect(
     "pytorch",  # Huawei's NEZHA-PyTorch/modeling_nezha.py, and JABER's copy of it
     known_by=lambda names, config: True,
-    # JABER calls its classifier of tokens "dense", that of several labels "linear".
+    # JABER names its classifier of tokens "dense" and its classifier of several labels "linear".
     spelling=(*_TORCH_NAMES, (r"^(dense|linear)\.", "classifier.")),
     activations={"gelu": gelu_erf, "relu": relu, "swish": swish},  # modeling_nezha.py:57-70
     epsilon=None,
@@ -162,7 +163,7 @@ TRANSFORMERS = Dialect(
 )
 
 BERT4TORCH = Dialect(
-    "bert4torch",  # 0.1.1 to 0.5.7, models/bert.py; later ones forget to divide the scores
+    "bert4torch",  # 0.1.1 to 0.5.7, models/bert.py; later versions do not divide the scores
     known_by=lambda names, config: any("encoderLayer." in name for name in names),
     spelling=(
         *_TORCH_NAMES,
@@ -198,9 +199,12 @@ BERT4KERAS = Dialect(
     "bert4keras",  # 0.11.5, models.py NEZHA and BERT, layers.py, backend.py; names as formats.keras.read gives them
     known_by=lambda names, config: any("Embedding-Token/" in name for name in names),
     spelling=(
-        (r"/(embeddings|kernel|bias|beta|gamma)$", ""),  # the older layout says what the index says already
+        (r"/(embeddings|kernel|bias|beta|gamma)$", ""),  # the older layout repeats what the index says
         *(
-            (rf"-{layer}/{2 * n + i}$", f"-{layer}/{dense}/{i}")  # and counts the weights of inner layers on
+            (
+                rf"-{layer}/{2 * n + i}$",
+                f"-{layer}/{dense}/{i}",
+            )  # and counts the weights of inner layers through
             for layer, inner in zip(("MultiHeadSelfAttention", "FeedForward"), _INNER, strict=True)
             for n, dense in enumerate(inner)
             for i in (0, 1)
@@ -225,7 +229,7 @@ BERT4KERAS = Dialect(
         (r"^MLM-Bias/0$", "cls.predictions.bias"),
         (r"^NSP-Proba/", "cls.seq_relationship/"),
         (r"^dense/", "classifier/"),
-        (r"LayerNorm/0$", "LayerNorm.bias"),  # beta is made first (layers.py:221-232)
+        (r"LayerNorm/0$", "LayerNorm.bias"),  # beta is created first (layers.py:221-232)
         (r"LayerNorm/1$", "LayerNorm.weight"),
         (r"/0$", ".weight"),
         (r"/1$", ".bias"),
@@ -237,7 +241,7 @@ BERT4KERAS = Dialect(
     in_out=True,
     classifiers_in_out=True,
     masked=_FLOAT32_MIN,  # -inf there
-    epsilon=1e-7,  # NEZHA leaves it to Keras, models.py:987; the head is BERT's, models.py:646
+    epsilon=1e-7,  # NEZHA uses Keras' default, models.py:987; the head is BERT's, models.py:646
 )
 
 DIALECTS = (BERT4KERAS, TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)

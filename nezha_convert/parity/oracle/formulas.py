@@ -1,4 +1,4 @@
-"""The oracle's mathematics in NumPy float64: the relative attention and the activations, from the original graphs.
+"""The oracle's mathematics in NumPy float64: relative attention and activations, as the original graphs have them.
 
 Shapes: B batch, L length, N heads, d head size, K clip distance. `modeling.py` is NEZHA-TensorFlow's and
 `modeling_nezha.py` NEZHA-PyTorch's, both of Huawei's repository.
@@ -16,13 +16,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Function = Callable[[Array], Array]
 
 _BLOCK = 1 << 21
-"""Numbers in one temporary of a row block (16 MB): bounds the memory, whatever the length."""
+"""How many numbers one temporary array of a row block holds (16 MB). It bounds the memory at any length."""
 
 
 def relative_table(clip: int, size: int) -> Array:
-    """The fixed sinusoids R, [2K + 1, d] (modeling.py:756-759), of the shifted index, not of the signed distance.
+    """The fixed sinusoids R, [2K + 1, d] (modeling.py:756-759), of the shifted index and not of the signed distance.
 
-    An odd size leaves its last column 0: the originals' loop runs over d // 2.
+    With an odd size the last column stays 0, because the originals loop over d // 2.
     """
     table = np.zeros((2 * clip + 1, size))
     angles = np.arange(2 * clip + 1)[:, None] / np.power(10000.0, 2 * np.arange(size // 2) / size)
@@ -32,14 +32,14 @@ def relative_table(clip: int, size: int) -> Array:
 
 
 def attention(query: Array, key: Array, value: Array, mask: Array, table: Array) -> Array:
-    """NEZHA's self-attention, [B, L, N * d], a block of rows i at a time (modeling.py:940-1020).
+    """NEZHA's self-attention, [B, L, N * d], computed by blocks of rows i (modeling.py:940-1020).
 
     s(i,j) = (q_i . k_j + q_i . R[p(i,j)]) / sqrt(d) + mask_j,  out_i = sum_j softmax(s)(i,j) (v_j + R[p(i,j)]),
     p(i,j) = clip(j - i, -K, K) + K.
 
     Args:
         query, key, value: [B, N, L, d].
-        mask: [B, L], what is added to every score of a key.
+        mask: [B, L], added to every score of a key.
         table: R, [2K + 1, d].
     """
     batch, heads, length, size = query.shape
@@ -62,16 +62,14 @@ def attention(query: Array, key: Array, value: Array, mask: Array, table: Array)
 
 
 def layer_norm(x: Array, scale: Array, shift: Array, epsilon: float) -> Array:
-    """Over the last axis, epsilon inside of the root (modeling.py:482-494; modeling_nezha.py:187-191)."""
+    """Layer norm over the last axis, epsilon inside the root (modeling.py:482-494; modeling_nezha.py:187-191)."""
     centred = x - x.mean(-1, keepdims=True)
     return np.asarray(centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + epsilon) * scale + shift)
 
 
 def erf(x: Array) -> Array:
-    """The error function by the C library's own `erf`, number by number: right to the last bit or two, 60 ns each."""
-    numbers = (
-        np.ascontiguousarray(x, dtype=np.float64).reshape(-1).data
-    )  # iterates Python floats, without a list of them
+    """The error function, number by number by the C library: correct but for the last bit or two, 60 ns a number."""
+    numbers = np.ascontiguousarray(x, dtype=np.float64).reshape(-1).data  # yields Python floats without a list of them
     return np.fromiter(map(math.erf, numbers), np.float64, x.size).reshape(x.shape)
 
 

@@ -1,8 +1,8 @@
-"""NEZHA's forward pass in NumPy float64, computed from a source checkpoint as it lies on the disk.
+"""NEZHA's forward pass in NumPy float64, computed from a source checkpoint as it is on disk.
 
-A conversion is measured against this, so it shares nothing with what converts: no mapping, no config decision, no
-torch, no attention code. It reads the SOURCE's own names and layouts and follows the original graphs; how they differ
-stands in `dialects`.
+Conversions are measured against this, so it shares nothing with the code that converts: no mapping, no decision about
+the config, no torch, no attention code. It reads the SOURCE's own names and layouts and follows the original graphs.
+`dialects` says how these differ.
 
 Shapes below: B batch, L length, D hidden size.
 """
@@ -30,10 +30,10 @@ HEADS: dict[str, tuple[str, ...]] = {
     "token-classification": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
 }
-"""The heads, and what each adds to the encoder's tensors, under transformers' names."""
+"""By head, the tensors that it adds to the encoder's, by transformers' names."""
 
 _POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification", "multiple-choice")
-"""The heads that cannot do without the pooler."""
+"""The heads that need the pooler."""
 
 _DECODER = "cls.predictions.decoder.weight"
 
@@ -49,12 +49,12 @@ class Oracle:
 
     Args:
         entries: the source's tensors by their own names; optimizer slots among them are ignored.
-        config: the source's own JSON, as it is.
-        head: one of `HEADS`; the names of a TensorFlow classifier cannot tell sentences from tokens.
+        config: the source's own JSON, unchanged.
+        head: one of `HEADS`. It has to be given: TensorFlow's classifiers of sentences and of tokens have equal names.
 
     Raises:
-        UsageError: an unknown head.
-        MappingError: absolute positions (a plain BERT), or an activation that the original does not know.
+        UsageError: `HEADS` has no such head.
+        MappingError: the source has absolute positions (a plain BERT), or an activation that the original lacks.
     """
 
     def __init__(self, entries: Mapping[str, Entry], config: Mapping[str, Any], head: str) -> None:
@@ -66,7 +66,7 @@ class Oracle:
         self._names = {self.dialect.plain(name): name for name in entries}
         if "embeddings.position_embeddings.weight" in self._names:
             raise MappingError("the source has absolute position_embeddings: a plain BERT, no NEZHA")
-        # What each original assumes when its JSON is silent: 12 layers and heads, "gelu", 1e-12 and 64 in all three.
+        # The originals' defaults. They are the same in all three: 12 layers, 12 heads, "gelu", 1e-12 and 64.
         self._layers = int(config.get("num_hidden_layers", 12))
         self._heads = int(config.get("num_attention_heads", 12))
         self._clip = int(config.get("max_relative_position", 64))
@@ -93,7 +93,7 @@ class Oracle:
         *,
         record: bool = True,
     ) -> dict[str, Array]:
-        """Everything that the model computes for one batch; see `forward_all`."""
+        """All tensors that the model computes for one batch; see `forward_all`."""
         case = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         return self.forward_all([case], record=record)[0]
 
@@ -102,19 +102,21 @@ class Oracle:
         cases: Sequence[Mapping[str, Array | None]],
         *,
         record: bool = True,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
     ) -> list[dict[str, Array]]:
-        """Several batches of any lengths, layer by layer, so that each layer is read once and one is in memory.
+        """All tensors for several batches of any lengths.
+
+        All batches go through one layer before the next is read. So each layer is read once, and one is in memory.
 
         Args:
             cases: each with `input_ids`, [B, L] or for multiple choice [B, choices, L], and optionally `attention_mask`
                 (1: attend, 0: do not) and `token_type_ids` of the same shape; left out, all ones and all zeros.
-            record: keep what comes before the head.
-            progress: called with (layers done, layers).
+            record: also return what is computed before the head.
+            progress: called after each layer with (layers done, layers, what was done).
 
         Returns:
             For each case, in float64: `embeddings` and `layer_0` ... [B, L, D], `pooler` [B, D] if the source has one,
-            and the head's logits under transformers' names. Multiple choice counts B * choices as B until its logits.
+            and the head's logits by transformers' names. With multiple choice, B is B * choices but for the logits.
 
         Raises:
             UsageError: inputs that the model cannot take.
@@ -133,7 +135,7 @@ class Oracle:
                 for output, state in zip(outputs, states, strict=True):
                     output[f"layer_{i}"] = state
             if progress:
-                progress(i + 1, self._layers)
+                progress(i + 1, self._layers, f"layer {i + 1} of {self._layers}")
         pooled: list[Array | None] = [None] * len(states)
         if self.head in _POOLED or "pooler.dense.weight" in self._names:
             pooler = self._linear("pooler.dense")
@@ -148,18 +150,18 @@ class Oracle:
         return outputs
 
     def _table(self, size: int) -> Array:
-        """R, [2K + 1, size]. Files of bert4keras hold theirs, whose rows say K."""
-        own = "embeddings.relative_positions.weight"
-        if own not in self._names:
+        """R, [2K + 1, size]. Files of bert4keras contain it; there its number of rows gives K."""
+        name = "embeddings.relative_positions.weight"
+        if name not in self._names:
             return relative_table(self._clip, size)
-        found = self._read(own).astype(np.float64)
-        table = relative_table(len(found) // 2, size)
-        if found.shape != table.shape or not np.abs(found - table).max() < 0.01:  # room for bfloat16
-            raise MappingError(f"{self._names[own]}: not NEZHA's sinusoids; the model was trained with others")
+        stored = self._read(name).astype(np.float64)
+        table = relative_table(len(stored) // 2, size)
+        if stored.shape != table.shape or not np.abs(stored - table).max() < 0.01:  # bfloat16 rounds that much
+            raise MappingError(f"{self._names[name]}: not NEZHA's sinusoids; the model was trained with others")
         return table
 
     def _embeddings(self, inputs: list[_Inputs]) -> list[Array]:
-        """Words plus token types, normalised; no positions (modeling.py:171-195). Row 0 is an ordinary row."""
+        """Words plus token types, normalised, without positions (modeling.py:171-195). Row 0 is an ordinary row."""
         words, types = self._read(self._words()), self._read("embeddings.token_type_embeddings.weight")
         for case in inputs:
             for what, ids, table in (("input_ids", case.ids, words), ("token_type_ids", case.types, types)):
@@ -169,7 +171,7 @@ class Oracle:
         return [norm(words[case.ids].astype(np.float64) + types[case.types]) for case in inputs]
 
     def _layer(self, i: int, states: list[Array], masks: list[Array], table: Array) -> list[Array]:
-        """One layer over every case (modeling.py:1107-1164; modeling_nezha.py:327-484)."""
+        """One layer on every case (modeling.py:1107-1164; modeling_nezha.py:327-484)."""
         at = f"encoder.layer.{i}"
         projections = [self._linear(f"{at}.attention.self.{name}") for name in ("query", "key", "value")]
         merge, merge_norm = self._linear(f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm"
@@ -204,7 +206,7 @@ class Oracle:
                 return lambda state, pooled: (predict(state),)
             relation = self._classifier("cls.seq_relationship")
             return lambda state, pooled: (predict(state), relation(pooled))
-        if self.head == "question-answering":  # run_squad.py:613-630, before its mask of what cannot be an answer
+        if self.head == "question-answering":  # run_squad.py:613-630, before it masks what cannot be an answer
             spans = self._classifier(self.dialect.spans)
             return lambda state, pooled: tuple(np.moveaxis(spans(state), -1, 0))
         if self.head == "token-classification":  # run_classifier_ner.py:605-627
@@ -215,15 +217,17 @@ class Oracle:
         return lambda state, pooled: (classify(pooled),)
 
     def _words(self) -> str:
-        """The table of words. Both torch originals tie before they load, so a decoder's rows, loaded last, are both's.
+        """The name of the table of words.
 
-        transformers 4.40.2 does so unless tie_word_embeddings is false in the JSON; tests/test_compare.py runs it.
+        Both torch originals tie the decoder to the embeddings before they load, so the decoder's rows, which are loaded
+        last, become those of both. transformers 4.40.2 does so unless tie_word_embeddings is false in the JSON;
+        tests/commands/test_verify.py runs it.
         """
         tied = self.dialect.tied_to_decoder and self.head in ("pretraining", "masked-lm") and not self._untied
         return _DECODER if tied and _DECODER in self._names else "embeddings.word_embeddings.weight"
 
     def _decoder_bias(self) -> str:
-        """In transformers the head's two biases are one parameter, tied or not: the decoder's is loaded last."""
+        """The head's bias by name. transformers has one parameter for its two biases, and loads the decoder's last."""
         decoder = "cls.predictions.decoder.bias"
         return decoder if self.dialect.decoder_bias_wins and decoder in self._names else "cls.predictions.bias"
 
@@ -232,7 +236,7 @@ class Oracle:
         return self._product(name, self.dialect.in_out)
 
     def _classifier(self, name: str) -> Function:
-        """A head's last product. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
+        """A head's last linear layer. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
         return self._product(name, self.dialect.classifiers_in_out)
 
     def _product(self, name: str, in_out: bool) -> Function:
@@ -257,18 +261,18 @@ class _Inputs:
     """One case's inputs, flattened to [B, L]."""
 
     def __init__(self, case: Mapping[str, Array | None], head: str) -> None:
-        given = np.asarray(case["input_ids"])
+        ids = np.asarray(case["input_ids"])
         axes = 3 if head == "multiple-choice" else 2
-        if given.ndim != axes or not given.size:
-            raise UsageError(f"input_ids have shape {given.shape}; head {head!r} takes {axes} axes, none of them empty")
+        if ids.ndim != axes or not ids.size:
+            raise UsageError(f"input_ids have shape {ids.shape}; head {head!r} takes {axes} axes, none of them empty")
 
-        def flat(name: str, otherwise: int) -> Array:
+        def flat(name: str, default: int) -> Array:
             array = case.get(name)
-            array = np.full(given.shape, otherwise) if array is None else np.asarray(array)
-            if array.shape != given.shape:
-                raise UsageError(f"{name} has shape {array.shape}, input_ids {given.shape}: expected the same")
-            return array.reshape(-1, given.shape[-1])
+            array = np.full(ids.shape, default) if array is None else np.asarray(array)
+            if array.shape != ids.shape:
+                raise UsageError(f"{name} has shape {array.shape}, input_ids {ids.shape}: expected the same")
+            return array.reshape(-1, ids.shape[-1])
 
-        self.choices = given.shape[:-1]
+        self.choices = ids.shape[:-1]
         self.ids, self.types = flat("input_ids", 0), flat("token_type_ids", 0)
         self.mask = flat("attention_mask", 1).astype(np.float64)

@@ -1,4 +1,6 @@
-"""Huawei's tokenizer once more, in plain Python, from its description: what converted tokenizers are measured against.
+"""A second implementation of Huawei's tokenizer, in plain Python: the reference for converted tokenizers.
+
+It shares no code with `nezha_convert/tokenizer/wordpiece.py` on purpose: a mistake there must not be repeated here.
 
 NEZHA-TensorFlow/tokenization.py: clean, space out Chinese characters, lower-case and strip accents, split punctuation,
 take the longest piece first; a word of more than 200 characters is unknown.
@@ -37,7 +39,7 @@ TEXTS = (
     "ALLCAPS MixedCase lower12345 1234567890",
     "ΟΔΟΣ Σ ΣΑΣ'Α ΑΣ. ΌΣΟΣ 中ΑΣ \ue000 a\ue000b",
 )
-"""Texts that every tokenizer is compared on; `texts_for` adds long words of its vocabulary's own."""
+"""Every tokenizer is compared on these texts. `texts_for` adds long words of the vocabulary's own letters."""
 
 
 def tokenize(text: str, vocabulary: Collection[str], lower_case: bool) -> list[str]:
@@ -53,9 +55,9 @@ def tokenize(text: str, vocabulary: Collection[str], lower_case: bool) -> list[s
 
 
 def texts_for(vocabulary: Collection[str]) -> list[str]:
-    """`TEXTS`, and a letter of the vocabulary's own: as a capital, with an accent, in words of 101 to 201 characters.
+    """`TEXTS`, and texts of a letter of the vocabulary: as a capital, with an accent, in words of 101 to 201 letters.
 
-    The words of up to 200 are known if the letter is also a piece by itself, as it is in every vocabulary of Huawei's.
+    Words of up to 200 characters do not become [UNK] if the letter is also a piece. In Huawei's vocabularies it is.
     """
     letter = next((c for c in "abcdefghijklmnopqrstuvwxyz0123456789" if {c, f"##{c}"} <= set(vocabulary)), "a")
     words = (f"{letter * length} {letter}" for length in (101, 150, LONGEST_WORD, LONGEST_WORD + 1))
@@ -63,15 +65,15 @@ def texts_for(vocabulary: Collection[str]) -> list[str]:
 
 
 def lower_cases(vocabulary: Collection[str]) -> bool:
-    """Whether a vocabulary is for lower-cased text: most capital letters are no tokens, so words would be unknown.
+    """Whether a vocabulary is for lower-cased text. Then most capital letters are no tokens.
 
-    Longer tokens say nothing: Huawei's Chinese vocabulary has specials in capitals, [CLS] and <S>.
+    Only tokens of one letter count: Huawei's Chinese vocabulary has longer ones in capitals, such as [CLS] and <S>.
     """
     return sum(letter in vocabulary for letter in string.ascii_uppercase) <= 13
 
 
 def is_chinese(c: str) -> bool:
-    """Whether Huawei's code makes a word of `c`."""
+    """Whether Huawei's code makes the character `c` a word of its own."""
     return bool(c) and any(low <= ord(c) <= high for low, high in _CHINESE)
 
 
@@ -81,8 +83,8 @@ def is_punctuation(c: str) -> bool:
 
 
 def pieces(word: str, vocabulary: Collection[str], longest: int) -> list[str]:
-    """The longest pieces from the left, or unknown if they do not reach the end or `word` exceeds `longest`."""
-    found: list[str] = []
+    """`word` cut into the longest pieces from the left. [UNK] if no piece fits somewhere, or if `word` is too long."""
+    tokens: list[str] = []
     start = 0
     while start < len(word) <= longest:
         prefix = "##" if start else ""
@@ -90,9 +92,9 @@ def pieces(word: str, vocabulary: Collection[str], longest: int) -> list[str]:
         end = next((end for end in ends if prefix + word[start:end] in vocabulary), None)
         if end is None:
             return [UNKNOWN]
-        found.append(prefix + word[start:end])
+        tokens.append(prefix + word[start:end])
         start = end
-    return found or [UNKNOWN]
+    return tokens or [UNKNOWN]
 
 
 def _clean(c: str) -> str:

@@ -1,1 +1,1 @@
-"""The original programs themselves, run in a process of their own."""
+"""The original programs themselves. Each runs in its own process."""

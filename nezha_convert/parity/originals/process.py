@@ -1,9 +1,10 @@
-"""The process in which an original program runs: `python original_process.py FOLDER`, started by `originals.py`.
+"""The process in which an original program runs: `python process.py FOLDER`. `programs.py` starts it.
 
-FOLDER holds `request.json` and `inputs.npz` (keys CASE/NAME); `outputs.npz`, or the tokenizer's `outputs.json` joins.
-The original's files are imported from where the user has them and nothing in them is changed. What they miss today is
-supplied in memory: TensorFlow 1's `tensorflow.contrib`, clients of a model store that is never asked, a `cuda()` on a
-machine without one. A weight that the original does not find in the checkpoint ends the process: it would stay random.
+FOLDER holds `request.json` and `inputs.npz` (keys CASE/NAME). The process adds `outputs.npz`, or `outputs.json` for a
+tokenizer. It imports the original's files from the user's clone and changes nothing in them. What they need and no
+longer find, it puts into memory: TensorFlow 1's `tensorflow.contrib`, clients of a model store that is never called, a
+`cuda()` for machines without a GPU. If the original does not find a weight in the checkpoint, the process ends with an
+error, because that weight would stay random.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def import_tensorflow_1() -> Any:
-    """TensorFlow 2's v1 API as `tensorflow`, with the few names of `tensorflow.contrib` that the originals import."""
+    """Make TensorFlow 2's v1 API the module `tensorflow`, with the names of `tensorflow.contrib` that are imported."""
     tf = import_module("tensorflow").compat.v1
-    import_module("tf_keras")  # where tf.layers.dense is today; loaded before the name `tensorflow` changes
+    import_module("tf_keras")  # it has tf.layers.dense today; load it before the name `tensorflow` changes
     assert tf.layers.dense
     tf_slim = import_module("tf_slim")
     variables, utils = import_module("tf_slim.ops.variables"), import_module("tf_slim.layers.utils")
@@ -46,7 +47,7 @@ def import_tensorflow_1() -> Any:
 
 
 def run_tensorflow(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]:
-    """NEZHA-TensorFlow: a graph and a session for each case, since its attention needs the length when it is built."""
+    """NEZHA-TensorFlow. Each case gets its own graph, for the attention needs the length when the graph is built."""
     tf = import_tensorflow_1()
     sys.path.insert(0, str(Path(request["code"]) / "NEZHA-TensorFlow"))
     modeling: Any = import_module("modeling")
@@ -54,7 +55,7 @@ def run_tensorflow(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]
     models: list[Any] = []
 
     class Recorded(modeling.BertModel):  # type: ignore[misc]
-        """The original, remembered: the scripts' `create_model` keep it to themselves."""
+        """The original, but each instance is kept: the scripts' `create_model` does not return it."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -72,9 +73,9 @@ def run_tensorflow(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]
             fetched |= {"embeddings": model.get_embedding_output(), "pooler": model.get_pooled_output()}
             fetched |= {f"layer_{i}": layer for i, layer in enumerate(model.get_all_encoder_layers())}
             variables = tf.trainable_variables()
-            found, names = modeling.get_assignment_map_from_checkpoint(variables, request["checkpoint"])
+            assignments, names = modeling.get_assignment_map_from_checkpoint(variables, request["checkpoint"])
             refuse_random(variable.name for variable in variables if variable.name not in names)
-            tf.train.init_from_checkpoint(request["checkpoint"], found)
+            tf.train.init_from_checkpoint(request["checkpoint"], assignments)
             session.run(tf.global_variables_initializer())
             results.append(session.run(fetched, {places[name]: case[name] for name in INPUTS}))
     return results
@@ -83,37 +84,38 @@ def run_tensorflow(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]
 def tensorflow_head(
     tf: Any, modeling: Any, request: dict[str, Any], config: Any, places: dict[str, Any], case: Arrays
 ) -> dict[str, Any]:
-    """The tensors of the head that a run_*.py builds; its losses too, where the case has labels."""
+    """The output tensors of the head that a run_*.py builds, and its losses if the case has labels."""
     ids, mask, types = (places[name] for name in INPUTS)
+    head = request["head"]
+    if head in ("encoder", "pretraining", "masked-lm", "next-sentence-prediction"):
+        model = modeling.BertModel(
+            config=config, is_training=False, input_ids=ids, input_mask=mask, token_type_ids=types
+        )
+        return {} if head == "encoder" else pretraining_heads(tf, head, config, model, case)
     batch, length = case["input_ids"].shape
-    head, count = request["head"], request["num_labels"]
-    given = {"config": config, "is_training": False, "input_ids": ids, "input_mask": mask, "token_type_ids": types}
     options = {"is_training": False, "input_ids": ids, "input_mask": mask, "segment_ids": types}
     options |= {"bert_config": config, "use_one_hot_embeddings": False}
-    if head == "encoder":
-        modeling.BertModel(**given)
-        return {}
     if head == "question-answering":
         run_squad = import_module("run_squad")
 
         start, end = run_squad.create_model(**options, input_span_mask=tf.ones((batch, length), tf.int32))
         return {"start_logits": start, "end_logits": end}
     if head == "sequence-classification":
-        run_classifier = import_module("run_classifier")
-
-        labels = tf.constant(case.get("labels", np.zeros(batch, np.int32)))
-        loss, _, logits, probabilities = run_classifier.create_model(**options, labels=labels, num_labels=count)
-        return {"logits": logits} | ({"loss": loss, "probabilities": probabilities} if "labels" in case else {})
-    if head == "token-classification":
-        run_classifier_ner = import_module("run_classifier_ner")
-
+        script, fourth, zeros = import_module("run_classifier"), "probabilities", np.zeros(batch, np.int32)
+    else:
+        script, fourth, zeros = import_module("run_classifier_ner"), "predictions", np.zeros((batch, length), np.int32)
         tf.flags.FLAGS.task_name, tf.flags.FLAGS.max_seq_length = "ner", length
-        labels = tf.constant(case.get("labels", np.zeros((batch, length), np.int32)))
-        loss, _, logits, predictions = run_classifier_ner.create_model(**options, labels=labels, num_labels=count)
-        return {"logits": logits} | ({"loss": loss, "predictions": predictions} if "labels" in case else {})
+    labels = tf.constant(case.get("labels", zeros))
+    loss, _, logits, result = script.create_model(**options, labels=labels, num_labels=request["num_labels"])
+    return {"logits": logits} | ({"loss": loss, fourth: result} if "labels" in case else {})
+
+
+def pretraining_heads(tf: Any, head: str, config: Any, model: Any, case: Arrays) -> dict[str, Any]:
+    """The same for the heads of run_pretraining.py, on `model`."""
     run_pretraining = import_module("run_pretraining")
 
-    model, fetched = modeling.BertModel(**given), {}
+    batch, length = case["input_ids"].shape
+    fetched = {}
     if head in ("pretraining", "masked-lm"):
         positions = tf.constant(np.tile(np.arange(length, dtype=np.int32), (batch, 1)))
         labels = tf.constant(case.get("mlm_labels", np.zeros((batch, length), np.int32)))
@@ -122,7 +124,7 @@ def tensorflow_head(
         loss, _, logs = run_pretraining.get_masked_lm_output(
             config, model.get_sequence_output(), words, positions, labels, weights
         )
-        logits = tf.reshape(logs.op.inputs[0], (batch, length, -1))  # what its log_softmax is taken of
+        logits = tf.reshape(logs.op.inputs[0], (batch, length, -1))  # the input of its log_softmax
         fetched["logits" if head == "masked-lm" else "prediction_logits"] = logits
         fetched |= {"mlm_loss": loss, "mlm_log_probs": logs} if "mlm_labels" in case else {}
     if head in ("pretraining", "next-sentence-prediction"):
@@ -134,7 +136,7 @@ def tensorflow_head(
 
 
 def run_tokenizer(request: dict[str, Any]) -> list[list[str]]:
-    """NEZHA-TensorFlow's `FullTokenizer` on each text."""
+    """The tokens that NEZHA-TensorFlow's `FullTokenizer` makes of each text."""
     import_tensorflow_1()
     sys.path.insert(0, str(Path(request["code"]) / "NEZHA-TensorFlow"))
     tokenization = import_module("tokenization")
@@ -144,7 +146,7 @@ def run_tokenizer(request: dict[str, Any]) -> list[list[str]]:
 
 
 def run_byte_bpe(request: dict[str, Any]) -> list[list[str]]:
-    """`FullTokenizer` of one of Huawei's byte BPE programs on each text."""
+    """The tokens that the `FullTokenizer` of a byte BPE program of Huawei's makes of each text."""
     sys.modules["six"] = SimpleNamespace(PY2=False, PY3=True)  # type: ignore[assignment]
     file = Path(request["code"])
     sys.path.insert(0, str(file.parent))
@@ -160,7 +162,7 @@ def run_byte_bpe(request: dict[str, Any]) -> list[list[str]]:
 def run_pytorch(request: dict[str, Any], cases: list[Arrays], folder: Path) -> list[Arrays]:
     """NEZHA-PyTorch's modeling_nezha.py on the CPU."""
     torch: Any = import_module("torch")
-    for name in ("boto3", "botocore", "requests"):  # its file_utils.py's, for downloads
+    for name in ("boto3", "botocore", "requests"):  # its file_utils.py imports them for downloads
         sys.modules[name] = ModuleType(name)
     exceptions: Any = SimpleNamespace(ClientError=Exception)
     progress: Any = SimpleNamespace(tqdm=None)
@@ -170,6 +172,29 @@ def run_pytorch(request: dict[str, Any], cases: list[Arrays], folder: Path) -> l
     sys.path.insert(0, str(Path(request["code"]) / "NEZHA-PyTorch"))
     original = import_module("modeling_nezha")
 
+    head = request["head"]
+    model = load_pytorch_model(original, request, folder)
+    names = {
+        "encoder": (),
+        "pretraining": ("prediction_logits", "seq_relationship_logits"),
+        "next-sentence-prediction": ("", "logits"),
+        "question-answering": ("start_logits", "end_logits"),
+    }.get(head, ("logits",))
+    results = []
+    record = recorder(model if head == "encoder" else model.bert)
+    for case in cases:
+        model.num_choices = case["input_ids"].shape[1]  # the number of logits in a row of multiple choice
+        with torch.no_grad():
+            ids, mask, types = (torch.from_numpy(case[name]).long() for name in INPUTS)
+            output = model(ids, token_type_ids=types, attention_mask=mask)
+        outputs = output if isinstance(output, tuple) else (output,)
+        computed = record | {name: output for name, output in zip(names, outputs, strict=False) if name}
+        results.append({name: tensor.numpy().copy() for name, tensor in computed.items()})
+    return results
+
+
+def load_pytorch_model(original: Any, request: dict[str, Any], folder: Path) -> Any:
+    """The head's class of NEZHA-PyTorch with the checkpoint's weights, in evaluation mode."""
     head = request["head"]
     model_class, options = {
         "encoder": (original.BertModel, {}),
@@ -186,34 +211,18 @@ def run_pytorch(request: dict[str, Any], cases: list[Arrays], folder: Path) -> l
     loaded = {name.replace("gamma", "weight").replace("beta", "bias") for name in state}
     loaded |= {name.removeprefix("bert.") for name in loaded} if head == "encoder" else set()
     refuse_random(name for name in model.state_dict() if name not in loaded and "decoder.weight" not in name)
-    names = {
-        "encoder": (),
-        "pretraining": ("prediction_logits", "seq_relationship_logits"),
-        "next-sentence-prediction": ("", "logits"),
-        "question-answering": ("start_logits", "end_logits"),
-    }.get(head, ("logits",))
-    results = []
-    record = recorder(model if head == "encoder" else model.bert)
-    for case in cases:
-        model.num_choices = case["input_ids"].shape[1]  # what multiple choice folds its logits to
-        with torch.no_grad():
-            ids, mask, types = (torch.from_numpy(case[name]).long() for name in INPUTS)
-            output = model(ids, token_type_ids=types, attention_mask=mask)
-        outputs = output if isinstance(output, tuple) else (output,)
-        computed = record | {name: output for name, output in zip(names, outputs, strict=False) if name}
-        results.append({name: tensor.numpy().copy() for name, tensor in computed.items()})
-    return results
+    return model
 
 
 def run_transformers(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]:
-    """The release of transformers that lies in `code`, its own Nezha classes."""
+    """The Nezha classes of the release of transformers in the folder `code`."""
     sys.path.insert(0, request["code"])
     import torch
 
     transformers: Any = import_module("transformers")
 
     model_class = getattr(transformers, f"Nezha{request['class']}")
-    # Its tables are [max_position, max_position, d] in each layer, and fail past that: as long as the longest case.
+    # Each layer has a table [max_position, max_position, d] and fails on longer inputs: fit it to the longest case.
     longest = max(case["input_ids"].shape[-1] for case in cases)
     config = transformers.NezhaConfig.from_dict(request["config"] | {"max_position_embeddings": longest})
     state = load_state(request["files"])
@@ -232,7 +241,7 @@ def run_transformers(request: dict[str, Any], cases: list[Arrays]) -> list[Array
 
 
 def load_state(files: list[str]) -> dict[str, Any]:
-    """The tensors of torch and safetensors files, read by those libraries themselves."""
+    """The tensors of torch and safetensors files, read by these libraries themselves."""
     import torch
 
     state: dict[str, Any] = {}
@@ -247,7 +256,7 @@ def load_state(files: list[str]) -> dict[str, Any]:
 
 
 def recorder(base: Any) -> dict[str, Any]:
-    """A dictionary that holds, after each forward pass of `base`, its embeddings, layers and pooler."""
+    """A dictionary that has, after each forward pass of `base`, the outputs of its embeddings, layers and pooler."""
     record: dict[str, Any] = {}
 
     def keep(module: Any, name: str) -> None:
@@ -265,16 +274,16 @@ def recorder(base: Any) -> dict[str, Any]:
 
 
 def refuse_random(names: Iterable[str]) -> None:
-    """End the process if the original left a weight as it was drawn."""
+    """End the process if the original did not load some weight, which is then still random."""
     missing = sorted(names)
     if missing:
         raise SystemExit(f"the original finds no values for {len(missing)} of its weights: {', '.join(missing[:6])}")
 
 
 def main() -> None:
-    """Do what the request in the folder asks for."""
-    folder = Path(sys.argv.pop())  # the originals' flags are parsed from what is left
-    sys.path.pop(0)  # this file's folder: its neighbours are no part of the original
+    """Read the request in the folder, run it, and write the outputs."""
+    folder = Path(sys.argv.pop())  # the originals parse the rest as their flags
+    sys.path.pop(0)  # this file's folder: the original must not import its neighbours
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     if "texts" in request:
         tokenize = run_byte_bpe if request["program"] == "byte BPE" else run_tokenizer

@@ -1,8 +1,8 @@
-"""The original programs themselves, unmodified, on a source checkpoint: what its weights were made by and for.
+"""Runs the original programs, unmodified, on a source checkpoint.
 
-None of their code is here. Huawei's two are run from the user's clone of their repository, transformers 4.40.2 from an
-environment of its own in the user's cache folder, each in a process of its own (`original_process.py`), on the CPU.
-Nothing is written beside the checkpoint or into the clone.
+None of their code is here. Huawei's two programs run from the user's clone of Huawei's repository, and transformers
+4.40.2 from a folder of its own in the user's cache. Each runs in its own process (`process.py`) on the CPU. Nothing is
+written beside the checkpoint or into the clone.
 """
 
 from __future__ import annotations
@@ -30,21 +30,27 @@ from ..oracle.model import HEADS
 __all__ = ["TRANSFORMERS", "run_original", "run_original_all", "tokenize_original"]
 
 TRANSFORMERS = "transformers==4.40.2"
-"""The last release that has NEZHA fully in it."""
+"""The last release that has all of NEZHA."""
 
 _CLONE_HOLDS = ("NEZHA-TensorFlow/modeling.py", "NEZHA-PyTorch/modeling_nezha.py")
 _CLONE_HINT = "git clone https://github.com/huawei-noah/Pretrained-Language-Model CLONE, then pass: --original CLONE"
 _TENSORFLOW = {"tensorflow": "tensorflow-cpu", "tf_keras": "tf-keras", "tf_slim": "tf-slim"}
 _LACKING = {"tensorflow": ("multiple-choice",), "pytorch": ("token-classification",), "transformers": ()}
-"""The heads that an original does not have."""
+"""By original, the heads that it does not have."""
+
+PYTORCH_POSITIONS = 512
+"""The longest sequence that NEZHA-PyTorch takes; its table of positions ends there."""
 
 BYTE_BPE: dict[str, tuple[str, dict[str, bool]]] = {
     "multilingual": ("JABER-PyTorch/tokenizationBBPE.py", {"CJK_tokenize": False}),
     "jaber": ("JABER-PyTorch/tokenizationBBPE.py", {}),
     "bbpe": ("BBPE/bbpe/tokenization.py", {}),
 }
-"""By rules: the tokenizer's file and options. With that option JABER's does what the multilingual model's own file did:
-BBPE/tokenizationBBPE.py, as it was at commit 8b60ffe before it was deleted."""
+"""By rules, the tokenizer's file and options.
+
+The multilingual model's own file, BBPE/tokenizationBBPE.py, was deleted after commit 8b60ffe. With the option here,
+JABER's file does the same.
+"""
 
 CLASSES = {
     "encoder": "Model",
@@ -56,13 +62,13 @@ CLASSES = {
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
 }
-"""Each head's class in transformers and in `nezha`, without its Nezha."""
+"""By head, its class in transformers without the prefix "Nezha"."""
 
 
 def run_original(
     original: str, checkpoint: Checkpoint, config: Mapping[str, Any], head: str, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """What the original program computes for one batch; see `run_original_all`, which starts it once for several."""
+    """What the original program computes for one batch. For several batches, `run_original_all` starts it only once."""
     return run_original_all(original, checkpoint, config, head, [inputs])[0]
 
 
@@ -73,20 +79,20 @@ def run_original_all(
     head: str,
     cases: Sequence[Mapping[str, Array | None]],
 ) -> list[dict[str, Array]]:
-    """What the original program computes for several batches, in float32, under the oracle's names.
+    """What the original program computes for several batches, in float32, by the oracle's names.
 
     Args:
         original: a clone of Huawei's repository, or `TRANSFORMERS`.
-        checkpoint: the source; which program it belongs to is read off its names.
-        config: the source's own JSON, as it is.
+        checkpoint: the source. The names of its tensors tell which program runs.
+        config: the source's own JSON, unchanged.
         head: one of the oracle's `HEADS`.
-        cases: as for `Oracle.forward_all`. A case may also hold what the original takes a loss of, under the original's
-            names (`labels`; `mlm_labels`, `mlm_weights`, `nsp_labels` for TensorFlow; `next_sentence_label`,
-            `start_positions`, `end_positions`, `output_attentions` for transformers): its losses then come back too.
+        cases: as for `Oracle.forward_all`. A case may also have labels, by the original's names (`labels`;
+            `mlm_labels`, `mlm_weights`, `nsp_labels` for TensorFlow; `next_sentence_label`, `start_positions`,
+            `end_positions`, `output_attentions` for transformers). Then the original's losses are returned too.
 
     Raises:
-        UsageError: `original` is neither; something has to be installed; the original has no such head, length or clip
-            distance; or it failed, and the message ends with what it said.
+        UsageError: `original` is neither; a package has to be installed; the original lacks the head, the length or
+            the clip distance; or it failed, and the message ends with its last lines.
     """
     program = dialect_of(checkpoint.entries, config).name
     code = _transformers(program) if original == TRANSFORMERS else _clone(original, program)
@@ -102,20 +108,29 @@ def run_original_all(
         "num_labels": _num_labels(checkpoint),
         "cases": len(cases),
     }
+    with TemporaryFolder() as folder:
+        _write_inputs(folder / "inputs.npz", cases)
+        _run_process(folder, request)
+        return _read_outputs(folder / "outputs.npz", len(cases))
+
+
+def _write_inputs(path: Path, cases: Sequence[Mapping[str, Array | None]]) -> None:
+    """Write the arrays of all cases, named CASE/NAME, with the mask and the token types that a case leaves out."""
     inputs: dict[str, Array] = {}
     for i, case in enumerate(cases):
         ids = np.asarray(case["input_ids"])
         complete = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         complete |= {name: np.asarray(array) for name, array in case.items() if array is not None}
         inputs |= {f"{i}/{name}": array for name, array in complete.items()}
-    with TemporaryFolder() as folder:
-        np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
-        _run_process(folder, request)
-        results: list[dict[str, Array]] = [{} for _ in cases]
-        with np.load(folder / "outputs.npz") as stored:
-            for key in stored:
-                index, name = key.split("/")
-                results[int(index)][name] = stored[key]
+    np.savez(path, **inputs)  # type: ignore[arg-type]
+
+
+def _read_outputs(path: Path, cases: int) -> list[dict[str, Array]]:
+    results: list[dict[str, Array]] = [{} for _ in range(cases)]
+    with np.load(path) as stored:
+        for key in stored:
+            index, name = key.split("/")
+            results[int(index)][name] = stored[key]
     return results
 
 
@@ -125,10 +140,10 @@ def tokenize_original(
     """The tokens that NEZHA-TensorFlow's `FullTokenizer` makes of each text.
 
     Args:
-        rules: of `byte_bpe.tokenize`, for Huawei's byte BPE in its stead.
+        rules: use Huawei's byte BPE with these rules, those of `byte_bpe.tokenize`, instead.
 
     Raises:
-        UsageError: as `run_original_all`.
+        UsageError: as in `run_original_all`.
     """
     request: dict[str, Any] = {"program": "tokenizer", "vocab": str(vocab.resolve())}
     if rules:
@@ -144,7 +159,7 @@ def tokenize_original(
 
 
 def _run_process(folder: Path, request: dict[str, Any]) -> None:
-    """Run the original on what lies in `folder`, without a GPU, the network, or bytecode written into the clone."""
+    """Run the original on the inputs in `folder`, without a GPU, the network, or bytecode written to the clone."""
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "-1",
@@ -156,18 +171,22 @@ def _run_process(folder: Path, request: dict[str, Any]) -> None:
         "USE_TF": "0",
         "USE_FLAX": "0",
     }
-    script = Path(__file__).with_name("original_process.py")
+    script = Path(__file__).with_name("process.py")
     command = [sys.executable, "-B", str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise UsageError(
             f"the original {request['program']} program ended with {done.returncode}:\n{_last_lines(done.stderr)}",
-            hint="Its own words are above. The oracle needs no original: leave --original out.",
+            hint="The program's own error is above. The oracle needs no original: leave --original out.",
         )
 
 
 def _clone(original: str, program: str, holds: tuple[str, ...] = _CLONE_HOLDS) -> Path:
-    """The clone's folder, once it is one and what `program` runs on is installed."""
+    """The folder of the clone.
+
+    Raises:
+        UsageError: it is no clone, or a package that `program` needs is not installed.
+    """
     clone = Path(original).expanduser()
     if not original or not clone.is_dir():
         raise UsageError(
@@ -179,7 +198,7 @@ def _clone(original: str, program: str, holds: tuple[str, ...] = _CLONE_HOLDS) -
         raise UsageError(
             f"{clone} is not a clone of Huawei's repository: expected {' and '.join(holds)} in it, "
             f"missing {' and '.join(missing)}",
-            hint=f"If it lies inside of one, name the repository's own folder. Else: {_CLONE_HINT}",
+            hint=f"If it is a folder inside a clone, name the clone's top folder. Otherwise: {_CLONE_HINT}",
         )
     if program == "transformers":
         raise UsageError(
@@ -199,7 +218,11 @@ def _clone(original: str, program: str, holds: tuple[str, ...] = _CLONE_HOLDS) -
 
 
 def _transformers(program: str) -> Path:
-    """The folder that holds transformers 4.40.2 and what it needs but torch; installed by pip when it is not there."""
+    """The folder with transformers 4.40.2 and what it needs except torch. pip installs it the first time.
+
+    Raises:
+        UsageError: the source is not of transformers, or torch or a package index is missing.
+    """
     if program != "transformers":
         raise UsageError(
             f"transformers cannot load this source: it was written by Huawei's {program} program", hint=_CLONE_HINT
@@ -210,28 +233,33 @@ def _transformers(program: str) -> Path:
     home = cache_folder() / name
     if home.is_dir():
         return home
+    _install_transformers(home)
+    return home
+
+
+def _install_transformers(home: Path) -> None:
+    """Install into a folder beside `home`, and rename it once it is complete."""
     home.parent.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--target"]
     with tempfile.TemporaryDirectory(prefix="installing-", dir=home.parent) as staging:
-        target = Path(staging) / name
+        target = Path(staging) / home.name
         done = subprocess.run(
             [*pip, str(target), TRANSFORMERS], capture_output=True, text=True, errors="replace", check=False
         )
         if done.returncode:
             raise UsageError(
                 f"{TRANSFORMERS} could not be installed into {home}; pip said:\n{_last_lines(done.stderr)}",
-                hint=f"It needs a package index once. With one in reach: pip install --target {home} {TRANSFORMERS}",
+                hint=f"It needs a package index once. Where there is one: pip install --target {home} {TRANSFORMERS}",
             )
         try:
             target.rename(home)
         except OSError:
-            if not home.is_dir():  # else another process was faster: its copy is as good
+            if not home.is_dir():  # if it is there, another process installed the same meanwhile
                 raise
-    return home
 
 
 def cache_folder() -> Path:
-    """Where this user's programs keep what they can fetch again."""
+    """The folder in which this user's programs cache their data, for this package."""
     places = {"win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local"), "darwin": "~/Library/Caches"}
     return (
         Path(places.get(sys.platform) or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nezha-convert"
@@ -245,7 +273,11 @@ def _check_request(
     head: str,
     cases: Sequence[Mapping[str, Array | None]],
 ) -> None:
-    """Refuse what the original would fail on, or answer in another way than the source's JSON says."""
+    """Refuse what the original would fail on, and what it would compute in another way than the source's JSON says.
+
+    Raises:
+        UsageError: it says what the original lacks.
+    """
     if head not in HEADS:
         raise UsageError(f"head {head!r} is not known", hint=f"One of: {', '.join(HEADS)}")
     if head in _LACKING[program]:
@@ -253,9 +285,9 @@ def _check_request(
             f"Huawei's {program} program has no {head} head", hint="Leave --original out: the oracle has it."
         )
     longest = max(np.asarray(case["input_ids"]).shape[-1] for case in cases)
-    if program == "pytorch" and longest > 512:
+    if program == "pytorch" and longest > PYTORCH_POSITIONS:
         raise UsageError(
-            f"an input has {longest} tokens; NEZHA-PyTorch's table of positions ends at 512",
+            f"an input has {longest} tokens; NEZHA-PyTorch's table of positions ends at {PYTORCH_POSITIONS}",
             hint="Leave it out of the cases for this original; the oracle takes any length.",
         )
     clip = config.get("max_relative_position", 64)
@@ -273,7 +305,7 @@ def _check_request(
 
 
 def _num_labels(checkpoint: Checkpoint) -> int:
-    """Rows of the classifier's bias, 2 without one."""
+    """The length of the classifier's bias; 2 if there is no classifier."""
     for name, entry in checkpoint.entries.items():
         if name.removeprefix("module.") in ("output_bias", "classifier.bias"):
             return entry.shape[0]

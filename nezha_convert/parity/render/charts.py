@@ -1,4 +1,4 @@
-"""A verification's three pictures, as SVG to be put into a page. Their colours are the page's CSS variables."""
+"""The three charts of a verification, as SVG for the HTML page. Their colours are the page's CSS variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..report import EXPONENTS, ParityReport
 
 FLOAT32_NOISE = 2.0**-24
-"""What rounding one number to float32 costs, as a part of the number: no float32 computation gets below it for long."""
+"""The relative error of rounding one number to float32. Few float32 computations have smaller errors."""
 
 _INK, _MUTED, _GRID, _BAD, _BAND = "#010101", "#020202", "#030303", "#040404", "#050505"
 _SERIES = ("#060606", "#070707", "#080808")
@@ -19,7 +19,7 @@ _VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "line", _BAD: "bad", _BAND: "
     zip(_SERIES, ("series-1", "series-2", "series-3"), strict=True)
 )
 _MARKERS = ("o", "s", "D")
-_WIDTH = 4.1  # inches: at 100 % of a phone's width, letters keep their size
+_WIDTH = 4.1  # inches: on a phone the chart has the full width, and letters keep their size
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -45,7 +45,7 @@ _STYLE = {
 
 
 def error_chart(report: ParityReport) -> str:
-    """The largest error of each tensor, in the order in which they are computed, with what is allowed."""
+    """The largest error of each tensor, in the order in which the model computes them, and the tolerances."""
     names = [tensor.name for tensor in max((c.tensors for c in report.comparisons), key=len)]
 
     def draw(axes: Any) -> None:
@@ -59,7 +59,7 @@ def error_chart(report: ParityReport) -> str:
             label = f"{_short(comparison.reference)}, in {comparison.arithmetic}"
             axes.plot([], [], marker, color=color, label=label, markersize=5)
             for tensor in comparison.tensors:
-                at = min(max(tensor.relative_error, low), high)  # exact and infinite ones lie on the edges
+                at = min(max(tensor.relative_error, low), high)  # zero and infinite errors are drawn at the edges
                 style = {"color": color, "markersize": 5} if tensor.passed else {"color": _BAD, "markersize": 8}
                 axes.plot(at, names.index(tensor.name), marker if tensor.passed else "X", clip_on=False, **style)
         _allowed(axes, report)
@@ -75,7 +75,7 @@ def error_chart(report: ParityReport) -> str:
 
 
 def histogram_chart(report: ParityReport) -> str:
-    """How many values have an error of which size."""
+    """How many values have an error of each size."""
 
     def draw(axes: Any) -> None:
         seen = [i for c in report.comparisons for i, count in enumerate(c.histogram) if count]
@@ -95,7 +95,7 @@ def histogram_chart(report: ParityReport) -> str:
 
 
 def weights_chart(report: ParityReport) -> str:
-    """Standard deviation and largest magnitude of each part's weights: a damaged layer differs from its neighbours."""
+    """Standard deviation and largest magnitude of each part's weights. A damaged layer differs from its neighbours."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     parts = report.weights
@@ -107,7 +107,8 @@ def weights_chart(report: ParityReport) -> str:
         axes.plot([part.std for part in parts], rows, "o", color=_SERIES[0], markersize=5, label="standard deviation")
         axes.plot(largest, rows, "D", color=_SERIES[1], markersize=5, label="largest magnitude")
         axes.set(xscale="log", ylim=(len(parts) - 0.4, -0.6), xlabel="weight")
-        few = max(largest) < 50 * min(part.std for part in parts)  # decades alone would leave the axis without numbers
+        # Over a small range, ticks at powers of ten alone could leave the axis without a number.
+        few = max(largest) < 50 * min(part.std for part in parts)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -119,7 +120,7 @@ def weights_chart(report: ParityReport) -> str:
 
 
 def _allowed(axes: Any, report: ParityReport) -> None:
-    """A line at each tolerance; in the colour of its comparison, if there are several."""
+    """A line at each tolerance. If there are several, each has the colour of its comparison."""
     colors = {comparison.tolerance: _SERIES[i % 3] for i, comparison in reversed([*enumerate(report.comparisons)])}
     for tolerance, color in sorted(colors.items()):
         color = color if len(colors) > 1 else _BAD
@@ -131,11 +132,11 @@ def _short(reference: str) -> str:
 
 
 def _svg(title: str, draw: Callable[[Any], None], height: float) -> str:
-    """What `draw` draws, as wide as the page gives it, with the page's letters and colours."""
+    """What `draw` draws, as SVG that takes the width, the font and the colours of the page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    # The salt: ids repeat from run to run, and differ among pictures.
+    # With the salt, ids are the same in each run and differ between charts.
     style: Any = {**_STYLE, "svg.hashsalt": title}
     with rc_context(style):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")

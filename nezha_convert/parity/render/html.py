@@ -1,4 +1,4 @@
-"""A verification as one page: it needs no network, follows the reader's light or dark theme, and holds its own JSON."""
+"""A verification as one HTML page. It needs no network, follows the reader's theme, and contains its own JSON."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _HEADINGS = ("tensor", "largest error", "of its range", "cosine distance", "same
 
 
 def check_html() -> None:
-    """Raises UsageError if the library that draws is not there: before a minute's work, not after it."""
+    """Raises UsageError if matplotlib is not installed. Call it before anything is computed."""
     if find_spec("matplotlib") is None:
         raise UsageError(
             "--html draws with matplotlib, which is not installed", hint="pip install 'nezha-convert[html]'"
@@ -65,18 +65,18 @@ def check_html() -> None:
 
 
 def write_html(report: ParityReport, path: Path) -> None:
-    """Write `path`.
+    """Write the page to the file `path`.
 
     Raises:
         UsageError: matplotlib is not installed.
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     check_html()
     write_file(path, page(report).encode())
 
 
 def page(report: ParityReport) -> str:
-    """The page's HTML."""
+    """The HTML of the page."""
     from .charts import error_chart, histogram_chart, weights_chart
 
     shown = next((comparison for comparison in report.comparisons if comparison.first_departs), report.comparisons[0])
@@ -90,7 +90,7 @@ def page(report: ParityReport) -> str:
     }
     outcome = "passed" if report.passed else "failed"
     title = f"{escape(report.output)}: parity {outcome}"
-    data = json.dumps(report.to_dict(), ensure_ascii=False).replace("<", "\\u003c")  # no </script> in it
+    data = json.dumps(report.to_dict(), ensure_ascii=False).replace("<", "\\u003c")  # no text may end the script
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
@@ -116,7 +116,7 @@ def page(report: ParityReport) -> str:
 
 
 def number(value: float) -> str:
-    """An error as the page shows it."""
+    """An error in the format of the page."""
     return f"{value:.2e}"
 
 
@@ -141,13 +141,13 @@ def _tokenizer(report: ParityReport) -> str:
     if tokenizer is None:
         return ""
     casing = "lower-casing" if tokenizer.lower_case else "cased"
-    said = f"<p>{tokenizer.texts} texts, {casing}, against {escape(tokenizer.reference)}: "
-    said += f"{len(tokenizer.differing) or 'none'} {'differs' if len(tokenizer.differing) < 2 else 'differ'}.</p>"
+    text = f"<p>{tokenizer.texts} texts, {casing}, against {escape(tokenizer.reference)}: "
+    text += f"{len(tokenizer.differing) or 'none'} {'differs' if len(tokenizer.differing) < 2 else 'differ'}.</p>"
     rows = (
         (escape(shortened(d.text)), str(d.at), escape(" ".join(d.found)), escape(" ".join(d.expected)))
         for d in tokenizer.differing
     )
-    return _section("Tokenizer", said + (_rows(("text", "token", "found", "expected"), rows)))
+    return _section("Tokenizer", text + _rows(("text", "token", "found", "expected"), rows))
 
 
 def _decision(decision: Mapping[str, object]) -> tuple[str, str, str]:
@@ -191,7 +191,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _rows(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table; its cells are HTML."""
+    """A table. Its cells are HTML already."""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table>{head and f"<thead><tr>{head}</tr></thead>"}<tbody>{body}</tbody></table></div>'

@@ -1,4 +1,4 @@
-"""A verification as JUnit's XML, which CI services show: a test case for each tensor, the tokenizer and the files."""
+"""A verification as JUnit's XML, for CI services: a test case for each tensor, the tokenizer and the files."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ..report import ParityReport
 
 
 def write_junit(report: ParityReport, path: Path) -> None:
-    """Write `path`.
+    """Write the XML to the file `path`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     suite = Element("testsuite", name=f"nezha-convert verify {report.output}", time=f"{report.seconds:.3f}")
     for comparison in report.comparisons:
         place = f"{comparison.reference}, {comparison.arithmetic}"
         for tensor in comparison.tensors:
-            said = (
+            text = (
                 f"{tensor.name}: {tensor.relative_error:.3e} of its range, allowed {comparison.tolerance:g}; peak at "
                 f"{tensor.peak}: {tensor.peak.found:.9g}, expected {tensor.peak.expected:.9g}"
             )
-            _case(suite, place, tensor.name, said, "" if tensor.passed else said)
+            _case(suite, place, tensor.name, text, "" if tensor.passed else text)
     if report.tokenizer:
         differing = [
-            f"{one.text!r} from token {one.at}: {one.found}, expected {one.expected}"
-            for one in report.tokenizer.differing
+            f"{entry.text!r} from token {entry.at}: {entry.found}, expected {entry.expected}"
+            for entry in report.tokenizer.differing
         ]
-        said = f"{report.tokenizer.texts} texts, by {report.tokenizer.reference}"
-        _case(suite, "tokenizer", "tokens", said, "\n".join(differing))
+        text = f"{report.tokenizer.texts} texts, by {report.tokenizer.reference}"
+        _case(suite, "tokenizer", "tokens", text, "\n".join(differing))
     _case(suite, "files", "as they were written", "", ", ".join(report.changed))
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
@@ -41,14 +41,15 @@ def write_junit(report: ParityReport, path: Path) -> None:
     write_file(path, tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _case(suite: Element, place: str, name: str, said: str, failure: str) -> None:
+def _case(suite: Element, place: str, name: str, text: str, failure: str) -> None:
+    """Add a test case: `failure` if it is not empty, otherwise `text` as its output."""
     case = SubElement(suite, "testcase", classname=place, name=name)
     if failure:
         SubElement(case, "failure", message=_clean(failure.split("\n")[0])).text = _clean(failure)
-    elif said:
-        SubElement(case, "system-out").text = _clean(said)
+    elif text:
+        SubElement(case, "system-out").text = _clean(text)
 
 
 def _clean(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
+    """`text` without the control characters that XML cannot hold."""
     return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)

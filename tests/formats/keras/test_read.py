@@ -1,4 +1,4 @@
-"""Keras' HDF5 files: both layouts are read as the real programs wrote them, and nothing is followed or believed."""
+"""Keras' HDF5 files: both layouts are read as the real programs wrote them, and hostile files are refused."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ IN_A_NEW_PROCESS = keras_h5._ask
 
 @pytest.fixture(scope="module", autouse=True)
 def forks() -> Iterator[None]:
-    """A new process for each file takes a third of a second; what is about processes starts one still."""
+    """Fork instead of starting a process for each file, which takes a third of a second; some tests start one."""
     with patch.object(keras_h5, "_ask", forked.ask):
         yield
 
 
 def saved(file: Path, layers: dict[str, dict[str, Any]]) -> Path:
-    """Weights by layer as Keras' save_weights lays them out; a value that can be called makes its own dataset."""
+    """Write weights by layer as Keras' save_weights does. A value that is a function creates its own dataset."""
     with h5py.File(file, "w") as root:
         root.attrs["layer_names"] = [layer.encode() for layer in layers]
         for layer, weights in layers.items():
@@ -162,7 +162,7 @@ def test_without_h5py_the_way_to_get_it_is_named(monkeypatch):
 
 
 def changed(folder: Path, change: Callable[[Any], None]) -> Path:
-    """The fixture of both heads, its file changed."""
+    """The fixture of both heads with a changed file."""
     for name in (LEGACY.name, "bert_config.json"):
         (folder / name).write_bytes((LEGACY.parent / name).read_bytes())
     with h5py.File(folder / LEGACY.name, "r+") as root:
@@ -227,16 +227,19 @@ HOSTILE: dict[str, tuple[Callable[[Any, str], None], str]] = {
     "a view of another file": (_virtual, "as a view of other datasets"),
     "a soft link": (_soft_link, "is a soft link; refused"),
     "a link to another file": (_external_link, "is a link to another file; refused"),
-    "a huge shape": (lambda g, n: g.create_dataset(n, (1 << 50, 1 << 8), "f4"), "and the file has not got them"),
+    "a huge shape": (lambda g, n: g.create_dataset(n, (1 << 50, 1 << 8), "f4"), "which the file does not have"),
     "huge chunks": (lambda g, n: g.create_dataset(n, (1 << 40,), "f4", chunks=(1 << 20,)), "is stored in chunks"),
     "compressed": (lambda g, n: g.create_dataset(n, data=np.zeros(1 << 16), compression="gzip"), "is stored in chunks"),
-    "texts": (lambda g, n: g.create_dataset(n, data=["a"], dtype=h5py.string_dtype()), "none of NumPy's numbers"),
-    "references": (lambda g, n: g.create_dataset(n, (1,), h5py.ref_dtype), "none of NumPy's numbers"),
+    "texts": (
+        lambda g, n: g.create_dataset(n, data=["a"], dtype=h5py.string_dtype()),
+        "not one of NumPy's number types",
+    ),
+    "references": (lambda g, n: g.create_dataset(n, (1,), h5py.ref_dtype), "not one of NumPy's number types"),
     "arrays of any length": (
         lambda g, n: g.create_dataset(n, (1,), h5py.vlen_dtype("f4")),
-        "none of NumPy's numbers",
+        "not one of NumPy's number types",
     ),
-    "a record": (lambda g, n: g.create_dataset(n, data=np.zeros(1, "f4,f4")), "none of NumPy's numbers"),
+    "a record": (lambda g, n: g.create_dataset(n, data=np.zeros(1, "f4,f4")), "not one of NumPy's number types"),
     "a group": (lambda g, n: g.create_group(n), "is not an array"),
     "nothing": (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), "is not an array"),
 }
@@ -309,10 +312,10 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("does", "patience", "message"),
     [
-        ("import os; os.abort()", 60, "ended at it, by -6"),
-        ("while True: pass", 60, r"no end in it\)"),
-        ("import time; time.sleep(60)", 0, "no end in it in [0-9]+ s"),
-        ("bytearray(2 << 30)", 60, "ended at it, by 1"),
+        ("import os; os.abort()", 60, "ended with code -6"),
+        ("while True: pass", 60, r"did not finish reading it\)"),
+        ("import time; time.sleep(60)", 0, "did not finish reading it in [0-9]+ s"),
+        ("bytearray(2 << 30)", 60, "ended with code 1"),
     ],
 )
 def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives(
@@ -329,7 +332,7 @@ def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         *(b"", b"[]", b"{}", b'{"tensors": 3}', b'{"tensors": [["a"]]}', b'{"refused": 1}', b"\xff"),
         *(b'{"tensors": [["a", "<f4", [-1], 0]]}', b'{"tensors": [["a", "O", [1], 0]]}'),
@@ -338,8 +341,8 @@ def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives
         b'{"tensors": [["a", "<f4", [0, 4611686018427387904], 0]]}',
     ],
 )
-def test_nothing_is_believed_of_the_process_that_met_the_file(said, tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_h5, "_ask", lambda file, seconds: (0, said))
+def test_an_answer_of_the_process_that_no_sound_file_gives_is_refused(answer, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_h5, "_ask", lambda file, seconds: (0, answer))
     with pytest.raises(CheckpointError):
         read_keras(saved(tmp_path / "m.h5", {"a": {"w:0": np.ones(1)}}))
 

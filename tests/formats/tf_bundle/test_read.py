@@ -1,4 +1,4 @@
-"""TensorFlow bundles: what is written is read, and whatever is wrong with a file is a CheckpointError that names it."""
+"""TensorFlow bundles: sound ones are read back, and a broken file raises a CheckpointError that names it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TENSORS = st.dictionaries(NAMES | PREFIXED, arrays(), max_size=40)
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal in type, shape and bits, NaNs included."""
+    """Check that both are equal in type, shape and bits, also for NaN."""
     return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
@@ -59,7 +59,7 @@ def index_of(prefix: Path) -> Path:
 
 
 def lone(folder: Path, records: bytes, data: bytes = b"\0" * 16) -> Path:
-    """A bundle of one data file, whose index is `records`."""
+    """A bundle of one data file with the index `records`."""
     path = folder / "model.ckpt"
     index_of(path).write_bytes(records)
     (folder / "model.ckpt.data-00000-of-00001").write_bytes(data)
@@ -67,7 +67,7 @@ def lone(folder: Path, records: bytes, data: bytes = b"\0" * 16) -> Path:
 
 
 def refusal(prefix: Path, expected: str | None = None) -> CheckpointError:
-    """The error of reading `prefix` whole; it names the file."""
+    """The error of reading all of `prefix`. It must name the file."""
     with pytest.raises(CheckpointError, match=expected) as caught:
         read_whole(prefix)
     assert str(prefix.parent) in str(caught.value)
@@ -464,7 +464,7 @@ def test_a_tensor_of_strings_is_listed_and_refused_when_it_is_read(tmp_path: Pat
 
 
 def _fuzzed(make: Callable[[Path], None]) -> None:
-    """Read what `make` wrote: anything but arrays and CheckpointErrors, or much memory, is a fault."""
+    """Read what `make` wrote. Only arrays and CheckpointErrors are allowed, and little memory."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.ckpt"
         make(path)

@@ -1,4 +1,4 @@
-"""TensorFlow bundles, written: the bytes are those of TensorFlow's own Saver, and its own reader takes them."""
+"""Written TensorFlow bundles have the bytes of TensorFlow's own Saver, and its reader accepts them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write(prefix: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def weights(layers: int) -> dict[str, np.ndarray]:
-    """Tensors by names such as a model of so many layers has."""
+    """Tensors with the names of a model of so many layers."""
     random = np.random.default_rng(3)
     parts = ("attention/self/query/kernel", "attention/output/LayerNorm/beta", "intermediate/dense/bias", "output/x")
     names = [f"bert/encoder/layer_{i}/{part}" for i in range(layers) for part in parts]

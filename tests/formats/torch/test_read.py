@@ -1,4 +1,4 @@
-"""PyTorch files: both formats are read, by tensors alone, and nothing in them is ever run."""
+"""PyTorch files: both formats are read, only tensors are loaded, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_several_files_are_one_checkpoint_in_their_order(tmp_path: Path) -> None
 
 def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
     files = [save({"same": torch.ones(2)}, tmp_path / f"{number}.bin", True) for number in range(2)]
-    with pytest.raises(CheckpointError, match=r"1\.bin: 'same' stands in another shard too"):
+    with pytest.raises(CheckpointError, match=r"1\.bin: 'same' is in another shard too"):
         read(*files)
 
 
@@ -114,7 +114,7 @@ def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
 
 
 class Hostile:
-    """Unpickled by pickle alone, it runs a command."""
+    """Runs a command when plain pickle loads it."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -136,7 +136,7 @@ def test_a_pickle_that_wants_a_command_run_is_refused_and_does_not_run_it(
     assert not mark.exists()
     assert caught.value.exit_code == 3
     torch.load(file, weights_only=False)
-    assert mark.exists()  # so the file is what it is made for
+    assert mark.exists()  # so the file does run the command when plain pickle loads it
 
 
 def test_a_plain_pickle_is_not_run_either(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ OTHERS = {
     "numbers among the tensors": ({"w": torch.ones(2), "epoch": 3}, "'epoch' is a int"),
     "tuples for names": ({((1,) * 9, "x" * 99): torch.ones(2)}, r"\(\(1, 1, 1, 1, 1, 1, \.\.\.\), 'x+\.\.\.x+'\) is a"),
     "numbers for names": ({3: torch.ones(2)}, "3 is a Tensor"),
-    "a sparse tensor": ({"w": torch.eye(3).to_sparse()}, "'w' is no plain dense tensor"),
+    "a sparse tensor": ({"w": torch.eye(3).to_sparse()}, "'w' is not a plain dense tensor"),
     "an eight-bit float": ({"w": torch.ones(2).to(torch.float8_e4m3fn)}, "'w' is of type torch.float8_e4m3fn"),
     "an eight-bit float scalar": ({"w": torch.tensor(1.0).to(torch.float8_e5m2)}, "torch.float8_e5m2"),
     "a conjugate": ({"w": torch.ones(2, dtype=torch.complex64).conj()}, "'w' is of type torch.complex64"),
@@ -229,7 +229,7 @@ def test_a_quantized_tensor_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tensor_on_no_device_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="'w' is no plain dense tensor"):
+    with pytest.raises(CheckpointError, match="'w' is not a plain dense tensor"):
         read(save({"w": torch.empty(3, device="meta")}, tmp_path / "m.bin", True))
 
 

@@ -1,4 +1,4 @@
-"""What a PyTorch file asks for is in proportion to its size, or it is refused before torch does any of it."""
+"""A PyTorch file that costs too much to load for its size is refused before torch loads it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ STEPS = {
     "a tensor of a class": (b"ctorch\nFloatTensor\nM\xff\xff\x85R.", "a FloatTensor out of nothing"),
     "negative strides": (
         b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE % b"K\x02" + b"K\0K\x02\x85J\xff\xff\xff\xff\x85tR.",
-        "not said by numbers",
+        "not given by numbers",
     ),
     "a state past its storage": (
         b"ctorch\nTensor\n" + b"(" + STORAGE % b"K\x02" + b"K\0K\x09\x85K\x01\x85tb.",
@@ -124,8 +124,8 @@ def test_a_pickle_is_refused_for(steps: bytes, expected: str, tmp_path: Path) ->
 
 
 def test_keys_that_together_take_too_long_are_refused(tmp_path: Path) -> None:
-    """Each within the limit of one, hashed again and again."""
+    """Each key is within the limit, but they are hashed again and again."""
     key = b"K\x01" + b"q\0h\0\x86" * 9 + b"q\0"
     (tmp_path / "m.bin").write_bytes(HEAD + key + b"}h\0Ns" * 3000 + b".")
-    with pytest.raises(ValueError, match="more to do than"):
+    with pytest.raises(ValueError, match="takes more steps than"):
         check_torch_file(tmp_path / "m.bin")

@@ -1,4 +1,4 @@
-"""PyTorch files, written without PyTorch: what torch reads, mapped into memory or not, is what was written."""
+"""PyTorch files that are written without PyTorch: torch reads what was written, mapped into memory or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import arrays
 from upstream import run_python
 
-from nezha_convert.checkpoint import row_blocks
+from nezha_convert.formats.blocks import row_blocks
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.formats.tensor import Tensor
 from nezha_convert.formats.torch.write import _STORAGES, write_torch

@@ -1,7 +1,7 @@
-"""Running the original programs: what is said when they cannot run, and, where they can, that they give the goldens.
+"""Running the original programs: the errors when they cannot run; when they can, they give the goldens.
 
-The live tests need NEZHA_ORIGINAL_CLONE, the path of a clone of Huawei's repository; those of NEZHA-TensorFlow also the
-package's extra for it, those of transformers 4.40.2 its environment, which the first run installs.
+The live tests need NEZHA_ORIGINAL_CLONE, the path of a clone of Huawei's repository. Those of NEZHA-TensorFlow need the
+package's extra `tf` too. Those of transformers 4.40.2 need that release in the cache; the first run installs it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm_python
 from clones import CLONE, need
 
 from nezha_convert.checkpoint import Checkpoint
@@ -28,7 +27,7 @@ from nezha_convert.parity.originals import programs as originals
 from nezha_convert.parity.originals.programs import TRANSFORMERS, run_original, run_original_all, tokenize_original
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
-TOLERANCE = 2e-6  # of a tensor's range: float32, on whatever machine
+TOLERANCE = 2e-6  # of a tensor's range: float32 on any machine
 INPUTS = {"input_ids": np.array([[5, 6, 7, 8], [9, 10, 0, 0]]), "attention_mask": np.array([[1] * 4, [1, 1, 0, 0]])}
 PRETRAINING = {"tensorflow": "huawei-tf-pretraining", "pytorch": "huawei-torch-pretraining"}
 
@@ -58,14 +57,14 @@ def program_of(fixture: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Something shaped like a clone, whose programs say a word and end."""
+    """A folder with the files of a clone. Its programs print a word and end."""
     for name in ("NEZHA-TensorFlow/modeling.py", "NEZHA-PyTorch/modeling_nezha.py"):
         (tmp_path / "clone" / name).parent.mkdir(parents=True)
         (tmp_path / "clone" / name).write_text("raise RuntimeError('what the original says')\n")
     return tmp_path / "clone"
 
 
-# What is said when an original cannot run.
+# Errors when an original cannot run.
 
 
 @pytest.mark.parametrize("path", ["", "no/such/folder"])
@@ -160,10 +159,9 @@ def test_what_an_original_cannot_do_is_refused(clone: Path, monkeypatch: pytest.
 
 
 def test_regenerate_says_what_it_needs(tmp_path: Path) -> None:
-    command = [sys.executable, str(FIXTURES / "regenerate.py")]
     environment = os.environ | {"PYTHONPATH": str(FIXTURES.parent)}
     for arguments in (["--help"], [str(tmp_path), "--check", "huawei-torch-qa"], ["-", "no-such-fixture"]):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
+        done = warm_python.run([FIXTURES / "regenerate.py", *arguments], env=environment)
         said = done.stdout + done.stderr
         assert "Traceback" not in said
         assert any(word in said for word in ("pip install 'nezha-convert[tf]'", "is not a clone", "no such fixture"))

@@ -1,4 +1,4 @@
-"""The page of a verification: its numbers, its themes, its width, and that it needs nothing but itself."""
+"""The HTML page of a verification: its numbers, its themes, its width. It needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--proxy-server=127.0.0.1:9",  # nobody there: without a network
+    "--proxy-server=127.0.0.1:9",  # nothing listens there, so there is no network
 ]
 
 PROBE = """<script>top.document.documentElement.dataset.probe = JSON.stringify({
@@ -48,7 +48,7 @@ PROBE = """<script>top.document.documentElement.dataset.probe = JSON.stringify({
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> ParityReport:
-    """A failed verification with everything in it: two comparisons, a tokenizer, dropped tensors, departures."""
+    """A failed verification with all parts: two comparisons, a tokenizer, dropped tensors, departures."""
     folder = tmp_path_factory.mktemp("html")
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a"]) + "\n")
     options = {"vocab": folder / "vocab.txt", "dtype": "bfloat16", "activation": "gelu"}
@@ -94,7 +94,7 @@ class Tables(HTMLParser):
 
 
 def in_chromium(page: str, folder: Path, *flags: str) -> str:
-    """The page's DOM as the browser has it."""
+    """The page's DOM in the browser."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     (folder / "page.html").write_text(page, encoding="utf-8")
@@ -104,18 +104,18 @@ def in_chromium(page: str, folder: Path, *flags: str) -> str:
 
 
 def probed(file: Path, folder: Path, *flags: str, width: int = 1000) -> dict:
-    """What a script in the page measures, in a frame of this many pixels: a window cannot be that narrow."""
+    """What a script in the page measures, in a frame of this many pixels. A window cannot be so narrow."""
     text = file.read_text("utf-8").replace("</body>", f"{PROBE}</body>")
     frame = f'<!doctype html><iframe width="{width}" height="800" style="border: 0" srcdoc="{escape(text)}"></iframe>'
     dom = in_chromium(frame, folder, *flags)
-    (found,) = re.findall(r'data-probe="([^"]+)"', dom)
-    return json.loads(unescape(found))
+    (probe,) = re.findall(r'data-probe="([^"]+)"', dom)
+    return json.loads(unescape(probe))
 
 
 def assert_numbers_are(content: dict, text: str) -> None:
-    found = Tables(text)
-    assert json.loads(found.script) == content
-    numbers = [table for table in found.tables if table[0][:1] == ["tensor"]]
+    tables = Tables(text)
+    assert json.loads(tables.script) == content
+    numbers = [table for table in tables.tables if table[0][:1] == ["tensor"]]
     assert len(numbers) == len(content["comparisons"])
     for table, comparison in zip(numbers, content["comparisons"], strict=True):
         for row, tensor in zip(table[1:], comparison["tensors"], strict=True):
@@ -151,11 +151,11 @@ def test_it_needs_nothing_but_itself(file, tmp_path):
 
 
 def test_it_fits_a_phone(file, tmp_path):
-    """At 390 pixels nothing sticks out sideways, pictures fill the width, and their letters stay readable."""
-    found = probed(file, tmp_path, width=390)
-    assert found["width"] == 390 and found["content"] <= 390
-    assert all(300 < width < 390 for width in found["pictures"])
-    assert found["letters"] >= 10
+    """At 390 pixels nothing is wider than the page, charts fill the width, and their letters stay readable."""
+    sizes = probed(file, tmp_path, width=390)
+    assert sizes["width"] == 390 and sizes["content"] <= 390
+    assert all(300 < width < 390 for width in sizes["pictures"])
+    assert sizes["letters"] >= 10
 
 
 def test_it_is_light_and_dark(file, tmp_path):
@@ -163,7 +163,7 @@ def test_it_is_light_and_dark(file, tmp_path):
     for theme, brighter in ((light, "paper"), (dark, "ink")):
         brightness = {name: sum(map(int, re.findall(r"\d+", theme[name])[:3])) for name in ("paper", "ink")}
         assert max(brightness, key=lambda name: brightness[name]) == brighter
-    assert light["letter"] != dark["letter"]  # the pictures follow too
+    assert light["letter"] != dark["letter"]  # the charts follow the theme too
 
 
 def test_every_colour_is_readable_in_both_themes():

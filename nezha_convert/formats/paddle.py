@@ -1,12 +1,14 @@
-"""PaddlePaddle state dicts (.pdparams): pickles of NumPy arrays, of which nothing is run.
+"""PaddlePaddle's state dicts (model_state.pdparams): pickles of NumPy arrays.
 
-Sources: paddle/framework/io.py and io_utils.py of PaddlePaddle 3.3.1, read beside what it writes in protocols 2 to 4.
+They are read without running anything in the pickle, and written as ``paddle.save`` writes them, without Paddle.
+Sources: paddle/framework/io.py and io_utils.py of PaddlePaddle 3.3.1, and the files that it writes in protocols 2 to 4.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -14,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoint import Decision, State, TensorEntry, file_blocks, rows_within
-from ...errors import CheckpointError
-from ..pickles.arrays import Array, Span
-from ..pickles.machine import DAMAGED, read_pickle
-
-FORMAT = "paddle"
+from ..checkpoint import Decision, Origin, TensorEntry
+from ..errors import CheckpointError
+from ..files.state import State
+from .blocks import file_blocks, is_shape, rows_within
+from .pickles.arrays import Array, Span
+from .pickles.machine import DAMAGED, read_pickle
+from .tensor import Tensor, raw
 
 _NAMES = "StructuredToParameterName@@"
-"""The key under which `paddle.save` keeps Paddle's own names of the parameters; no tensor."""
+"""The key under which `paddle.save` keeps Paddle's own names of the parameters. It holds no tensor."""
 
 _SLICES = "UnpackBigParamInfor@@"
-"""The key that says which tensors protocols 2 and 3 have cut up, those past 1 GiB (io_utils.py, _unpack_saved_dict)."""
+"""The key that lists the tensors over 1 GiB, which protocols 2 and 3 cut up (io_utils.py, _unpack_saved_dict)."""
 
 DTYPES = {
     "f8": "float64",
@@ -41,13 +44,9 @@ DTYPES = {
 }
 """Element types by NumPy's codes. NumPy has no bfloat16: Paddle writes its bits as "u2", and reads "u2" as bfloat16."""
 
-_MAX_AXES = 32
-_MAX_BYTES = 1 << 62
-"""What NumPy can hold. An axis of size 0 makes no data, but the others still count."""
-
 
 def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
-    """The tensors of `files` by name, and what of the files is understood or left out by a rule.
+    """The tensors of `files` by name, and the decisions on keys and types that need one.
 
     Raises:
         CheckpointError: a file is damaged, asks for code to be run, or is not a flat dictionary of arrays.
@@ -61,21 +60,23 @@ def read_paddle(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[
         state.pop(_NAMES, None)
         for name, value in state.items():
             if name in entries:
-                raise CheckpointError(f"{file}: {name!r} stands in another shard too")
+                raise CheckpointError(f"{file}: {name!r} is in another shard too")
             entries[name] = _entry(file, number, name, _array(file, name, value), seen)
     decisions = []
     if named:
-        decisions.append(Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs"))
+        decisions.append(
+            Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs", Origin.FILE)
+        )
     if half := sum(entry.dtype == "bfloat16" for entry in entries.values()):
         reason = (
             f"{half} tensors are stored as NumPy's uint16, which is how Paddle writes and reads the bits of bfloat16"
         )
-        decisions.append(Decision("uint16", "bfloat16", reason))
+        decisions.append(Decision("uint16", "bfloat16", reason, Origin.FILE))
     return entries, tuple(decisions)
 
 
 def _state_dict(file: Path, loaded: Any) -> dict[str, Any]:
-    """What the file holds by name."""
+    """`loaded`, if it is a dictionary whose tensors are whole."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of arrays")
     if _SLICES in loaded:
@@ -87,7 +88,7 @@ def _state_dict(file: Path, loaded: Any) -> dict[str, Any]:
 
 
 def _array(file: Path, name: str, value: Any) -> Array:
-    """The array of `value`; Paddle 2.1 and later may write a tensor as (its own name, its array)."""
+    """The array in `value`. Paddle 2.1 and later may write a tensor as (its own name, its array)."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         value = value[1]
     if not isinstance(value, Array):
@@ -106,11 +107,11 @@ def _entry(file: Path, number: int, name: str, array: Array, seen: State) -> Ten
         raise CheckpointError(f"{file}: {name!r} is of type {order + code!r}; expected one of {', '.join(DTYPES)}")
     if array.by_columns and len(shape) > 1:
         raise CheckpointError(f"{file}: {name!r} is stored by columns, which Paddle does not do")
+    if not is_shape(shape):
+        raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {list(shape[:8])}")
     dtype = np.dtype(DTYPES[code])
-    if len(shape) > _MAX_AXES or prod(size or 1 for size in shape) * dtype.itemsize >= _MAX_BYTES:
-        raise CheckpointError(f"{file}: {name!r} has a shape that no array has: {list(shape[:_MAX_AXES])}")
     nbytes = prod(shape) * dtype.itemsize
-    # As text a byte takes one or two: how many they are in all is known once they are read.
+    # As text, a byte takes one byte or two: the exact number is only known once the text is read.
     if data.length != nbytes if not data.text else not nbytes <= data.length <= 2 * nbytes:
         raise CheckpointError(
             f"{file}: {name!r} has shape {list(shape)} of {dtype}, {nbytes} bytes; the file has {data.length} for it",
@@ -126,7 +127,7 @@ def _entry(file: Path, number: int, name: str, array: Array, seen: State) -> Ten
 def _text_blocks(
     file: Path, data: Span, dtype: np.dtype, shape: tuple[int, ...], limit: int, seen: State
 ) -> Iterator[np.ndarray]:
-    """Like `tensors.file_blocks`, of data that protocol 2 has written as text.
+    """Like `file_blocks`, for data that protocol 2 has written as text.
 
     Raises:
         CheckpointError: the file cannot be read, or the text is not that of the tensor's bytes.
@@ -148,3 +149,60 @@ def _text_blocks(
         raise CheckpointError(f"{file}: cannot be read ({error})", hint=DAMAGED) from error
     if left or ready:
         raise CheckpointError(f"{file}: the text of a tensor has another length than its shape", hint=DAMAGED)
+
+
+_CODES = {name: code for code, name in DTYPES.items()}
+_MARK, _TUPLE, _REDUCE, _BUILD = b"(", b"t", b"R", b"b"
+_NONE, _FALSE, _TRUE = b"N", b"\x89", b"\x88"
+
+
+def write_paddle(file: Path, tensors: Iterable[Tensor]) -> None:
+    """Write `tensors` as a state dict that ``paddle.load`` and PaddleNLP's ``from_pretrained`` read.
+
+    It is a pickle of protocol 4: a dictionary of NumPy arrays, each as NumPy itself reduces it (io.py, _legacy_save).
+    NumPy's modules have their names from before version 2, which every version reads.
+
+    Raises:
+        KeyError: Paddle does not have the type of a tensor.
+        OSError: the file cannot be written.
+    """
+    with open(file, "wb") as out:
+        out.write(b"\x80\x04}" + _MARK)
+        for tensor in tensors:
+            nbytes = prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+            out.write(_text(tensor.name) + _blank() + _MARK + _number(1) + _sizes(tensor.shape))
+            out.write(_type(tensor.dtype) + _FALSE + b"\x8e" + struct.pack("<Q", nbytes))
+            for block in tensor.blocks:
+                out.write(raw(block))
+            out.write(_TUPLE + _BUILD)
+        out.write(b"u.")
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _number(value: int) -> bytes:
+    digits = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(digits)]) + digits
+
+
+def _sizes(shape: tuple[int, ...]) -> bytes:
+    return _MARK + b"".join(map(_number, shape)) + _TUPLE
+
+
+def _named(module: str, name: str) -> bytes:
+    return _text(module) + _text(name) + b"\x93"
+
+
+def _blank() -> bytes:
+    """``_reconstruct(ndarray, (0,), b"b")``: an empty array, which its state fills."""
+    arguments = _named("numpy", "ndarray") + _sizes((0,)) + b"C\x01b" + b"\x87"
+    return _named("numpy.core.multiarray", "_reconstruct") + arguments + _REDUCE
+
+
+def _type(dtype: str) -> bytes:
+    """``dtype(code, False, True)``, little-endian."""
+    state = _MARK + _number(3) + _text("<") + 3 * _NONE + 2 * _number(-1) + _number(0) + _TUPLE
+    return _named("numpy", "dtype") + _text(_CODES[dtype]) + _FALSE + _TRUE + b"\x87" + _REDUCE + state + _BUILD

@@ -1,0 +1,167 @@
+"""`inspect`: say what a checkpoint is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import Checkpoint, Decision
+from ..errors import CheckpointError, MappingError, UsageError
+from ..families.rules import Drop, Family
+from ..files.staging import TRAINED
+from ..folder.report import FileRecord
+from ..folder.trained import TrainedFolder
+from ..formats.open import open_checkpoint
+from ..hub import local_source
+from ..mapping.plan import Dropped
+from ..mapping.survey import Asked, Survey, Unclear, look
+
+
+@dataclass(frozen=True, slots=True)
+class TensorListing:
+    """A tensor of a checkpoint: its name, element type and shape in the source."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a checkpoint is, as far as can be told without reading a tensor.
+
+    Attributes:
+        source: what was asked for.
+        format: "tensorflow-bundle", "torch" or "safetensors".
+        family: the family's short name; None when no NEZHA is known by these names.
+        title: the family in words.
+        heads: the heads that it can be, one when the tensors say it.
+        reason: why these heads.
+        model: the config's fields for the first of the heads, as they would be converted.
+        decisions: what the source left open.
+        problems: what stands in the way of a conversion.
+        hint: what to do next.
+        files: the files of the checkpoint.
+        tensors: how many there are.
+        nbytes: bytes of all of them.
+        weight_nbytes: bytes that the first of the heads keeps.
+        optimizer_tensors, optimizer_nbytes: the training's state among them.
+        dropped: what that head would leave out.
+        training: how it was trained, where a training.json says so.
+        entries: every tensor, where they were asked for.
+    """
+
+    source: str
+    format: str
+    family: str | None
+    title: str
+    heads: tuple[str, ...]
+    reason: str
+    model: dict[str, Any]
+    decisions: tuple[Decision, ...]
+    problems: tuple[str, ...]
+    hint: str
+    files: tuple[FileRecord, ...]
+    tensors: int
+    nbytes: int
+    weight_nbytes: int
+    optimizer_tensors: int
+    optimizer_nbytes: int
+    dropped: tuple[Dropped, ...]
+    training: str = ""
+    entries: tuple[TensorListing, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inspection as ``--json`` prints it: with ``entries`` only where they were asked for."""
+        content = asdict(self)
+        if self.entries is None:
+            del content["entries"]
+        return content
+
+
+def inspect(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    prefix: str | None = None,
+    tensors: bool = False,
+) -> Inspection:
+    """Tell what `source` is. No tensor is read, but for a decoder and what it may be tied to.
+
+    Args:
+        source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
+        config: the model's JSON, where it does not lie beside the weights.
+        prefix: what stands in front of the model's names inside a larger model.
+        tensors: list every tensor, too.
+
+    Raises:
+        CheckpointError: there is nothing to read, or it is damaged.
+        HubError: it cannot be downloaded.
+        UsageError: there are several checkpoints.
+
+    Example:
+        >>> inspect("fixtures/huawei-tf-pretraining").heads
+        ('pretraining',)
+    """
+    checkpoint = open_checkpoint(local_source(source)[0])
+    survey = _look(checkpoint, Path(config) if config else None, prefix)
+    training, problems, hint = _outcome(survey, source)
+    full = survey if isinstance(survey, Survey) else None
+    plan = full.plan if full else None
+    optimizer = [entry for entry in checkpoint.entries.values() if _is_optimizer(survey.family, entry.name)]
+    return Inspection(
+        source=str(source),
+        format=checkpoint.format,
+        family=survey.family.name if survey.family else None,
+        title=survey.family.title if survey.family else "no NEZHA that is known here",
+        heads=survey.inference.heads,
+        reason=survey.inference.reason,
+        model=dict(full.config.fields) if full else {},
+        decisions=full.decisions if full else (),
+        problems=problems,
+        hint=hint,
+        files=tuple(FileRecord(file.name, file.stat().st_size) for file in checkpoint.files),
+        tensors=len(checkpoint.entries),
+        nbytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
+        weight_nbytes=sum(step.entry.nbytes for step in plan.steps) if plan else 0,
+        optimizer_tensors=len(optimizer),
+        optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
+        dropped=plan.dropped if plan else (),
+        training=training,
+        entries=tuple(TensorListing(e.name, e.dtype, e.shape) for e in checkpoint.entries.values())
+        if tensors
+        else None,
+    )
+
+
+def _look(checkpoint: Checkpoint, config: Path | None, prefix: str | None) -> Survey | Unclear:
+    """As the checkpoint is; where several heads fit, as the first of them."""
+    survey = look(checkpoint, Asked(config=config, prefix=prefix))
+    heads = survey.inference.heads
+    if isinstance(survey, Unclear) and len(heads) > 1:
+        return look(checkpoint, Asked(head=heads[0], config=config, prefix=prefix))
+    return survey
+
+
+def _outcome(survey: Survey | Unclear, source: str | Path) -> tuple[str, tuple[str, ...], str]:
+    """How the model was trained, what stands in the way of a conversion, and what to do next."""
+    if isinstance(survey, Unclear):
+        return "", (survey.error.message, *survey.error.problems), survey.error.hint
+    folder = survey.checkpoint.path.parent
+    try:
+        training = TrainedFolder(folder).summary if (folder / TRAINED).is_file() else ""
+    except (MappingError, CheckpointError, UsageError) as error:
+        return "", (error.message, *error.problems), error.hint
+    problems = survey.plan.problems()
+    if problems:
+        return training, problems, "Name the right --config, or the right --head of convert."
+    if training:
+        return training, (), f"nezha-convert push {source} OWNER/NAME"
+    heads = survey.inference.heads
+    return "", (), f"nezha-convert convert {source} OUTPUT" + (f" --head {'|'.join(heads)}" if len(heads) > 1 else "")
+
+
+def _is_optimizer(family: Family | None, name: str) -> bool:
+    meaning = family.find(name) if family else None
+    return isinstance(meaning, Drop) and meaning.optimizer

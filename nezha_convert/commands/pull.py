@@ -1,0 +1,47 @@
+"""Download a model from the Hub, into its cache or to a folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from ..files.staging import staged
+from ..hub import Address, Hub, Pulled
+
+
+def pull(
+    address: str,
+    folder: str | Path | None = None,
+    *,
+    token: str | None = None,
+    endpoint: str | None = None,
+    bars: bool = False,
+) -> Pulled:
+    """Download a model through huggingface_hub's cache: one kind of weights, and the files that a conversion needs.
+
+    Args:
+        address: ``hf://owner/name[@revision]``.
+        folder: where to put a copy; it appears complete or not at all. None leaves the files in the cache.
+        token: a token to use instead of the one of `hf auth login` or HF_TOKEN.
+        endpoint: a server to use instead of HF_ENDPOINT or the public Hub.
+        bars: show the client's progress bars.
+
+    Returns:
+        The address with its commit, the folder that holds the files, and their names and sizes.
+
+    Raises:
+        UsageError: `address` is not written as above.
+        HubError: the model cannot be downloaded.
+        OutputError: `folder` exists or cannot be written.
+
+    Example:
+        >>> pull("hf://owner/nezha-base", "nezha-base").source
+    """
+    pulled = Hub(endpoint, token, bars).fetch(Address.parse(address))
+    if folder is None:
+        return pulled
+    with staged(Path(folder), False, sum(size for _, size in pulled.files)) as stage:
+        for name, _ in pulled.files:
+            shutil.copyfile(pulled.folder / name, stage / name)
+    return replace(pulled, folder=Path(folder))

@@ -1,0 +1,70 @@
+"""Huawei's NEZHA-PyTorch, and JABER's copy of it, which adds two heads.
+
+Sources: NEZHA-PyTorch/modeling_nezha.py (ACT2FN) and JABER-PyTorch (NeZhaForTokenClassification,
+BertForMultiLabelSequenceClassification) of huawei-noah/Pretrained-Language-Model at commit 0598f02.
+"""
+
+from __future__ import annotations
+
+from ..checkpoint import Decision, Origin
+from ..formats.torch.write import write_torch
+from .heads import CLASSIFIER, ENCODER, MLM, POOLER, TARGETS
+from .program import CLASSIFIED, COMMON_HEADS, Program
+from .rules import Default, Defaults, Family, NamedHead, linear
+from .torch_names import BUFFERS, torch_rules
+
+_RULES = torch_rules("bert.", tuple(TARGETS), only_read=("cls.predictions.decoder.bias",))
+_JABER = (*linear("dense", "classifier", written=False), *linear("linear", "classifier", written=False))
+
+HUAWEI_TORCH = Family(
+    name="huawei-torch",
+    title="Huawei's NEZHA-PyTorch",
+    known_by="bert.embeddings.word_embeddings.weight",
+    rules=_RULES | {CLASSIFIER: (*_RULES[CLASSIFIER], *_JABER)},
+    defaults=Defaults(
+        activations={"gelu": "gelu", "relu": "relu", "swish": "silu"},
+        gelu='Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
+        switch=True,
+        classifiers={
+            "dense.weight": NamedHead(
+                "token-classification",
+                "JABER calls the classifier of tokens dense",
+                (
+                    Decision(
+                        "inputs",
+                        "token types 1, no mask",
+                        "JABER's token head hands its mask to the encoder as token types and its token types as mask: "
+                        "on plain text it was trained with token types of 1, and 0 on padding, which it does not mask",
+                        Origin.TENSORS,
+                    ),
+                ),
+            ),
+            "linear.weight": NamedHead(
+                "sequence-classification",
+                "JABER calls the classifier of several labels linear",
+                (
+                    Decision(
+                        "problem_type",
+                        "multi_label_classification",
+                        "JABER's multi-label head: a sigmoid for each label, which transformers leaves to the caller",
+                        Origin.TENSORS,
+                    ),
+                ),
+            ),
+        },
+    ),
+    drops=BUFFERS,
+    backbone=("bert.",),
+    wrappers=("module.",),
+)
+
+PROGRAM = Program(
+    HUAWEI_TORCH,
+    weights="pytorch_model.bin",
+    write=write_torch,
+    config="bert_config.json",
+    heads=COMMON_HEADS | {"masked-lm": (ENCODER, POOLER, MLM), "multiple-choice": CLASSIFIED},
+    loaded_by="BertModel.from_pretrained('{folder}'), or another class of modeling_nezha.py",
+    labels="labels.txt",
+    fixed={MLM: {"layer_norm_eps": Default(1e-12, "hard-coded in its masked-LM head", fixed=True)}},
+)

@@ -1,1 +1,0 @@
-"""PaddlePaddle's state dicts."""

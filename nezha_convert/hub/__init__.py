@@ -1,0 +1,15 @@
+"""The Hugging Face Hub: addresses, downloads, commits in one piece, and its refusals in plain words."""
+
+from .client import SCHEME, Address, Hub, Pulled, Pushed, PushedFile, check_repo_id, local_source, nbytes_of
+
+__all__ = [
+    "SCHEME",
+    "Address",
+    "Hub",
+    "Pulled",
+    "Pushed",
+    "PushedFile",
+    "check_repo_id",
+    "local_source",
+    "nbytes_of",
+]

@@ -1,0 +1,375 @@
+"""The Hub's client: addresses, downloads, and uploads in one commit.
+
+huggingface_hub is imported where it is used, so neither `import nezha_convert` nor a local conversion loads it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ..errors import HubError, UsageError
+from ..files.hashing import git_blob, sha256
+from .refusals import in_words
+
+SCHEME = "hf://"
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+_WEIGHTS = (
+    ("*.safetensors", "*.safetensors.index.json"),
+    ("*.index", "*.data-?????-of-?????"),
+    ("*.bin", "*.bin.index.json", "*.pt", "*.pth"),
+)
+"""The kinds of weights. Of a repository with several kinds, only the first one in this order is fetched."""
+
+_COMPANIONS = (
+    "*config*.json",
+    "tokenizer.json",
+    "added_tokens.json",
+    "conversion.json",
+    "training.json",
+    "*.txt",
+    "*.py",
+    "README.md",
+    "checkpoint",
+)
+_INDEXES = ("*.index.json", "*.index")
+_NEVER = ("training_args*", "optimizer*", "scheduler*", "scaler*", "rng_state*")
+"""Files that a Trainer leaves beside a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A model repository and, if one is named, a branch, tag or commit of it."""
+
+    repo_id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.repo_id}" + (f"@{self.revision}" if self.revision else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``hf://owner/name[@revision]``.
+
+        Raises:
+            UsageError: it is not one.
+        """
+        repo_id, at, revision = text.removeprefix(SCHEME).partition("@")
+        if not text.startswith(SCHEME) or bool(at) != bool(revision):
+            raise UsageError(f"{text}: not an address of the Hub", hint="It is written hf://owner/name[@revision]")
+        return cls(check_repo_id(repo_id), revision or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What was downloaded.
+
+    Attributes:
+        address: the repository and its commit.
+        folder: where the files lie.
+        files: the name and size of each.
+    """
+
+    address: Address
+    folder: Path
+    files: tuple[tuple[str, int], ...]
+
+    @property
+    def source(self) -> Path:
+        """What to open: the weights' index, or their only file; otherwise the folder, where the reader chooses."""
+        names = [name for name, _ in self.files]
+        for pattern in ("*.index.json", "*.safetensors", "*.bin"):
+            matches = [name for name in names if fnmatchcase(name, pattern)]
+            if matches:
+                return self.folder / matches[0] if len(matches) == 1 else self.folder
+        return self.folder
+
+    def to_dict(self) -> dict[str, Any]:
+        """The download as ``--json`` prints it."""
+        return {"address": str(self.address), "folder": str(self.folder), "files": dict(self.files)}
+
+
+@dataclass(frozen=True, slots=True)
+class PushedFile:
+    """A file of a commit; `state` is "uploaded", "unchanged", "deleted", or in a dry run "planned"."""
+
+    name: str
+    nbytes: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        repo_id, url: the repository.
+        files: what happened to each file.
+        commit: None if nothing had changed, and in a dry run.
+        pull_request: its address, if one was opened.
+        created: whether the repository was created.
+        dry_run: whether nothing was sent.
+        doubts: why the folder is not proved, if it was pushed all the same.
+        left_out: files of the folder that are not the conversion's and were not pushed.
+        card: the README.md that was pushed; None if there is none.
+    """
+
+    repo_id: str
+    url: str
+    files: tuple[PushedFile, ...]
+    commit: str | None = None
+    pull_request: str | None = None
+    created: bool = False
+    dry_run: bool = False
+    doubts: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    card: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The push as ``--json`` prints it."""
+        return asdict(self)
+
+
+def check_repo_id(repo_id: str) -> str:
+    """`repo_id` itself.
+
+    Raises:
+        UsageError: it is not written OWNER/NAME.
+    """
+    if not _REPO.fullmatch(repo_id):
+        raise UsageError(f"{repo_id!r}: not the name of a repository", hint="It is written OWNER/NAME.")
+    return repo_id
+
+
+def local_source(source: str | Path) -> tuple[Path, str]:
+    """Where `source` lies on this machine, and its name for a report. An address of the Hub is downloaded first."""
+    if not str(source).startswith(SCHEME):
+        return Path(source), Path(source).resolve().name
+    pulled = Hub(bars=sys.stderr.isatty()).fetch(Address.parse(str(source)))
+    return pulled.source, str(pulled.address)
+
+
+class Hub:
+    """The Hub with one user's rights. Every failure is a HubError, in whose text the token never appears.
+
+    Args:
+        endpoint: another server than HF_ENDPOINT or the public Hub.
+        token: instead of the one of `hf auth login` or HF_TOKEN.
+        bars: show the client's progress bars, one a file.
+    """
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None, bars: bool = False) -> None:
+        from huggingface_hub import HfApi, get_token
+
+        self._api = HfApi(endpoint=endpoint, token=token)
+        self._token, self._bars = token, bars
+        self._secrets = {secret for secret in (token, get_token(), os.environ.get("HF_TOKEN")) if secret}
+
+    def fetch(self, address: Address) -> Pulled:
+        """Download the weights (one kind) and their companions at `address` into the cache."""
+        from huggingface_hub import constants, snapshot_download
+
+        if constants.HF_HUB_OFFLINE:
+            return self._cached(address)
+        with self._asking(str(address)):
+            info = self._api.model_info(address.repo_id, revision=address.revision)
+            names = [sibling.rfilename for sibling in info.siblings or () if "/" not in sibling.rfilename]
+            wanted = _needed(names)
+            if not wanted:
+                raise HubError(
+                    f"{address}: no weights of a known format; it holds {', '.join(names[:8]) or 'nothing'}",
+                    hint="Name a repository with .safetensors, .bin or TensorFlow's .index files at its top.",
+                )
+            folder = Path(
+                snapshot_download(
+                    address.repo_id,
+                    revision=address.revision,
+                    allow_patterns=wanted,
+                    endpoint=self._api.endpoint,
+                    token=self._token,
+                )
+            )
+        return _pulled(address, folder)
+
+    def _cached(self, address: Address) -> Pulled:
+        """What earlier downloads have left in the cache."""
+        from huggingface_hub import try_to_load_from_cache
+
+        for name in ("config.json", "bert_config.json"):
+            path = try_to_load_from_cache(address.repo_id, name, revision=address.revision)
+            if isinstance(path, str):
+                return _with_weights(_pulled(address, Path(path).parent))
+        raise HubError(
+            f"{address}: not in the cache, and HF_HUB_OFFLINE is set", hint="Unset HF_HUB_OFFLINE to download it."
+        )
+
+    def commit(
+        self,
+        repo_id: str,
+        files: Mapping[str, Path | bytes],
+        *,
+        message: str,
+        description: str = "",
+        private: bool = False,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> Pushed:
+        """Upload `files` in one commit. It fails if somebody else changes the repository meanwhile.
+
+        Weights of another layout are deleted in the same commit, because transformers might load them instead.
+
+        Args:
+            repo_id: the repository, which is created if it is not there.
+            files: name in the repository -> a file on this machine, or its bytes.
+            message, description: the commit's.
+            private: create the repository as a private one; one that exists must be private.
+            revision: a branch instead of main.
+            create_pr: open a pull request instead of changing the branch.
+
+        Raises:
+            HubError: the Hub refused or failed, or the repository was changed. None of its files was changed then.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        from huggingface_hub.hf_api import RepoFile
+
+        with self._asking(repo_id):
+            created, parent = self._prepare(repo_id, private, revision)
+            tree = self._api.list_repo_tree(repo_id, revision=parent)
+            listed = _compared(files, {file.path: file for file in tree if isinstance(file, RepoFile)})
+            pushed = Pushed(repo_id, f"{self._api.endpoint}/{repo_id}", listed, created=created)
+            added = [CommitOperationAdd(file.name, files[file.name]) for file in listed if file.state == "uploaded"]
+            deleted = [CommitOperationDelete(file.name) for file in listed if file.state == "deleted"]
+            if not added and not deleted:
+                return pushed
+            with _commits_answered_by(self._api.endpoint):
+                done = self._api.create_commit(
+                    repo_id,
+                    [*added, *deleted],
+                    commit_message=message,
+                    commit_description=description,
+                    revision=revision,
+                    create_pr=create_pr,
+                    parent_commit=parent,
+                )
+        return replace(pushed, commit=done.oid, pull_request=done.pr_url)
+
+    def _prepare(self, repo_id: str, private: bool, revision: str | None) -> tuple[bool, str | None]:
+        """Create the repository if it is not there: whether it was created, and its latest commit."""
+        # Ask first: a token that may write to a repository may still not create one.
+        created = not self._api.repo_exists(repo_id)
+        if created:
+            self._api.create_repo(repo_id, private=private, exist_ok=True)
+        info = self._api.model_info(repo_id, revision=revision)
+        if private and not info.private:
+            raise HubError(
+                f"{repo_id}: it exists and is public, but --private was asked for; nothing was uploaded",
+                hint="Make it private in its settings, or leave --private out.",
+            )
+        return created, info.sha
+
+    @contextmanager
+    def _asking(self, about: str) -> Iterator[None]:
+        with in_words(about, self._secrets), _bars_shown(self._bars):
+            yield
+
+
+@contextmanager
+def _bars_shown(bars: bool) -> Iterator[None]:
+    """Switch the client's progress bars on or off in the block, and then back to what its other users have set."""
+    from huggingface_hub import utils
+
+    def show(bars: bool) -> None:
+        (utils.enable_progress_bars if bars else utils.disable_progress_bars)()  # type: ignore[attr-defined]
+
+    before = not utils.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    show(bars)
+    try:
+        yield
+    finally:
+        show(before)
+
+
+@contextmanager
+def _commits_answered_by(endpoint: str) -> Iterator[None]:
+    """Make the client accept a commit's answer from `endpoint`.
+
+    Before 1.0 it expects the address in ``constants.ENDPOINT`` there, and fails although the commit was made.
+    """
+    from huggingface_hub import constants
+
+    before, constants.ENDPOINT = constants.ENDPOINT, endpoint
+    try:
+        yield
+    finally:
+        constants.ENDPOINT = before
+
+
+def _needed(names: Iterable[str]) -> list[str]:
+    """The files to fetch of a repository that holds `names`, weights first. Without weights, none."""
+    candidates = [name for name in names if not _matches(name, _NEVER)]
+    for kind in _WEIGHTS:
+        weights = [name for name in candidates if _matches(name, kind)]
+        if weights:
+            return weights + [name for name in candidates if _matches(name, _COMPANIONS)]
+    return []
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _pulled(address: Address, folder: Path) -> Pulled:
+    """What we need of the snapshot `folder`, whose name is its commit. Other programs may have put more files there."""
+    names = _needed(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    files = tuple((name, (folder / name).stat().st_size) for name in names)
+    return Pulled(Address(address.repo_id, folder.name), folder, files)
+
+
+def _with_weights(pulled: Pulled) -> Pulled:
+    """`pulled` itself.
+
+    Raises:
+        HubError: it has no weights. Another program may have cached the config alone, or a download was interrupted.
+    """
+    if any(not _matches(name, (*_COMPANIONS, *_INDEXES)) for name, _ in pulled.files):
+        return pulled
+    names = sorted(path.name for path in pulled.folder.iterdir())
+    raise HubError(
+        f"{pulled.address}: no weights in the cache, only {', '.join(names[:8])}, and HF_HUB_OFFLINE is set",
+        hint="Unset HF_HUB_OFFLINE to download them, or name a revision that was downloaded before.",
+    )
+
+
+def _is_weights(name: str) -> bool:
+    """Whether `name` is a file of weights as we name them, which transformers would load."""
+    return re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", name) is not None
+
+
+def nbytes_of(data: Path | bytes) -> int:
+    """The size of a file that is to be pushed."""
+    return len(data) if isinstance(data, bytes) else data.stat().st_size
+
+
+def _compared(files: Mapping[str, Path | bytes], there: Mapping[str, Any]) -> tuple[PushedFile, ...]:
+    """What a commit of `files` does to each file, if the repository has the files `there`."""
+    states = {name: "unchanged" if _same(there.get(name), data) else "uploaded" for name, data in files.items()}
+    pushed = [PushedFile(name, nbytes_of(files[name]), state) for name, state in states.items()]
+    if any(map(_is_weights, files)):
+        stale = [name for name in there if _is_weights(name) and name not in files]
+        pushed += [PushedFile(name, there[name].size, "deleted") for name in stale]
+    return tuple(pushed)
+
+
+def _same(there: Any, data: Path | bytes) -> bool:
+    """Whether the file `there` in the repository holds `data`: the Hub keeps a SHA-256 (LFS) or git's own hash."""
+    if there is None or there.size != nbytes_of(data):
+        return False
+    return bool(sha256(data) == there.lfs.sha256 if there.lfs else git_blob(data) == there.blob_id)

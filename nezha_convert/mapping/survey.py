@@ -1,0 +1,235 @@
+"""What a checkpoint is: family -> head -> config -> plan. The only place that goes this way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
+from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from ..families.heads import DECODER, MLM, TIES, Head
+from ..families.rules import Family, Tie
+from .config import LABELLED, Config, architecture_of, decide_config, read_config
+from .labels import read_labels
+from .plan import Plan, make_plan
+from .recognise import Inference, choose_head, family_of, foreign, infer_head
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user asked for, instead of what the source says; None where nothing was asked.
+
+    Attributes:
+        head: the kind of model, a name in ``families.heads.HEADS``.
+        config, labels: files, where they do not lie beside the weights.
+        activation: transformers' name of the activation.
+        max_relative_position: the clip distance.
+        prefix: what stands in front of the model's names inside a larger model.
+    """
+
+    head: str | None = None
+    config: Path | None = None
+    labels: Path | None = None
+    activation: str | None = None
+    max_relative_position: int | None = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A checkpoint, understood: everything that is known before the first tensor is read.
+
+    Attributes:
+        checkpoint: what was opened.
+        asked: what was asked for.
+        family: the program that wrote it.
+        inference: the heads that its tensors allow.
+        head: the head to convert to.
+        config: the model's config.
+        plan: each tensor's way; ``plan.check()`` raises where the tensors do not map.
+        decisions: what the source left open, from opening the files to the config.
+        config_file, labels_file: what was read besides the tensors.
+    """
+
+    checkpoint: Checkpoint
+    asked: Asked
+    family: Family
+    inference: Inference
+    head: Head
+    config: Config
+    plan: Plan
+    decisions: tuple[Decision, ...]
+    config_file: Path
+    labels_file: Path | None
+
+    @property
+    def head_reason(self) -> str:
+        """Why it is this head."""
+        return "asked for" if self.asked.head else self.inference.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A checkpoint that is understood in part: what is known of it, and the error that says why it is no more."""
+
+    checkpoint: Checkpoint
+    family: Family | None
+    inference: Inference
+    error: NezhaConvertError
+
+
+def understand(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey:
+    """What `checkpoint` is. No tensor is read, but for a decoder and what it may be tied to.
+
+    Raises:
+        CheckpointError: there is no readable config.
+        MappingError: it is no NEZHA that is known here, or its config is none.
+        UsageError: the head is not clear, or something was asked for that cannot be.
+
+    Example:
+        >>> from nezha_convert import open_checkpoint
+        >>> understand(open_checkpoint("fixtures/huawei-tf-pretraining")).head.name
+        'pretraining'
+    """
+    survey = look(checkpoint, asked)
+    if isinstance(survey, Unclear):
+        raise survey.error
+    return survey
+
+
+def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear:
+    """As `understand`, for a caller who can use a part of the answer."""
+    asked = asked or Asked()
+    family, inference = None, Inference((), "")
+    try:
+        family = _family(checkpoint, asked)
+        inference = infer_head(family, checkpoint.entries)
+        _refuse_foreign(checkpoint, asked)
+        config_path = asked.config or checkpoint.config
+        raw = read_config(config_path, checkpoint.path)
+        assert config_path  # read_config refuses None
+        inference = infer_head(family, checkpoint.entries, architecture_of(raw))
+        return _survey(checkpoint, asked, family, inference, config_path, raw)
+    except (CheckpointError, MappingError, UsageError) as error:
+        return Unclear(checkpoint, family, inference, error)
+
+
+def _family(checkpoint: Checkpoint, asked: Asked) -> Family:
+    """The family; of a checkpoint of none, a known model of another kind is refused by its name."""
+    try:
+        return family_of(checkpoint.entries, asked.prefix)
+    except MappingError:
+        _refuse_foreign(checkpoint, asked)
+        raise
+
+
+def _refuse_foreign(checkpoint: Checkpoint, asked: Asked) -> None:
+    entries = checkpoint.entries
+    model = foreign({name: entry for name, entry in entries.items() if name.startswith(asked.prefix or "")})
+    if model and not (model.encoder_converts and asked.head == "encoder"):
+        raise MappingError(model.message, hint=model.hint)
+
+
+def _survey(
+    checkpoint: Checkpoint,
+    asked: Asked,
+    family: Family,
+    inference: Inference,
+    config_path: Path,
+    raw: Mapping[str, Any],
+) -> Survey:
+    """The rest of the way, from the head to the plan."""
+    head = choose_head(asked.head, inference)
+    labels_path = asked.labels or (checkpoint.labels if head.name in LABELLED else None)
+    over = _loaded_over(checkpoint, family) if MLM in head.parts else ()
+    untied = _is_untied(raw, family, head, over)
+    config = decide_config(
+        raw,
+        family,
+        head,
+        checkpoint.entries,
+        activation=asked.activation,
+        max_relative_position=asked.max_relative_position,
+        labels=read_labels(labels_path) if labels_path else None,
+        untied=untied,
+    )
+    if untied:  # the bias is one tensor even then
+        over = tuple(pair for pair in over if pair.tie.target != DECODER)
+    plan = make_plan(family, head, checkpoint.entries, config.dimensions, untied, [pair.tie for pair in over])
+    return Survey(
+        checkpoint,
+        asked,
+        family,
+        inference,
+        head,
+        config,
+        plan,
+        (
+            *checkpoint.decisions,
+            *_prefix_decision(family, asked),
+            *config.decisions,
+            *_decoder_decisions(raw, family, untied, over),
+        ),
+        config_path,
+        labels_path,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedOver:
+    """A tie whose two names both stand in the source, with different values, and these names."""
+
+    tie: Tie
+    last: str
+    first: str
+
+
+def _loaded_over(checkpoint: Checkpoint, family: Family) -> tuple[_LoadedOver, ...]:
+    by_target: dict[str, TensorEntry] = {}
+    for name, entry in checkpoint.entries.items():
+        if match := family.match(name):
+            by_target[match.rule.target] = entry
+    pairs = [(tie, by_target.get(tie.target), by_target.get(tie.of)) for tie in TIES]
+    return tuple(_LoadedOver(tie, a.name, b.name) for tie, a, b in pairs if a and b and not _equal(a, b))
+
+
+def _equal(a: TensorEntry, b: TensorEntry) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a.blocks(), b.blocks(), strict=True))
+
+
+def _is_untied(raw: Mapping[str, Any], family: Family, head: Head, over: tuple[_LoadedOver, ...]) -> bool:
+    """Whether the masked-LM decoder is a tensor of its own: as the JSON says; else by the program's default."""
+    if "tie_word_embeddings" in raw or family.defaults.tied or MLM not in head.parts:
+        return raw.get("tie_word_embeddings") is False
+    return any(pair.tie.target == DECODER for pair in over)
+
+
+def _prefix_decision(family: Family, asked: Asked) -> tuple[Decision, ...]:
+    if not family.prefix:
+        return ()
+    if asked.prefix:
+        return (Decision("prefix", family.prefix, "asked for", Origin.ASKED),)
+    return (Decision("prefix", family.prefix, "what stands in front of the names of the whole model", Origin.TENSORS),)
+
+
+def _decoder_decisions(
+    raw: Mapping[str, Any], family: Family, untied: bool, over: tuple[_LoadedOver, ...]
+) -> tuple[Decision, ...]:
+    """What was decided about a decoder, or its bias, that differs from what it may be tied to."""
+    decisions = [
+        Decision(
+            pair.tie.of,
+            f"the values of {pair.last}",
+            f"{pair.last} differs from {pair.first}; the original has one tensor for both and loads {pair.last} last",
+            Origin.TENSORS,
+        )
+        for pair in over
+    ]
+    if untied and "tie_word_embeddings" not in raw:
+        reason = f"the decoder differs from the word embeddings; {family.title} has a tensor for each"
+        return (Decision("tie_word_embeddings", False, reason, Origin.TENSORS), *decisions)
+    return tuple(decisions)

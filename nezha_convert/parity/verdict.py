@@ -1,0 +1,80 @@
+"""Why a conversion fails its verification, and what else a reader should know, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..checkpoint import Origin
+from ..folder.model_code import installed_code
+from ..folder.record import ConvertedFolder
+from ..folder.report import FileRecord
+from .report import Comparison, TokenizerParity, WeightStatistics, shortened
+
+
+def list_failures(
+    changed: Iterable[tuple[FileRecord, str]],
+    casing: str,
+    comparisons: Iterable[Comparison],
+    tokenizer: TokenizerParity | None,
+    weights: Iterable[WeightStatistics],
+) -> tuple[str, ...]:
+    """Every reason why the conversion did not pass; empty when it passed.
+
+    Args:
+        changed: the files that are not as the conversion wrote them, each with the hash that it had then.
+        casing: why the tokenizer's casing is wrong; empty when it is right.
+        comparisons, tokenizer, weights: what was measured.
+    """
+    return (
+        *(
+            f"{file.name} was changed since it was converted: its SHA-256 is {str(file.sha256)[:12]}..., "
+            f"the conversion wrote {written[:12]}..."
+            for file, written in changed
+        ),
+        *filter(None, (casing, *map(_departure, comparisons), _mistokenized(tokenizer))),
+        *(
+            f"weights of {part.part}: {part.nonfinite:,} of {part.values:,} are NaN or infinite; nothing that they "
+            "reach can be compared"
+            for part in weights
+            if part.nonfinite
+        ),
+    )
+
+
+def _departure(comparison: Comparison) -> str:
+    tensor = comparison.first_departs
+    if tensor is None:
+        return ""
+    size = f"{tensor.nonfinite:,} values not finite" if tensor.nonfinite else f"{tensor.relative_error:.1e}"
+    return (
+        f"first departs {tensor.name}: {size} of its range from {comparison.reference} in "
+        f"{comparison.arithmetic}, at {tensor.peak}; allowed {comparison.tolerance:g}"
+    )
+
+
+def _mistokenized(tokenizer: TokenizerParity | None) -> str:
+    if tokenizer is None or not tokenizer.differing:
+        return ""
+    first = tokenizer.differing[0]
+    return (
+        f"tokenizer: {len(tokenizer.differing)} of {tokenizer.texts} texts differ from {tokenizer.reference}; "
+        f"{shortened(first.text)!r} from token {first.at}: found {' '.join(first.found[:3])!r}, "
+        f"expected {' '.join(first.expected[:3])!r}"
+    )
+
+
+def folder_warnings(folder: ConvertedFolder) -> Iterator[str]:
+    """What is unusual about the folder itself: model code of another release, options that overrode the source."""
+    for file in folder.record["output_files"]:
+        name = file["name"]
+        if name.endswith(".py") and (folder.path / name).read_bytes() != installed_code(name):
+            yield f"{name} is not the installed package's, which is what was run; convert again to renew it"
+    for field in ("hidden_act", "max_relative_position"):
+        if folder.origin(field) is Origin.ASKED:
+            # The programs' spellings differ: TensorFlow's "gelu" is another function than transformers' "gelu". The way
+            # out changes a file, because `verify` reads the source's JSON and knows nothing of the option.
+            yield (
+                f"the conversion was asked for {field} = {folder.decision(field)!r}; the source is taken as its JSON "
+                f"says. The way out: put {field} into a copy of the JSON, as the original program spells it, then "
+                "convert and verify with --config COPY, without the option"
+            )
