@@ -20,7 +20,7 @@ from goldens import FIXTURES, GOLDENS
 
 import nezha_convert
 from nezha_convert.cli.app import main
-from nezha_convert.commands import convert as convert_verb
+from nezha_convert.commands import inspect as inspect_verb
 from nezha_convert.files import staging
 from nezha_convert.weights import write as writer
 
@@ -517,7 +517,7 @@ def test_a_fault_of_ours_is_not_taken_for_failed_parity(run, monkeypatch, debug)
     def faulty(*arguments, **options):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(convert_verb, "inspect", faulty)
+    monkeypatch.setattr(inspect_verb, "inspect", faulty)
     monkeypatch.setenv("NEZHA_DEBUG", debug)
     result = run("inspect", TF, "--json")
     document = json.loads(result.out)

@@ -26,7 +26,7 @@ from kill import check_hashes, tree
 
 from nezha_convert import convert
 from nezha_convert.cli.app import main
-from nezha_convert.commands import convert as conversion
+from nezha_convert.commands import inspect as inspect_verb
 from nezha_convert.errors import OutputError
 from nezha_convert.files import staging
 from nezha_convert.files.locks import LOCK, claim
@@ -315,12 +315,12 @@ def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost() -> None:
 THROUGH_C = """
 import ctypes, sys
 from nezha_convert import __main__
-from nezha_convert.commands import convert
+from nezha_convert.commands import inspect
 def stopped(*_, **__):
     run = ctypes.pythonapi.PyRun_String
     run.restype, run.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
     run(b"import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)", 257, {}, {})
-convert.inspect = stopped
+inspect.inspect = stopped
 sys.argv = ["nezha-convert", "inspect", "x"]
 __main__.main()
 """
@@ -351,7 +351,7 @@ def test_an_error_that_a_library_makes_of_a_signal_is_none_of_ours(error: Except
         except KeyboardInterrupt:
             raise error from None
 
-    monkeypatch.setattr(conversion, "inspect", stopped)
+    monkeypatch.setattr(inspect_verb, "inspect", stopped)
     assert run("inspect", TF) == (143, "", "interrupted; nothing half-written was left behind\n")
 
 
