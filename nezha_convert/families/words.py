@@ -46,14 +46,22 @@ PRETRAINED_WORDS: Mapping[str, Word] = {
         (
             *("_name_or_path", "name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
             *("torch_dtype", "dtype", "paddlenlp_version", "finetuning_task", "task_specific_params"),
-            *("_commit_hash", "paddle_dtype", "custom_pipelines", "gradient_checkpointing", "torchscript"),
+            *(
+                "use_cache",
+                "embedding_size",
+                "_commit_hash",
+                "paddle_dtype",
+                "custom_pipelines",
+                "gradient_checkpointing",
+                "torchscript",
+            ),
             *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "use_bfloat16"),
         ),
     ),
     **_never(
         "what a call returns",
         (
-            *("return_dict", "output_attentions", "output_hidden_states", "output_past", "use_cache"),
+            *("return_dict", "output_attentions", "output_hidden_states", "output_past"),
             *("output_scores", "return_dict_in_generate", "keys_to_ignore_at_inference"),
         ),
     ),
@@ -76,7 +84,7 @@ PRETRAINED_WORDS: Mapping[str, Word] = {
     **_never(
         "a key of ALBERT that the port's config class kept and its model does not read",
         (
-            *("embedding_size", "inner_group_num", "num_hidden_groups", "classifier_dropout_prob"),
+            *("inner_group_num", "num_hidden_groups", "classifier_dropout_prob"),
             *("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor"),
         ),
     ),

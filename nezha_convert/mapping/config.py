@@ -419,9 +419,12 @@ def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
         if raw.get(name) in values:
             reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
             group = _decided("is_decoder", True, reason, Origin.FILE)
-    if _program(raw, family).defaults.masked_rows != "even":
-        group += _Group({"masked_rows": _program(raw, family).defaults.masked_rows})
-    return group
+    rows = raw.get("masked_rows", _program(raw, family).defaults.masked_rows)  # a converted folder says it
+    if rows not in ("even", "unmasked"):
+        raise MappingError(
+            f'config: masked_rows is {rows!r}, expected "even" or "unmasked"', hint="Correct it in the JSON."
+        )
+    return group + _Group({"masked_rows": rows} if rows != "even" else {})
 
 
 def _account(
@@ -435,11 +438,9 @@ def _account(
     words, unknown, wrong = family.words, {}, []
     causal = {name: values for name, values in family.defaults.causal.items() if raw.get(name) in values}
     for name, value in raw.items():
-        if name in fields or name in causal:
+        if name in fields or name in causal or (name in family.defaults.causal and value in (None, False, "encoder")):
             continue
         word = words.get(name)
-        if name in family.defaults.causal and value in (None, False, "encoder"):
-            continue
         if word is None:
             unknown[name] = value
         elif word.harmless is not None and value not in word.harmless:

@@ -56,19 +56,27 @@ def _clip_of(entry: TensorEntry, expected: int) -> int:
             "[L, L, head size]",
             hint="nezha-convert inspect SOURCE --tensors shows what the checkpoint holds.",
         )
-    clips = (entry.shape[0] // 2,) if compact else dict.fromkeys((expected, 64, 127, *range(1, _LONGEST + 1)))
     first = next(iter(entry.blocks()))[0].astype(np.float64)
+    clips = [entry.shape[0] // 2] if compact else _candidates(first[0], expected, entry)
     for clip in clips:
         rows = table(clip, entry.shape[-1])
-        start = rows[0:1] if compact else rows[np.clip(np.arange(entry.shape[1]), 0, clip) + clip]
-        if np.abs(first - start).max() <= _allowed(entry, clip):
+        computed = rows[0] if compact else rows[np.clip(np.arange(entry.shape[1]), 0, clip) + clip]
+        if np.abs(first - computed).max() <= _allowed(entry, clip):
             _check_rows(entry, rows, clip, compact)
             return clip
     raise MappingError(
-        f"{entry.name}: row 0 is not of NEZHA's table of relative positions, for any clip distance up to {_LONGEST}: "
-        "the model was trained with other positions, which NEZHA does not compute",
+        f"{entry.name}: row 0 is not what the model computes with any clip distance up to {_LONGEST}, so its outputs "
+        "would change without it",
         hint="nezha-convert inspect SOURCE --tensors shows what the checkpoint holds.",
     )
+
+
+def _candidates(nearest: np.ndarray, expected: int, entry: TensorEntry) -> list[int]:
+    """The clip distances K, `expected` first, whose row R[K] is `nearest`: what a token has for itself."""
+    rows = table(_LONGEST // 2, len(nearest))  # rows 0 to _LONGEST
+    errors = np.abs(rows - nearest).max(-1)
+    clips = [clip for clip in range(1, _LONGEST + 1) if errors[clip] <= _allowed(entry, clip)]
+    return sorted(clips, key=lambda clip: clip != expected)
 
 
 def _allowed(entry: TensorEntry, clip: int) -> float:
