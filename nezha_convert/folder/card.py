@@ -214,10 +214,22 @@ def _parity(conversion: Mapping[str, Any]) -> str:
     if parity.get("tokenizer"):
         reference, texts = parity["tokenizer"]["reference"], parity["tokenizer"]["texts"]
         text += f"\n\nThe tokenizer was compared with {escaped(reference)} on {texts:,} texts."
+    text += _assumed(parity)
     if parity["failures"]:
         text += "\n\n" + "\n".join(f"* {escaped(failure)}" for failure in parity["failures"])
     versions = ", ".join(f"{name} {number}" for name, number in parity["versions"].items())
     return f"{text}\n\nMeasured with {versions}."
+
+
+def _assumed(parity: Mapping[str, Any]) -> str:
+    """What the verdict rests on; what was accepted by --assume is named as such."""
+    accepted = parity.get("accepted", ())
+    lines = [
+        f"* {inline(one['name'])}: {escaped(one['text'])}{' (accepted)' * (one['name'] in accepted)}"
+        for one in parity.get("assumed", ())
+    ]
+    title = "Assumed, because neither the source nor a comparison shows it:"
+    return "\n\n" + "\n".join([title, "", *lines]) if lines else ""
 
 
 def _authors(conversion: Mapping[str, Any]) -> str:
