@@ -74,7 +74,9 @@ def _report(report: Report) -> Iterator[Part]:
     yield from _dropped(report.dropped)
     yield from _decided(report.decisions)
     if report.ignored_fields:
-        yield "ignored", f"fields of the config that have no meaning here: {', '.join(report.ignored_fields)}"
+        yield "ignored", f"fields of the config that change no output: {', '.join(report.ignored_fields)}"
+    for assumption in report.assumptions:
+        yield "assumed", f"{assumption.name}: {assumption.text}"
     if report.numbers:
         warnings = report.numbers.warnings
         yield "numbers", report.numbers.summary

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families import HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
@@ -23,7 +21,7 @@ from ..folder.report import Report
 from ..formats.open import open_checkpoint
 from ..hub import SCHEME, Address, Hub, Pushed
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
-from ..parity.oracle.formulas import relative_table
+from ..mapping.positions import config_clip, stored_clip
 from ..tokenizer.byte_bpe import PREFIX, spelled_out
 from .convert import convert
 
@@ -204,52 +202,23 @@ def _renamed(names: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
 
 
 def _left_over_tables(names: Mapping[str, TensorEntry], raw: Mapping[str, Any]) -> Iterable[Fault]:
-    buffers = [entry for name, entry in names.items() if isinstance(TRANSFORMERS.find(name), Drop)]
-    tables = [entry for entry in buffers if "relative_positions" in entry.name]
-    for entry in tables:
-        _check_positions(entry, raw)
-    small = [entry.name for entry in buffers if entry not in tables]
+    meanings = ((entry, TRANSFORMERS.find(name)) for name, entry in names.items())
+    drops = [(entry, drop) for entry, drop in meanings if isinstance(drop, Drop)]
+    tables = [entry for entry, drop in drops if drop.positions]
+    small = [entry.name for entry, drop in drops if not drop.positions]
+    stated = config_clip(raw, 64)
+    clip = stored_clip(tables, stated)
     if tables:
         nbytes = sum(entry.nbytes for entry in tables)
         what = f"{len(tables)} stored tables of positions, {nbytes:,} bytes"
         yield Fault(
             "fat position buffers", what, "left out: equal to what the model computes, to the rounding of float32"
         )
+    if clip not in (None, stated):
+        what = f"max_relative_position is {stated}, the stored tables of positions are clipped at {clip}"
+        yield Fault("wrong clip distance", what, f"it becomes {clip}, with which the model was trained")
     if small:
         yield Fault("left-over buffers", _count(small), "left out: the model makes them itself")
-
-
-def _check_positions(entry: TensorEntry, raw: Mapping[str, Any]) -> None:
-    """Raises MappingError unless `entry`, [L, L, d], is the expanded table of relative positions."""
-    clip = raw.get("max_relative_position", 64)
-    if type(clip) is not int or clip < 1:
-        raise MappingError(f"config: max_relative_position is {clip!r}, expected a positive whole number")
-    if len(entry.shape) != 3 or entry.shape[0] != entry.shape[1]:
-        raise MappingError(
-            f"{entry.name}: its shape is {list(entry.shape)}, expected a table of positions [L, L, head size]",
-            hint="nezha-convert inspect SOURCE --tensors shows what the copy holds.",
-        )
-    table = relative_table(clip, entry.shape[2])
-    # Angles go up to 2K, and transformers computed them in float32: off by up to 4.5e-6 with K = 64, 1.4e-5 with 127.
-    allowed = max(2 * clip * 2.0**-23, _precision(entry.dtype))
-    columns = np.arange(entry.shape[1])
-    row = 0
-    for block in entry.blocks():
-        for stored in block:
-            expected = table[np.clip(columns - row, -clip, clip) + clip]
-            error = float(np.abs(stored.astype(np.float64) - expected).max())
-            if not error <= allowed:
-                raise MappingError(
-                    f"{entry.name}: row {row} is not what the model computes (off by {error:.1e}, allowed "
-                    f"{allowed:.0e}), so its outputs would change without it",
-                    hint=f"If max_relative_position is not {clip}, correct it in the copy's config.json.",
-                )
-            row += 1
-
-
-def _precision(dtype: str) -> float:
-    """The spacing of numbers near 1, of which the sines are made."""
-    return {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(dtype, 0.0)
 
 
 def _rebuilt(checkpoint: Checkpoint, decoder: TensorEntry, raw: Mapping[str, Any]) -> TensorEntry:

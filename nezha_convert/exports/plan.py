@@ -284,6 +284,8 @@ def _numbers(program: Program, model: ConvertedModel) -> _Finding:
     for part in model.survey.head.parts:
         fixed |= program.fixed.get(part, {})
     problems = []
+    if model.fields.get("is_decoder") and not program.causal:
+        problems.append(f"attention: the model sees only what is before a token, {title} sees both sides")
     for name, default in fixed.items():
         value = model.fields.get(name)
         if default.fixed and value != default.value:
@@ -292,6 +294,10 @@ def _numbers(program: Program, model: ConvertedModel) -> _Finding:
                 problem += f": {model.effect(**{name: default.value})}"
             problems.append(problem)
     finding = _Finding(problems=tuple(problems))
+    rows, own_rows = program.family.defaults.masked_rows, model.fields.get("masked_rows", "even")
+    if rows != own_rows:
+        reason = f"what a sequence does that is masked throughout: the model has {own_rows!r}"
+        finding += _decided("masked_rows", rows, reason)
     dropout, hidden = model.fields.get("classifier_dropout"), model.fields["hidden_dropout_prob"]
     default = fixed.get("classifier_dropout", Default(hidden, "it takes hidden_dropout_prob"))
     if program.classes or dropout in (None, default.value):
@@ -341,7 +347,10 @@ def _config(program: Program, model: ConvertedModel, activation: str) -> _Findin
     if program.classes:
         config |= {"architectures": [program.classes[model.head]], "model_type": "nezha"}
     names = fields if program.classes else _FIELDS
-    config |= {name: fields[name] for name in names if name not in fixed} | {"hidden_act": activation}
+    unread = {*fixed, "masked_rows", "is_decoder"}
+    config |= {name: fields[name] for name in names if name not in unread} | {"hidden_act": activation}
+    if fields.get("is_decoder"):
+        config |= program.causal
     if program.family.defaults.switch:
         config["use_relative_position"] = True
     if program.family is TRANSFORMERS:

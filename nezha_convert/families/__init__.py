@@ -6,21 +6,23 @@ A program's file holds its names of tensors, its defaults, its heads, and what a
 from __future__ import annotations
 
 from . import bert4torch, huawei_tf, huawei_torch, paddle, transformers
-from .bert4keras import BERT4KERAS, BERT4KERAS_MODERN
+from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN
 from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
 from .huawei_tf import HUAWEI_TF
-from .huawei_torch import HUAWEI_TORCH
+from .huawei_torch import HUAWEI_TORCH, JABER
 from .paddle import PADDLE, PADDLE_BASE
 from .transformers import TRANSFORMERS, TRANSFORMERS_BASE
 
 __all__ = [
     "BERT4KERAS",
+    "BERT4KERAS_BUNDLE",
     "BERT4KERAS_MODERN",
     "BERT4TORCH",
     "BERT4TORCH_SAVED",
     "FAMILIES",
     "HUAWEI_TF",
     "HUAWEI_TORCH",
+    "JABER",
     "PADDLE",
     "PADDLE_BASE",
     "PROGRAMS",
@@ -29,9 +31,11 @@ __all__ = [
 ]
 
 FAMILIES = (
+    BERT4KERAS_BUNDLE,
     HUAWEI_TF,
     BERT4TORCH,
     BERT4TORCH_SAVED,
+    JABER,
     HUAWEI_TORCH,
     PADDLE,
     PADDLE_BASE,
@@ -40,7 +44,7 @@ FAMILIES = (
     BERT4KERAS,
     BERT4KERAS_MODERN,
 )
-"""In the order of recognition: the first whose `known_by` is among the names."""
+"""In the order of recognition: the first that `fits`."""
 
 PROGRAMS = {
     "huawei-tf": huawei_tf.PROGRAM,

@@ -6,10 +6,13 @@ writes Huawei's TensorFlow names instead.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER
+from .huawei_tf import HUAWEI_TF
 from .rules import Default, Defaults, Drop, Family, Rule, Unclear, linear, norm
+from .words import BERT4KERAS_WORDS
 
 _AT = "Transformer-{i}"
 _ATTENTION, _FEED_FORWARD = f"{_AT}-MultiHeadSelfAttention", f"{_AT}-FeedForward"
@@ -87,7 +90,6 @@ _DEFAULTS = Defaults(
         "attention_probs_dropout_prob": Default(0.0, "bert4keras drops nothing then"),
         "classifier_dropout": Default(0.1, "bert4keras has no classifier; this is usual before one put on it"),
     },
-    positions="Embedding-Relative-Position/",
     unclear=Unclear(
         ("token-classification", "encoder"),
         "may classify each token, or [CLS] without a pooler, which is the first token's class",
@@ -96,7 +98,7 @@ _DEFAULTS = Defaults(
 )
 
 _DROPS = (
-    Drop("Embedding-Relative-Position/*", "a table of positions that the model computes"),
+    Drop("Embedding-Relative-Position/*", "a table of positions that the model computes", positions=True),
     Drop("optimizer*", "the optimizer's state", optimizer=True),
 )
 
@@ -110,6 +112,7 @@ BERT4KERAS = Family(
     defaults=_DEFAULTS,
     drops=_DROPS,
     backbone=_BACKBONE,
+    words=BERT4KERAS_WORDS,
 )
 
 BERT4KERAS_MODERN = Family(
@@ -120,4 +123,19 @@ BERT4KERAS_MODERN = Family(
     defaults=_DEFAULTS,
     drops=_DROPS,
     backbone=_BACKBONE,
+    words=BERT4KERAS_WORDS,
 )
+
+BERT4KERAS_BUNDLE = Family(
+    name="bert4keras",
+    title="bert4keras, saved by save_weights_as_checkpoint",
+    known_by=HUAWEI_TF.known_by,
+    rules=HUAWEI_TF.rules,
+    defaults=replace(_DEFAULTS, unclear=HUAWEI_TF.defaults.unclear),
+    drops=HUAWEI_TF.drops,
+    backbone=HUAWEI_TF.backbone,
+    # Huawei's program always makes a pooler, and leaves its optimizer's state and a counter of steps beside the weights.
+    lacks=("bert/pooler/*", "*/adam_[mv]", "*/lamb_[mv]", "global_step"),
+    words=BERT4KERAS_WORDS,
+)
+"""A TensorFlow bundle with Huawei's names and bert4keras' own arithmetic."""

@@ -12,6 +12,7 @@ from .heads import ENCODER, LAYER, MLM, NSP, POOLER
 from .program import PRETRAINING, Program
 from .rules import Default, Defaults, Family, Rule, linear, norm
 from .torch_names import BUFFERS, torch_rules
+from .words import BERT4TORCH_WORDS
 
 _SOURCE = "encoderLayer.{i}"
 _POSITIONS = "multiHeadAttention.relative_positions_encoding.position_embeddings"
@@ -28,6 +29,7 @@ _DEFAULTS = Defaults(
         "layer_norm_eps": Default(1e-12, "bert4torch's default"),
     },
     tied=False,
+    causal={"application": ("lm",), "is_decoder": (True,)},
     notes=(
         Decision(
             "attention scores",
@@ -73,6 +75,7 @@ BERT4TORCH = Family(
     drops=BUFFERS,
     backbone=("embeddings.", "encoderLayer.", "pooler."),
     wrappers=("module.", "bert."),
+    words=BERT4TORCH_WORDS,
 )
 
 BERT4TORCH_SAVED = Family(
@@ -83,6 +86,7 @@ BERT4TORCH_SAVED = Family(
     defaults=_DEFAULTS,
     drops=BUFFERS,
     backbone=("bert.",),
+    words=BERT4TORCH_WORDS,
 )
 
 PROGRAM = Program(
@@ -101,5 +105,6 @@ PROGRAM = Program(
     ".load_state_dict(torch.load('{folder}/pytorch_model.pt')), up to bert4torch 0.5.7",
     positions=f"{_SOURCE}.{_POSITIONS}",
     says={"model": "nezha"},
+    causal={"application": "lm"},
     unties=True,
 )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from ..checkpoint import Assumption
 from ..formats.tf_bundle.write import write_bundle
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA
 from .program import CLASSIFIED, COMMON_HEADS, PRETRAINING, Program
 from .rules import Default, Defaults, Drop, Family, Rule, Unclear, linear, norm
+from .words import PRETRAINED_WORDS
 
 _linear = partial(linear, weight="/kernel", bias="/bias", transposed=True)
 _norm = partial(norm, weight="/gamma", bias="/beta")
@@ -52,9 +54,7 @@ HUAWEI_TF = Family(
         gelu='Huawei\'s TensorFlow code computes "gelu" by the tanh approximation',
         numbers={
             "layer_norm_eps": Default(1e-12, "hard-coded in Huawei's TensorFlow code", fixed=True),
-            "max_relative_position": Default(
-                64, "hard-coded in Huawei's TensorFlow code", fixed=True, unless_said=True
-            ),
+            "max_relative_position": Default(64, "hard-coded in Huawei's TensorFlow code", fixed=True),
             "classifier_dropout": Default(0.1, "Huawei's run_*.py keep 0.9 before a classifier"),
         },
         lower_case=True,
@@ -80,6 +80,12 @@ HUAWEI_TF = Family(
         Drop("bad_steps", "loss scaling's state"),
     ),
     backbone=("bert/",),
+    words=PRETRAINED_WORDS,
+    assumed=Assumption(
+        "program",
+        "Huawei's own program wrote it, whose GELU is the tanh approximation; bert4keras, which can write the same names, "
+        "computes it by erf",
+    ),
 )
 
 PROGRAM = Program(

@@ -6,12 +6,15 @@ BertForMultiLabelSequenceClassification) of huawei-noah/Pretrained-Language-Mode
 
 from __future__ import annotations
 
-from ..checkpoint import Decision, Origin
+from dataclasses import replace
+
+from ..checkpoint import Assumption, Decision, Origin
 from ..formats.torch.write import write_torch
 from .heads import CLASSIFIER, ENCODER, MLM, POOLER, TARGETS
 from .program import CLASSIFIED, COMMON_HEADS, Program
 from .rules import Default, Defaults, Family, NamedHead, linear
 from .torch_names import BUFFERS, torch_rules
+from .words import BERT4TORCH_WORDS
 
 _RULES = torch_rules("bert.", tuple(TARGETS), only_read=("cls.predictions.decoder.bias",))
 _JABER = (*linear("dense", "classifier", written=False), *linear("linear", "classifier", written=False))
@@ -20,12 +23,29 @@ HUAWEI_TORCH = Family(
     name="huawei-torch",
     title="Huawei's NEZHA-PyTorch",
     known_by="bert.embeddings.word_embeddings.weight",
-    rules=_RULES | {CLASSIFIER: (*_RULES[CLASSIFIER], *_JABER)},
+    rules=_RULES,
     defaults=Defaults(
         activations={"gelu": "gelu", "relu": "relu", "swish": "silu"},
         gelu='Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
         masked_rows="unmasked",
         switch=True,
+        tied=False,  # Huawei's program ties them; bert_seq2seq, which has the same names, does not
+        causal={"application": ("lm",), "is_decoder": (True,)},  # of bert4torch and transformers, with this prefix
+    ),
+    drops=BUFFERS,
+    backbone=("bert.",),
+    wrappers=("module.",),
+    words=BERT4TORCH_WORDS,
+)
+
+JABER = replace(
+    HUAWEI_TORCH,
+    rules=_RULES | {CLASSIFIER: (*_RULES[CLASSIFIER], *_JABER)},
+    # Its program stores no table of positions, as ports do, whose `dense` may be any layer.
+    needs=("dense.weight", "linear.weight"),
+    lacks=("*.relative_positions*",),
+    defaults=replace(
+        HUAWEI_TORCH.defaults,
         classifiers={
             "dense.weight": NamedHead(
                 "token-classification",
@@ -39,6 +59,7 @@ HUAWEI_TORCH = Family(
                         Origin.TENSORS,
                     ),
                 ),
+                (Assumption("jaber-inputs", "token types are 1 and nothing is masked, as in JABER's program"),),
             ),
             "linear.weight": NamedHead(
                 "sequence-classification",
@@ -51,13 +72,12 @@ HUAWEI_TORCH = Family(
                         Origin.TENSORS,
                     ),
                 ),
+                (Assumption("jaber-labels", "a sequence may have several labels, as in JABER's program"),),
             ),
         },
     ),
-    drops=BUFFERS,
-    backbone=("bert.",),
-    wrappers=("module.",),
 )
+"""Huawei's Arabic JABER: the same program with two heads more."""
 
 PROGRAM = Program(
     HUAWEI_TORCH,

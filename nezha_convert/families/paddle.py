@@ -12,6 +12,7 @@ from ..formats.paddle import write_paddle
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA
 from .program import CLASSIFIED, COMMON_HEADS, PRETRAINING, Program
 from .rules import Default, Defaults, Family, Rule, linear, norm
+from .words import PRETRAINED_WORDS
 
 _linear = partial(linear, transposed=True)
 
@@ -70,6 +71,7 @@ PADDLE = Family(
     },
     defaults=_DEFAULTS,
     backbone=("nezha.",),
+    words=PRETRAINED_WORDS,
 )
 
 
@@ -84,6 +86,7 @@ PADDLE_BASE = Family(
     rules={ENCODER: _without_head(_ENCODER), POOLER: _without_head(_POOLER)},
     defaults=_DEFAULTS,
     backbone=("embeddings.", "encoder.", "pooler."),
+    words=PRETRAINED_WORDS,
 )
 
 PROGRAM = Program(

@@ -46,6 +46,7 @@ class Program:
         positions: the name by which each layer keeps its table of relative positions, [length, length, head size].
         says: fields of its JSON that are the same for every model.
         steps: the name of its counter of training steps, which it restores with the weights.
+        causal: fields of its JSON that let a token see only what is before it; empty if it cannot.
         fixed: by part, fields of NezhaConfig that this part does not read, besides its family's defaults.
     """
 
@@ -65,4 +66,5 @@ class Program:
     positions: str = ""
     says: Mapping[str, Any] = field(default_factory=dict)
     steps: str = ""
+    causal: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)

@@ -6,13 +6,14 @@ A rule has two sides; its inverse is derived, never typed again. ``{i}`` stands 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..checkpoint import Decision
+from ..checkpoint import Assumption, Decision
+from .words import Word
 
 MAX_LAYERS = 10_000
 """The most layers that a model can have: their numbers have four digits."""
@@ -74,11 +75,17 @@ def norm(
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Names that match the glob `pattern` are left out for `reason`; `optimizer` marks state of the training."""
+    """Names that match the glob `pattern` are left out for `reason`.
+
+    Attributes:
+        optimizer: it is state of the training.
+        positions: it is a table of relative positions, which says with which clip distance the program computes.
+    """
 
     pattern: str
     reason: str
     optimizer: bool = False
+    positions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +112,26 @@ class Default:
         value: of a field of NezhaConfig.
         reason: where that stands.
         fixed: the program does not read the field.
-        unless_said: if the JSON has this `fixed` field all the same, the program was changed to read it.
     """
 
     value: Any
     reason: str
     fixed: bool = False
-    unless_said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NamedHead:
-    """A head that the name of its classifier tells; `decisions` are for the report, and fields of the config."""
+    """A head that the name of its classifier tells.
+
+    Attributes:
+        decisions: for the report, and fields of the config.
+        assumptions: what is taken for granted with it.
+    """
 
     head: str
     reason: str
     decisions: tuple[Decision, ...]
+    assumptions: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +154,11 @@ class Defaults:
         lower_case: names of activations are read in any case.
         switch: its JSON says ``use_relative_position``.
         padding_label: its token classifier numbers labels from 1; 0 is padding.
-        positions: how the name of its table of relative positions begins, where every model of it has one.
         tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
         masked_rows: what a query does whose keys are all masked, as NezhaConfig calls it. A program that adds -10000 to
             each score attends as if none were masked.
         notes: what a report says of every model of the family.
+        causal: by key of its JSON, the values with which a token attends only to itself and what is before it.
         classifiers: the heads that a classifier's name tells, by its weight's name.
         unclear: the heads that a classifier of another name may be of; None lets its shape and the pooler tell.
     """
@@ -158,10 +169,10 @@ class Defaults:
     lower_case: bool = False
     switch: bool = False
     padding_label: bool = False
-    positions: str = ""
     tied: bool = True
     masked_rows: str = "even"
     notes: tuple[Decision, ...] = ()
+    causal: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     classifiers: Mapping[str, NamedHead] = field(default_factory=dict)
     unclear: Unclear | None = None
 
@@ -174,6 +185,8 @@ class Family:
         name: the family's short name, as reports show it.
         title: the family in words.
         known_by: the name of the tensor that tells the family.
+        needs: globs of which the names match at least one, if there are any here.
+        lacks: globs that no name matches.
         rules: the rules of each part of the model. Where several have one target, exports use the first. Where two
             parts have rules for one name, it belongs to the first part, or to that of the head (see `under`).
         defaults: how its program computes.
@@ -182,6 +195,8 @@ class Family:
         wrappers: prefixes that training programs put in front of every name.
         prefix: where the model lies inside a larger one; names without it are not its own.
         rest: what becomes of names without the prefix; None leaves them unknown.
+        words: the keys of its config that NezhaConfig has no field for.
+        assumed: what is assumed of a checkpoint of which nothing is dropped, so that no trace of its program is left.
     """
 
     name: str
@@ -194,6 +209,10 @@ class Family:
     wrappers: tuple[str, ...] = ()
     prefix: str = ""
     rest: Drop | None = None
+    needs: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    words: Mapping[str, Word] = field(default_factory=dict)
+    assumed: Assumption | None = None
     _by_source: Mapping[str, tuple[str, Rule]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -229,6 +248,16 @@ class Family:
         """The match of `name`, or None where it is dropped or unknown."""
         meaning = self.find(name)
         return meaning if isinstance(meaning, Match) else None
+
+    def fits(self, names: Collection[str]) -> bool:
+        """Whether tensors with these names, without what stands in front of the model's, are of this family."""
+        bare = [self.unwrapped(name) for name in names]
+
+        def any_matches(patterns: Iterable[str]) -> bool:
+            return any(fnmatchcase(name, pattern) for pattern in patterns for name in bare)
+
+        known = self.known_by in bare
+        return known and not any_matches(self.lacks) and (not self.needs or any_matches(self.needs))
 
     def unwrapped(self, name: str) -> str:
         """`name` without the model's prefix and without what a training program put in front."""

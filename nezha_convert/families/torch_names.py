@@ -25,9 +25,17 @@ def torch_rules(prefix: str, parts: tuple[str, ...], only_read: tuple[str, ...] 
 
 
 BUFFERS = (
-    Drop("*.relative_positions_encoding", "a table of positions that the model computes"),
-    Drop("*.relative_positions_encoding.positions_encoding", "a table of positions that the model computes"),
-    Drop("*.relative_positions_encoding.position_embeddings", "a table of positions that the model computes"),
+    Drop("*.relative_positions_encoding", "a table of positions that the model computes", positions=True),
+    Drop(
+        "*.relative_positions_encoding.positions_encoding",
+        "a table of positions that the model computes",
+        positions=True,
+    ),
+    Drop(
+        "*.relative_positions_encoding.position_embeddings",
+        "a table of positions that the model computes",
+        positions=True,
+    ),
     Drop("*embeddings.position_ids", "a buffer of 0, 1, 2, ..."),
     Drop("*embeddings.token_type_ids", "a buffer of zeros"),
 )

@@ -7,6 +7,7 @@ from .heads import ENCODER, HEADS, POOLER, TARGETS
 from .program import Program
 from .rules import Defaults, Family
 from .torch_names import BUFFERS, torch_rules
+from .words import PRETRAINED_WORDS
 
 ACTIVATIONS = (
     *("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python", "gelu_10", "gelu_accurate", "quick_gelu"),
@@ -14,7 +15,7 @@ ACTIVATIONS = (
 )
 """transformers' names of activations, the same from 4.52 to 5.23."""
 
-_DEFAULTS = Defaults(activations={name: name for name in ACTIVATIONS})
+_DEFAULTS = Defaults(activations={name: name for name in ACTIVATIONS}, causal={"is_decoder": (True,)})
 
 TRANSFORMERS = Family(
     name="transformers",
@@ -25,6 +26,7 @@ TRANSFORMERS = Family(
     drops=BUFFERS,
     backbone=("nezha.",),
     wrappers=("module.",),
+    words=PRETRAINED_WORDS,
 )
 
 TRANSFORMERS_BASE = Family(
@@ -36,6 +38,7 @@ TRANSFORMERS_BASE = Family(
     drops=BUFFERS,
     backbone=("embeddings.", "encoder.", "pooler."),
     wrappers=("module.",),
+    words=PRETRAINED_WORDS,
 )
 
 PROGRAM = Program(
@@ -50,4 +53,5 @@ PROGRAM = Program(
     carried=("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     ties=False,
     unties=True,
+    causal={"is_decoder": True},
 )

@@ -52,6 +52,7 @@ class Report:
     decisions: tuple[Decision, ...]
     assumptions: tuple[Assumption, ...]
     ignored_fields: tuple[str, ...]
+    unknown_fields: Mapping[str, Any]
     source_files: tuple[FileRecord, ...]
     output_files: tuple[FileRecord, ...]
     source_nbytes: int
@@ -103,6 +104,7 @@ class Report:
             decisions=tuple(decisions),
             assumptions=survey.assumptions,
             ignored_fields=survey.config.ignored,
+            unknown_fields=survey.config.unknown,
             source_files=tuple(FileRecord(path.name, path.stat().st_size) for path in source_files),
             output_files=tuple(FileRecord(name, size) for name, size in sorted(sizes.items())),
             source_nbytes=sum(entry.nbytes for entry in survey.checkpoint.entries.values()),

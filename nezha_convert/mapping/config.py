@@ -40,13 +40,6 @@ _CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "problem_type")
 
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 
-_BOOKKEEPING = {
-    *("architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "auto_map"),
-    *("paddlenlp_version", "embedding_size"),
-}
-"""Fields of a transformers or PaddleNLP config that are written anew, or that NEZHA has no use for: PaddleNLP's program
-does not read its embedding_size, and takes hidden_size."""
-
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -56,7 +49,8 @@ class Config:
         head: the class of the model.
         fields: of NezhaConfig, in the order in which config.json has them.
         decisions: what the source left open.
-        ignored: the JSON's fields that say nothing about a Nezha.
+        ignored: the JSON's fields that change no output.
+        unknown: its fields that the family's table does not know, with their values.
         dimensions: the sizes that shapes are made of.
     """
 
@@ -64,6 +58,7 @@ class Config:
     fields: Mapping[str, Any]
     decisions: tuple[Decision, ...]
     ignored: tuple[str, ...]
+    unknown: Mapping[str, Any]
     dimensions: Mapping[str, int]
 
     def to_json(self, tokenizer: Mapping[str, Any], dtype: str) -> dict[str, Any]:
@@ -100,7 +95,6 @@ class _Evidence:
 
     shapes: Mapping[str, tuple[int, ...]]
     layers: int
-    positions: tuple[int, ...]
     classifier: tuple[Decision, ...]
 
     def rows(self, head: Head) -> int | None:
@@ -160,6 +154,7 @@ def decide_config(
     max_relative_position: int | None = None,
     labels: Sequence[str] | None = None,
     untied: bool = False,
+    stored_clip: int | None = None,
 ) -> Config:
     """Decide every field of the config.
 
@@ -170,28 +165,32 @@ def decide_config(
         entries: the source's tensors; their shapes fill in what the JSON does not say.
         activation, max_relative_position, labels: what the user asked for, instead of what the source says.
         untied: the masked-LM decoder is a tensor of its own.
+        stored_clip: the clip distance of the tables of positions among the tensors; None where there are none.
 
     Raises:
-        MappingError: a field has a value that no NEZHA has, or one that neither the JSON nor the tensors give.
+        MappingError: a field says what no Nezha computes, has a value that no NEZHA has, or has none that the JSON or
+            the tensors give.
         UsageError: an argument has a value that it cannot have.
     """
     evidence = _evidence(family.under(head.parts), head, entries)
     rows = evidence.rows(head)
     group = _sizes(raw, evidence)
-    group += _numbers(raw, family, evidence, max_relative_position)
+    group += _numbers(raw, family, max_relative_position, stored_clip)
     group += _activation(raw, family, activation)
     group += _dropout(raw, family, head, group.fields["hidden_dropout_prob"])
     group += _labels(raw, family, head, rows, labels)
     group += _carried(raw)
     group += _notes((*family.defaults.notes, *evidence.classifier), group.fields)
     _check_padding(group.fields)
-    group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family)
+    group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family) + _attention(raw, family)
+    ignored, unknown = _account(raw, family, group.fields)
     names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
     return Config(
         head,
         group.fields,
         group.decisions,
-        tuple(name for name in raw if name not in {*group.fields, *_BOOKKEEPING, "use_relative_position"}),
+        ignored,
+        unknown,
         {name: group.fields[name] for name in names}
         | {"num_labels": {"multiple-choice": 1}.get(head.name) or rows or 2},
     )
@@ -200,11 +199,8 @@ def decide_config(
 def _evidence(family: Family, head: Head, entries: Mapping[str, TensorEntry]) -> _Evidence:
     shapes: dict[str, tuple[int, ...]] = {}
     layers = 0
-    positions: tuple[int, ...] = ()
     classifier: tuple[Decision, ...] = ()
     for name, entry in entries.items():
-        if family.defaults.positions and family.unwrapped(name).startswith(family.defaults.positions):
-            positions = entry.shape
         if match := family.match(name):
             named = family.defaults.classifiers.get(match.rule.source)
             if named and named.head == head.name:
@@ -212,7 +208,7 @@ def _evidence(family: Family, head: Head, entries: Mapping[str, TensorEntry]) ->
             target = match.rule.target
             shapes[target] = entry.shape[::-1] if match.rule.op is Op.TRANSPOSE else entry.shape
             layers = max(layers, 1 + (layer_of(target) or 0))
-    return _Evidence(shapes, layers, positions, classifier)
+    return _Evidence(shapes, layers, classifier)
 
 
 def _decided(name: str, value: Any, reason: str, origin: Origin) -> _Group:
@@ -249,7 +245,9 @@ def _sizes(raw: Mapping[str, Any], evidence: _Evidence) -> _Group:
     return group
 
 
-def _numbers(raw: Mapping[str, Any], family: Family, evidence: _Evidence, max_relative_position: int | None) -> _Group:
+def _numbers(
+    raw: Mapping[str, Any], family: Family, max_relative_position: int | None, stored_clip: int | None
+) -> _Group:
     """Dropouts, epsilon, lengths and the clip distance: asked for, from the JSON, or the program's own."""
     group = _Group()
     if max_relative_position is not None:
@@ -258,8 +256,9 @@ def _numbers(raw: Mapping[str, Any], family: Family, evidence: _Evidence, max_re
         group = _decided("max_relative_position", max_relative_position, "asked for", Origin.ASKED)
     defaults = _NUMBERS | {name: default for name, default in family.defaults.numbers.items() if name in _NUMBERS}
     origins = dict.fromkeys(defaults, Origin.DEFAULT)
-    if family.defaults.positions:
-        defaults["max_relative_position"] = _clip_of_table(family, evidence)
+    if stored_clip is not None:
+        reason = f"the program computes with its stored table of positions, which is clipped at {stored_clip}"
+        defaults["max_relative_position"] = Default(stored_clip, reason, fixed=True)
         origins["max_relative_position"] = Origin.TENSORS
     for name, default in defaults.items():
         if name in group.fields:
@@ -267,20 +266,13 @@ def _numbers(raw: Mapping[str, Any], family: Family, evidence: _Evidence, max_re
         value = (_whole if type(default.value) is int else _number)(name, raw[name]) if name in raw else None
         if value is None:
             group += _decided(name, default.value, f"the config does not say: {default.reason}", origins[name])
-        elif default.fixed and not default.unless_said and value != default.value:
-            reason = f"{default.reason}, which does not read the config's {value:g}"
+        elif default.fixed and value != default.value:
+            reads = "it does not read" if origins[name] is Origin.TENSORS else "which does not read"
+            reason = f"{default.reason}, {reads} the config's {value:g}"
             group += _decided(name, default.value, reason, origins[name])
         else:
             group += _Group({name: value})
     return group
-
-
-def _clip_of_table(family: Family, evidence: _Evidence) -> Default:
-    """The clip distance K of a family whose files have the table of relative positions: it has 2K + 1 rows."""
-    shape = evidence.positions
-    if len(shape) != 2 or shape[0] % 2 == 0:
-        raise MappingError(f"{family.defaults.positions} has shape {shape}, expected 2K + 1 rows")
-    return Default((shape[0] - 1) // 2, f"its own table of relative positions has {shape[0]} rows", fixed=True)
 
 
 def _whole(name: str, value: Any) -> int:
@@ -336,9 +328,7 @@ def _activation(raw: Mapping[str, Any], family: Family, asked: str | None) -> _G
         if asked not in ACTIVATIONS:
             raise UsageError(f"--activation {asked}: expected one of {', '.join(ACTIVATIONS)}")
         return _decided("hidden_act", asked, "asked for", Origin.ASKED)
-    # A copy on the Hub may have Huawei's prefix: who wrote its config says what the name means.
-    ported = family.name == HUAWEI_TORCH.name and {"architectures", "model_type"} & raw.keys()
-    family = TRANSFORMERS if ported else family
+    family = _program(raw, family)
     known = family.defaults.activations
     name = raw.get("hidden_act", "gelu")
     key = name.lower() if isinstance(name, str) and family.defaults.lower_case else name
@@ -356,6 +346,12 @@ def _activation(raw: Mapping[str, Any], family: Family, asked: str | None) -> _G
         return _Group({"hidden_act": known[key]})
     origin = Origin.FILE if "hidden_act" in raw else Origin.DEFAULT
     return _decided("hidden_act", known[key], "; ".join(reasons), origin)
+
+
+def _program(raw: Mapping[str, Any], family: Family) -> Family:
+    """Whose arithmetic it is. A copy on the Hub may have Huawei's prefix: then who wrote its config tells."""
+    ported = family.name == HUAWEI_TORCH.name and {"architectures", "model_type"} & raw.keys()
+    return TRANSFORMERS if ported else family
 
 
 def _dropout(raw: Mapping[str, Any], family: Family, head: Head, hidden_dropout: float) -> _Group:
@@ -414,3 +410,47 @@ def _relative(raw: Mapping[str, Any], family: Family) -> _Group:
     says = "does not say" if value is None else f"says {json.dumps(value)}"
     reason = f"the config {says}, but the checkpoint has no position embeddings, so it is relative"
     return _Group({}, (Decision("use_relative_position", True, reason, Origin.TENSORS),))
+
+
+def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
+    """Whether a token attends only to what is before it, and what a row does that is masked throughout."""
+    group = _Group()
+    for name, values in family.defaults.causal.items():
+        if raw.get(name) in values:
+            reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
+            group = _decided("is_decoder", True, reason, Origin.FILE)
+    rows = raw.get("masked_rows", _program(raw, family).defaults.masked_rows)  # a converted folder says it
+    if rows not in ("even", "unmasked"):
+        raise MappingError(
+            f'config: masked_rows is {rows!r}, expected "even" or "unmasked"', hint="Correct it in the JSON."
+        )
+    return group + _Group({"masked_rows": rows} if rows != "even" else {})
+
+
+def _account(
+    raw: Mapping[str, Any], family: Family, fields: Mapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The JSON's fields that change no output, and those that the family's table does not know.
+
+    Raises:
+        MappingError: a field says what no Nezha computes.
+    """
+    words, unknown, wrong = family.words, {}, []
+    causal = {name: values for name, values in family.defaults.causal.items() if raw.get(name) in values}
+    for name, value in raw.items():
+        if name in fields or name in causal or (name in family.defaults.causal and value in (None, False, "encoder")):
+            continue
+        word = words.get(name)
+        if word is None:
+            unknown[name] = value
+        elif word.harmless is not None and value not in word.harmless:
+            wrong.append(f"{name} is {value!r}: {word.effect}, which no Nezha computes")
+    if wrong:
+        raise MappingError(
+            f"config: {wrong[0]}" if len(wrong) == 1 else f"config: {len(wrong)} fields say what no Nezha computes",
+            problems=tuple(wrong) if len(wrong) > 1 else (),
+            hint="If the model was used without that, take it out of a copy of the JSON, and name it: --config COPY",
+        )
+    shown = [name for name in raw if name not in {*fields, *causal, *unknown, "use_relative_position"}]
+    ignored = tuple(name for name in shown if name not in words or words[name].effect != "bookkeeping")
+    return ignored, unknown

@@ -47,7 +47,7 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
         return family_of(inside).within(prefix, Drop("*", f"not inside {prefix}"))
     for family in FAMILIES:
-        if any(family.unwrapped(name) == family.known_by for name in entries):
+        if family.fits(entries):
             return family
     for family in FAMILIES:
         inside_of = (f".{family.known_by}", f"/{family.known_by}")
@@ -57,8 +57,9 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
                 f"{len(prefixes)} models stand in this checkpoint, by the prefixes {', '.join(prefixes)}",
                 hint=f"Name one: --prefix {prefixes[0]}",
             )
-        if prefixes:
-            return family.within(prefixes[0])
+        within = family.within(prefixes[0]) if prefixes else family
+        if prefixes and within.fits([name for name in entries if name.startswith(prefixes[0])]):
+            return within
     listing = ", ".join(sorted(entries)[:5]) or "no tensor at all"
     expected = ", ".join(dict.fromkeys(family.known_by for family in FAMILIES))
     raise MappingError(

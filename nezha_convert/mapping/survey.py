@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from ..checkpoint import Assumption, Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
-from ..families.heads import DECODER, MLM, TIES, Head
-from ..families.rules import Family, Tie
+from ..families.heads import CLASSIFIER, DECODER, MLM, POOLER, TIES, Head
+from ..families.rules import Drop, Family, Tie
 from .config import LABELLED, Config, architecture_of, decide_config, read_config
 from .labels import read_labels
 from .plan import Plan, make_plan
+from .positions import config_clip, stored_clip
 from .recognise import Inference, choose_head, family_of, foreign, infer_head
 
 
@@ -146,6 +148,7 @@ def _survey(
     head = choose_head(asked.head, inference)
     labels_path = asked.labels or (checkpoint.labels if head.name in LABELLED else None)
     over = _loaded_over(checkpoint, family) if MLM in head.parts else ()
+    labels, labels_note = _labels(raw, _rows(checkpoint, family), asked, labels_path)
     untied = _is_untied(raw, family, head, over)
     config = decide_config(
         raw,
@@ -154,8 +157,9 @@ def _survey(
         checkpoint.entries,
         activation=asked.activation,
         max_relative_position=asked.max_relative_position,
-        labels=read_labels(labels_path) if labels_path else None,
+        labels=labels,
         untied=untied,
+        stored_clip=stored_clip(_tables(checkpoint, family), config_clip(raw, 64)),
     )
     if untied:  # the bias is one tensor even then
         over = tuple(pair for pair in over if pair.tie.target != DECODER)
@@ -172,10 +176,12 @@ def _survey(
             *checkpoint.decisions,
             *_prefix_decision(family, asked),
             *config.decisions,
+            *labels_note,
             *_decoder_decisions(raw, family, untied, over),
         ),
         config_path,
-        labels_path,
+        labels_path if labels else None,
+        _assumptions(raw, family, head, config, checkpoint),
     )
 
 
@@ -235,3 +241,66 @@ def _decoder_decisions(
         reason = f"the decoder differs from the word embeddings; {family.title} has a tensor for each"
         return (Decision("tie_word_embeddings", False, reason, Origin.TENSORS), *decisions)
     return tuple(decisions)
+
+
+def _tables(checkpoint: Checkpoint, family: Family) -> list[TensorEntry]:
+    """The stored tables of relative positions."""
+    meanings = ((entry, family.find(name)) for name, entry in checkpoint.entries.items())
+    return [entry for entry, meaning in meanings if isinstance(meaning, Drop) and meaning.positions]
+
+
+def _rows(checkpoint: Checkpoint, family: Family) -> int | None:
+    """Rows of the classifier."""
+    matches = ((entry, family.match(name)) for name, entry in checkpoint.entries.items())
+    return next((e.shape[0] for e, m in matches if m and m.rule.target == "classifier.bias" and e.shape), None)
+
+
+def _labels(
+    raw: Mapping[str, Any], rows: int | None, asked: Asked, found: Path | None
+) -> tuple[list[str] | None, tuple[Decision, ...]]:
+    """The names of the classifier's rows, unless the config has them; and what there is to say about two lists.
+
+    A config that names its labels goes before a labels.txt beside it. LABEL_0, LABEL_1, ... are no names: transformers
+    makes them up.
+    """
+    if found is None:
+        return None, ()
+    labels, names = read_labels(found), raw.get("id2label")
+    stated = list(names.values()) if isinstance(names, dict) else []
+    if asked.labels or len(stated) != rows or all(str(name).startswith("LABEL_") for name in stated):
+        return labels, ()
+    if stated == labels:
+        return None, ()
+    reason = f"the config's id2label; {found.name} beside it has others, which --labels takes"
+    return None, (Decision("id2label", f"{len(stated)} labels", reason, Origin.FILE),)
+
+
+def _assumptions(
+    raw: Mapping[str, Any], family: Family, head: Head, config: Config, checkpoint: Checkpoint
+) -> tuple[Assumption, ...]:
+    """What neither a tensor nor a file of the source says, and no comparison can show."""
+    names = [match.rule.source for name in checkpoint.entries if (match := family.match(name))]
+    named = [tells for name in names if (tells := family.defaults.classifiers.get(name)) and tells.head == head.name]
+    assumptions = list(named[0].assumptions) if named else []
+    class_named = architecture_of(raw) is not None
+    if CLASSIFIER in head.parts and not class_named and not named:
+        pooled = POOLER in head.parts
+        read = "the pooler's output" if pooled else "each token's last hidden state"
+        other = "another pooling" if pooled else "one token alone"
+        text = f"the classifier reads {read}; a classifier of {other} has the same shapes"
+        assumptions.append(Assumption("classifier-input", text))
+    labels = config.fields.get("id2label", {})
+    if labels and "id2label" not in raw and list(labels.values()) == [f"LABEL_{i}" for i in range(len(labels))]:
+        assumptions.append(Assumption("labels", f"the {len(labels)} labels have no names: LABEL_0, LABEL_1, ..."))
+    if head.name == "masked-lm" and not config.fields.get("is_decoder") and not class_named:
+        text = "attention sees both sides; a language model that sees only what is before has the same tensors"
+        assumptions.append(Assumption("both-sides", text))
+    if family.assumed and not any(isinstance(family.find(name), Drop) for name in checkpoint.entries):
+        assumptions.append(family.assumed)
+    if config.unknown:
+        fields = ", ".join(
+            f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in config.unknown.items()
+        )
+        text = f"these fields of the config, which are not understood, change no output: {fields}"
+        assumptions.append(Assumption("unknown-fields", text))
+    return tuple(assumptions)

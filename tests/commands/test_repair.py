@@ -19,9 +19,9 @@ import nezha  # noqa: F401 (the Auto classes know NEZHA by it)
 from nezha_convert import MappingError, UsageError, convert, repair
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
-from nezha_convert.commands import repair as repairs
 from nezha_convert.families.heads import HEADS
 from nezha_convert.formats.blocks import row_blocks
+from nezha_convert.mapping.positions import stored_clip
 
 GOLDEN = {golden.name: golden for golden in GOLDENS}
 PRETRAINING = GOLDEN["transformers-4.40.2-pretraining"]
@@ -201,12 +201,12 @@ def test_a_table_of_positions_that_is_another_is_refused_by_its_row(copy, tmp_pa
     assert not (tmp_path / "repaired").exists()
 
 
-def test_a_table_of_another_clip_distance_is_refused_and_says_where_to_look(copy):
+def test_a_table_of_another_clip_distance_mends_the_config(copy, tmp_path):
     raw = json.loads(((folder := copy()) / "config.json").read_text())
     fat_buffers(folder, as_transformers_built_it(clip=32, size=raw["hidden_size"] // raw["num_attention_heads"]))
-    with pytest.raises(MappingError) as error:
-        repair(folder)
-    assert "max_relative_position" in error.value.hint
+    faults = {fault.kind: fault for fault in repair(folder, tmp_path / "repaired").faults}
+    assert "clipped at 32" in faults["wrong clip distance"].found
+    assert json.loads((tmp_path / "repaired" / "config.json").read_text())["max_relative_position"] == 32
 
 
 @pytest.mark.parametrize("size", [8, 64, 128])
@@ -215,7 +215,7 @@ def test_a_table_that_was_built_in_float32_passes_and_a_change_ten_times_as_larg
     def check(table: torch.Tensor) -> None:
         stream = partial(row_blocks, table.numpy())
         entry = TensorEntry("table", "float32", tuple(table.shape), table.nbytes, stream)
-        repairs._check_positions(entry, {"max_relative_position": clip})
+        assert stored_clip([entry], 64) == clip
 
     table = as_transformers_built_it(length=2 * clip + 3, clip=clip, size=size)
     check(table)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nezha_convert import families
 from nezha_convert.checkpoint import Decision, Origin
 from nezha_convert.errors import CheckpointError, MappingError, UsageError
 from nezha_convert.families.heads import HEADS
@@ -75,7 +76,75 @@ def test_a_whole_config_of_transformers_leaves_nothing_to_decide() -> None:
 
 def test_fields_that_say_nothing_about_a_nezha_are_listed() -> None:
     assert set(build(TF).ignored) == {"directionality", "pooler_fc_size", "pooler_type"}
-    assert "my_field" in build(HF, my_field=1).ignored
+    assert build(HF, my_field=1).unknown == {"my_field": 1}
+    assert "my_field" not in build(HF, my_field=1).ignored
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"is_encoder_decoder": True},
+        {"add_cross_attention": True},
+        {"pruned_heads": {"0": [1]}},
+        {"cross_attention_hidden_size": 64},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_no_nezha_computes_is_refused_and_its_absence_is_not(fields: dict[str, Any]) -> None:
+    with pytest.raises(MappingError, match=f"{next(iter(fields))} is .*, which no Nezha computes") as caught:
+        build(HF, **fields)
+    assert "--config" in caught.value.hint
+    for value in (None, False, 0, {}):
+        assert build(HF, **dict.fromkeys(fields, value)).fields == build(HF).fields
+
+
+@pytest.mark.parametrize(
+    "fixture, field, value",
+    [
+        (HF, "is_decoder", True),
+        (TORCH, "is_decoder", True),
+        (TORCH, "application", "lm"),
+        ("bert4torch-pretraining", "application", "lm"),
+    ],
+)
+def test_a_program_that_sees_only_what_is_before_makes_a_decoder(fixture: str, field: str, value: object) -> None:
+    config = build(fixture, "pretraining" if "bert4torch" in fixture else "sequence-classification", **{field: value})
+    assert config.fields["is_decoder"] is True
+    assert field in decision(config, "is_decoder").reason
+    assert field not in (*config.ignored, *config.unknown)
+    for other in (None, False, "encoder"):
+        assert "is_decoder" not in build(fixture, **{field: other}).fields
+
+
+def test_unilm_s_mask_is_not_silently_dropped() -> None:
+    assert build(TORCH, application="unilm").unknown == {"application": "unilm"}
+
+
+def test_every_family_has_a_table_of_words() -> None:
+    assert all(family.words for family in families.FAMILIES)
+
+
+@pytest.mark.parametrize("fixture, rows", [(TF, "unmasked"), (TORCH, "unmasked"), (HF, None)])
+def test_rows_that_are_masked_throughout_do_what_they_do_in_the_program(fixture: str, rows: str | None) -> None:
+    assert build(fixture).fields.get("masked_rows") == rows
+    assert build(fixture, masked_rows="unmasked").fields["masked_rows"] == "unmasked"
+    assert "masked_rows" not in build(fixture, masked_rows="even").fields
+    with pytest.raises(MappingError, match="masked_rows is 'odd'"):
+        build(fixture, masked_rows="odd")
+
+
+def test_huawei_s_tensorflow_program_does_not_read_a_clip_distance() -> None:
+    config = build(TF, max_relative_position=3)
+    assert config.fields["max_relative_position"] == 64
+    assert "does not read the config's 3" in decision(config, "max_relative_position").reason
+
+
+@pytest.mark.parametrize("stated", [127, 64, None])
+def test_a_stored_table_decides_the_clip_distance(stated: int | None) -> None:
+    config = build(TORCH, options={"stored_clip": 127}, max_relative_position=stated or ABSENT)
+    assert config.fields["max_relative_position"] == 127
+    found = decision(config, "max_relative_position")
+    assert found is None if stated == 127 else found.origin is Origin.TENSORS
 
 
 @pytest.mark.parametrize("name, value", [("pad_token_id", 5), ("bos_token_id", 7), ("eos_token_id", None)])
@@ -147,8 +216,8 @@ def test_a_missing_number_is_the_originals(name: str, fixture: str) -> None:
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_number_that_the_source_says_is_not_decided(name: str, fixture: str) -> None:
     value = 3 if "position" in name else 0.25
-    if (name, fixture) == ("layer_norm_eps", TF):
-        value = 1e-12  # any other is not read there: see below
+    if fixture == TF:  # any other is not read there: see below
+        value = {"layer_norm_eps": 1e-12, "max_relative_position": 64}.get(name, value)
     config = build(fixture, **{name: value})
     assert config.fields[name] == value
     assert decision(config, name) is None

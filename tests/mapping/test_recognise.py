@@ -12,12 +12,14 @@ from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import MappingError, UsageError
 from nezha_convert.families import (
     BERT4KERAS,
+    BERT4KERAS_BUNDLE,
     BERT4KERAS_MODERN,
     BERT4TORCH,
     BERT4TORCH_SAVED,
     FAMILIES,
     HUAWEI_TF,
     HUAWEI_TORCH,
+    JABER,
     PADDLE,
     TRANSFORMERS,
     TRANSFORMERS_BASE,
@@ -46,8 +48,8 @@ EXPECTED = {
     "huawei-torch-multiple-choice": (HUAWEI_TORCH, ("multiple-choice",)),
     "huawei-torch-pretraining": (HUAWEI_TORCH, ("pretraining",)),
     "huawei-torch-qa": (HUAWEI_TORCH, ("question-answering",)),
-    "jaber-multilabel": (HUAWEI_TORCH, ("sequence-classification",)),
-    "jaber-token": (HUAWEI_TORCH, ("token-classification",)),
+    "jaber-multilabel": (JABER, ("sequence-classification",)),
+    "jaber-token": (JABER, ("token-classification",)),
     "lonepatient-masked-lm": (HUAWEI_TORCH, ("masked-lm",)),
     "paddlenlp-pretraining": (PADDLE, ("pretraining",)),
     "paddlenlp-question-answering": (PADDLE, ("question-answering",)),
@@ -115,7 +117,7 @@ def test_the_family_and_the_heads_of_every_fixture(fixture: str, with_config: bo
     ],
 )
 def test_the_word_embeddings_name_is_the_family(name: str, table: object) -> None:
-    assert family_of(entries("something.else", name)) is table
+    assert family_of(entries("something.else", "bert/pooler/dense/bias", name)) is table
 
 
 def test_unknown_names_are_refused_with_what_was_expected_and_found() -> None:
@@ -390,6 +392,32 @@ def test_what_bert4torch_saves_for_transformers_is_told_by_the_name_that_it_leav
 @pytest.mark.parametrize("name, head", [("dense", "token-classification"), ("linear", "sequence-classification")])
 def test_jaber_s_classifiers_are_known_by_name_whatever_the_config_says(name: str, head: str) -> None:
     found = entries("bert.embeddings.word_embeddings.weight", f"{name}.weight", f"{name}.bias", *POOLER)
-    inference = infer_head(HUAWEI_TORCH, found, "BertForSomethingElse")
+    assert family_of(found) is JABER
+    inference = infer_head(JABER, found, "BertForSomethingElse")
     assert inference.heads == (head,)
     assert "JABER" in inference.reason
+
+
+@pytest.mark.parametrize("name", ["dense", "linear"])
+def test_beside_a_stored_table_of_positions_such_a_layer_is_not_jaber_s(name: str) -> None:
+    table = "bert.encoder.layer.0.attention.self.relative_positions_encoding.positions_encoding"
+    found = entries("bert.embeddings.word_embeddings.weight", f"{name}.weight", f"{name}.bias", table, *POOLER)
+    assert family_of(found) is HUAWEI_TORCH
+    inference = infer_head(HUAWEI_TORCH, found)
+    assert inference.heads == ()
+    assert f"{name}.weight" in inference.reason
+
+
+@pytest.mark.parametrize(
+    "more, table",
+    [
+        ((), BERT4KERAS_BUNDLE),
+        (("cls/predictions/output_bias",), BERT4KERAS_BUNDLE),
+        (("bert/pooler/dense/kernel",), HUAWEI_TF),
+        (("global_step",), HUAWEI_TF),
+        (("bert/embeddings/word_embeddings/adam_m",), HUAWEI_TF),
+        (("bert/embeddings/word_embeddings/lamb_v",), HUAWEI_TF),
+    ],
+)
+def test_a_bundle_without_pooler_and_without_a_trace_of_training_is_bert4keras(more, table) -> None:
+    assert family_of(entries("bert/embeddings/word_embeddings", *more)) is table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Dialect:
         unties: the program honours ``tie_word_embeddings: false``.
         tied: if the JSON does not say, the decoder is the word embeddings.
         lower_case: the program reads names of activations in any case.
+        causal: by key of its JSON, the values with which a token sees only itself and what is before it.
+        clip: the clip distance where the program does not read it from the JSON; None reads max_relative_position.
         spans: the name of the last layer of question answering, after `spelling`.
     """
 
@@ -55,6 +57,8 @@ class Dialect:
     unties: bool = False
     tied: bool = True
     lower_case: bool = False
+    causal: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    clip: int | None = None
     spans: str = "qa_outputs"
 
     def plain(self, name: str) -> str:
@@ -102,6 +106,7 @@ TENSORFLOW = Dialect(
     activations={"gelu": gelu_tanh, "relu": relu, "tanh": tanh, "linear": linear, "": linear},  # modeling.py:289-323
     lower_case=True,
     in_out=True,  # kernels only: output_weights are [out, in]
+    clip=64,  # modeling.py:856 passes no other
 )
 
 PADDLE = Dialect(
@@ -143,7 +148,10 @@ PYTORCH = Dialect(
     spelling=(*_TORCH_NAMES, (r"^(dense|linear)\.", "classifier.")),
     activations={"gelu": gelu_erf, "relu": relu, "swish": swish},  # modeling_nezha.py:57-70
     epsilon=None,
-    tied_to_decoder=True,
+    # Huawei's program ties them, so it writes equal ones; bert_seq2seq, whose files look the same, has two tensors.
+    unties=True,
+    tied=False,
+    causal={"application": ("lm",), "is_decoder": (True,)},  # of bert4torch, which can write these names
 )
 
 TRANSFORMERS = Dialect(
@@ -160,6 +168,7 @@ TRANSFORMERS = Dialect(
     tied_to_decoder=True,
     decoder_bias_wins=True,
     unties=True,
+    causal={"is_decoder": (True,)},
 )
 
 BERT4TORCH = Dialect(
@@ -191,6 +200,7 @@ BERT4TORCH = Dialect(
     decoder_bias_wins=True,
     unties=True,
     tied=False,
+    causal={"application": ("lm",), "is_decoder": (True,)},
 )
 
 _INNER = ("q_dense", "k_dense", "v_dense", "o_dense"), ("i0_dense", "o_dense")
@@ -244,7 +254,22 @@ BERT4KERAS = Dialect(
     epsilon=1e-7,  # NEZHA uses Keras' default, models.py:987; the head is BERT's, models.py:646
 )
 
-DIALECTS = (BERT4KERAS, TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
+_TRAINING = re.compile(r"/(adam|lamb)_[mv]$|^global_step$|^bert/pooler/")
+
+BERT4KERAS_BUNDLE = replace(
+    TENSORFLOW,
+    name="bert4keras",  # its save_weights_as_checkpoint writes Huawei's names, and no trace of an optimizer or pooler
+    known_by=lambda names, config: (
+        "bert/embeddings/word_embeddings" in names and not any(_TRAINING.search(name) for name in names)
+    ),
+    activations=BERT4KERAS.activations,
+    lower_case=False,
+    masked=BERT4KERAS.masked,
+    epsilon=BERT4KERAS.epsilon,
+    clip=None,
+)
+
+DIALECTS = (BERT4KERAS, BERT4KERAS_BUNDLE, TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
 
 
 def dialect_of(names: Iterable[str], config: Mapping[str, Any]) -> Dialect:

@@ -36,6 +36,7 @@ _POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification",
 """The heads that need the pooler."""
 
 _DECODER = "cls.predictions.decoder.weight"
+_POSITIONS = "relative_positions"
 
 
 class Entry(Protocol):
@@ -69,12 +70,14 @@ class Oracle:
         # The originals' defaults. They are the same in all three: 12 layers, 12 heads, "gelu", 1e-12 and 64.
         self._layers = int(config.get("num_hidden_layers", 12))
         self._heads = int(config.get("num_attention_heads", 12))
-        self._clip = int(config.get("max_relative_position", 64))
+        self._clip = self.dialect.clip or int(config.get("max_relative_position", 64))
+        self._causal = any(config.get(name) in values for name, values in self.dialect.causal.items())
         # 1e-12 is fixed in all of TensorFlow's (modeling.py:486) and in PyTorch's head (modeling_nezha.py:731).
         epsilon = float(config.get("layer_norm_eps", 1e-12))
         self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
         self._head_epsilon = epsilon if self.dialect.head_epsilon is None else self.dialect.head_epsilon
-        self._untied = self.dialect.unties and not config.get("tie_word_embeddings", self.dialect.tied)
+        tied = config.get("tie_word_embeddings", self.dialect.tied or _DECODER not in self._names)
+        self._untied = self.dialect.unties and not tied
         activation = str(config.get("hidden_act", "gelu") or "")
         activation = activation.lower() if self.dialect.lower_case else activation
         if activation not in self.dialect.activations:
@@ -129,8 +132,9 @@ class Oracle:
             raise MappingError(f"hidden size {width} is not a multiple of {self._heads} attention heads")
         outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
         table = self._table(width // self._heads)
+        masks = [(1.0 - self._seen(case.mask)) * self.dialect.masked for case in inputs]
         for i in range(self._layers):
-            states = self._layer(i, states, [(1.0 - case.mask) * self.dialect.masked for case in inputs], table)
+            states = self._layer(i, states, masks, table)
             if record or (self.head == "encoder" and i == self._layers - 1):
                 for output, state in zip(outputs, states, strict=True):
                     output[f"layer_{i}"] = state
@@ -149,15 +153,36 @@ class Oracle:
                 output["logits"] = output["logits"].reshape(case.choices)
         return outputs
 
+    def _seen(self, mask: Array) -> Array:
+        """Which keys each query sees, [B, L] or [B, L, L]: with a causal program none that comes after it."""
+        return mask[:, None, :] * np.tri(mask.shape[1]) if self._causal else mask
+
     def _table(self, size: int) -> Array:
-        """R, [2K + 1, size]. Files of bert4keras contain it; there its number of rows gives K."""
+        """R, [2K + 1, size], as the file has it where it has one: the program computes with what it loads."""
         name = "embeddings.relative_positions.weight"
         if name not in self._names:
-            return relative_table(self._clip, size)
+            return self._expanded_table(size)
         stored = self._read(name).astype(np.float64)
         table = relative_table(len(stored) // 2, size)
         if stored.shape != table.shape or not np.abs(stored - table).max() < 0.01:  # bfloat16 rounds that much
             raise MappingError(f"{self._names[name]}: not NEZHA's sinusoids; the model was trained with others")
+        return table
+
+    def _expanded_table(self, size: int) -> Array:
+        """R of a file that stores R[clip(j - i)] for every i and j in each layer; else computed.
+
+        Row 0 has the distances 0, 1, 2, ... and repeats itself from the clip distance on; column 0 has the others.
+        """
+        name = next((name for name in self._names if name.startswith("encoder.layer.0.") and _POSITIONS in name), None)
+        if name is None:
+            return relative_table(self._clip, size)
+        stored = self._read(name).astype(np.float64)
+        same = (stored[0, 1:] == stored[0, :-1]).all(-1)
+        clip = int(same.argmax()) if same.any() else self._clip
+        table = relative_table(clip, size)
+        ahead = min(clip + 1, len(stored))
+        table[clip : clip + ahead] = stored[0, :ahead]
+        table[clip - ahead + 1 : clip + 1] = stored[:ahead, 0][::-1]
         return table
 
     def _embeddings(self, inputs: list[_Inputs]) -> list[Array]:
