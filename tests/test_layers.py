@@ -33,9 +33,13 @@ HOUSE = {
     "nezha_convert/commands/convert.py": "from .. import errors\nfrom ..files import locks\nfrom ..formats import open",
     "nezha_convert/parity/__init__.py": "",
     "nezha_convert/parity/compare.py": "from .oracle import model",
+    "nezha_convert/parity/source.py": "from .again.files import find\nfrom ..formats.archive import unpack",
+    "nezha_convert/parity/again/__init__.py": "",
+    "nezha_convert/parity/again/files.py": "import torch",
     "nezha_convert/parity/oracle/__init__.py": "",
     "nezha_convert/parity/oracle/model.py": "import math\nimport numpy as np\nfrom ...errors import Error",
     "nezha_convert/formats/__init__.py": "",
+    "nezha_convert/formats/archive.py": "",
     "nezha_convert/formats/open.py": "from .torch.read import read",
     "nezha_convert/formats/torch/__init__.py": "",
     "nezha_convert/formats/torch/read.py": "from .scan import _scan",
@@ -84,6 +88,18 @@ PLANTED = {
         ),
     ),
     "an oracle that trusts torch": ("parity/oracle/model.py", "import torch", "imports torch, which the oracle"),
+    "a second reading by the first reader": (
+        *(
+            "parity/again/files.py",
+            "from ...formats.open import read",
+            "files:2 imports nezha_convert.formats.open, by",
+        ),
+    ),
+    "a source that trusts the conversion": (
+        "parity/source.py",
+        "from ..mapping import config",
+        "imports nezha_convert.m",
+    ),
     "a model that needs the converter": ("../nezha/modeling_nezha.py", "import nezha_convert", "not shipped with the"),
     "a model that needs numpy": ("../nezha/attention_nezha.py", "import numpy", "imports numpy, which is not shipped"),
 }

@@ -128,6 +128,7 @@ def convert(source: str, output: Path, as_json: bool, **settings: Any) -> None:
 @click.argument("output", type=options.FOLDER)
 @options.config
 @options.vocab
+@click.option("--labels", type=options.EXISTING_FILE, help="The labels' names, if they are not beside the weights.")
 @click.option(
     "--texts", type=options.EXISTING_FILE, help="Compare on these texts too: one a line, or two with a tab between."
 )
@@ -140,6 +141,9 @@ def convert(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     "--tolerance",
     type=click.FloatRange(0, min_open=True),
     help="Largest error allowed, as a part of each tensor's range; default: by the element type.",
+)
+@click.option(
+    "--assume", multiple=True, metavar="NAME", help="Accept what is shown as assumed by this name. May be repeated."
 )
 @click.option("--junit", "junit_file", type=options.FILE, help="Write the outcome for a CI service.")
 @click.option("--html", "html_file", type=options.FILE, help="Write the outcome as a web page.")

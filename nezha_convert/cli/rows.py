@@ -125,6 +125,8 @@ def _parity(report: ParityReport) -> Iterator[Part]:
         yield "problem", failure
     yield "time", f"{report.seconds:.1f} s"
     yield "verdict", "passed" if report.passed else "FAILED"
+    for one in report.open_assumptions:
+        yield "assumed", f"{one.name}: {one.text}"
 
 
 def _pushed(pushed: Pushed) -> Iterator[Part]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files.progress import Progress
 from ..folder.record import ConvertedFolder
+from ..parity.assumed import check_accepted, list_assumptions
 from ..parity.compare import compare_model
 from ..parity.converted import LoadedModel, load_tokenizer
 from ..parity.inputs import built_in_cases, check_memory, grouped, list_texts, text_cases
@@ -15,7 +16,7 @@ from ..parity.measure import check_dtype
 from ..parity.report import ParityReport
 from ..parity.source import read_source
 from ..parity.tokenizer import compare_tokenizers
-from ..parity.verdict import folder_warnings, list_failures
+from ..parity.verdict import folder_warnings, list_failures, wrong_labels
 
 
 def verify(
@@ -24,9 +25,11 @@ def verify(
     *,
     config: str | Path | None = None,
     vocab: str | Path | None = None,
+    labels: str | Path | None = None,
     texts: str | Path | Sequence[str] | None = None,
     original: str | None = None,
     tolerance: float | None = None,
+    assume: Sequence[str] = (),
     record: bool = True,
     progress: Progress | None = None,
 ) -> ParityReport:
@@ -35,10 +38,11 @@ def verify(
     Args:
         source: what `output` was converted from: a folder, a TensorFlow prefix, any file of a checkpoint, hf://owner/name.
         output: the converted folder.
-        config, vocab: the files that were given to the conversion, if they are not beside the source.
+        config, vocab, labels: the files that were given to the conversion, if they are not beside the source.
         texts: a file with one text a line, or the texts, compared besides the built-in inputs; a tab separates a pair.
         original: run the original program too: a clone of Huawei's repository, or "transformers==4.40.2".
         tolerance: the largest error allowed as a part of each tensor's range, instead of the element type's own.
+        assume: names of assumptions to accept; the report does not show them to a person, but keeps them.
         record: write the outcome into the output's conversion.json. Nothing else in the folder changes.
         progress: called with (steps done, steps in all, what is being done), before and after every step.
 
@@ -46,7 +50,8 @@ def verify(
         What was compared, how far apart it is, and the verdict.
 
     Raises:
-        UsageError: the texts or the original cannot be used, or the machine has too little memory.
+        UsageError: the texts or the original cannot be used, a name of `assume` is of nothing that is assumed, or the
+            machine has too little memory.
         CheckpointError: the source cannot be read.
         MappingError: `output` is not a conversion of `source`, or its model cannot be loaded.
 
@@ -57,7 +62,9 @@ def verify(
     begun = time.monotonic()
     folder = ConvertedFolder(Path(output))
     lines = list_texts(texts, folder, source)
-    opened = read_source(source, folder, config, vocab)
+    opened = read_source(source, folder, config, vocab, labels)
+    assumed = list_assumptions(folder, opened)
+    check_accepted(assume, assumed)
     check_dtype(folder)
     files = folder.files()
     changed = [(file, written) for file, written in files if file.sha256 != written]
@@ -80,8 +87,16 @@ def verify(
         comparisons=compared.comparisons,
         tokenizer=tokens.parity,
         changed=tuple(file.name for file, _ in changed),
-        failures=list_failures(changed, tokens.casing, compared.comparisons, tokens.parity, weights),
+        failures=list_failures(
+            changed,
+            (tokens.casing, wrong_labels(folder, opened.labels)),
+            compared.comparisons,
+            tokens.parity,
+            weights,
+        ),
         warnings=(*folder_warnings(folder), *tokens.warnings, *compared.warnings),
+        assumed=assumed,
+        accepted=tuple(assume),
         weights=weights,
         verified=tuple(file for file, _ in files if file.name.endswith(".safetensors")),
         seconds=time.monotonic() - begun,

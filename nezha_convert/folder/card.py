@@ -197,7 +197,8 @@ def _parity(conversion: Mapping[str, Any]) -> str:
     parity = conversion.get("parity")
     title = "## Parity with the original\n\n"
     if not parity:
-        return title + "Not measured: `nezha-convert verify SOURCE OUTPUT` was not run on this folder."
+        text = title + "Not measured: `nezha-convert verify SOURCE OUTPUT` was not run on this folder."
+        return text + _assumed(conversion.get("assumptions", ()))
     rows = [
         (
             escaped(c["reference"]),
@@ -214,10 +215,21 @@ def _parity(conversion: Mapping[str, Any]) -> str:
     if parity.get("tokenizer"):
         reference, texts = parity["tokenizer"]["reference"], parity["tokenizer"]["texts"]
         text += f"\n\nThe tokenizer was compared with {escaped(reference)} on {texts:,} texts."
+    text += _assumed(parity.get("assumed", ()), parity.get("accepted", ()))
     if parity["failures"]:
         text += "\n\n" + "\n".join(f"* {escaped(failure)}" for failure in parity["failures"])
     versions = ", ".join(f"{name} {number}" for name, number in parity["versions"].items())
     return f"{text}\n\nMeasured with {versions}."
+
+
+def _assumed(assumptions: Sequence[Mapping[str, str]], accepted: Sequence[str] = ()) -> str:
+    """What the conversion rests on; what ``verify --assume`` accepted is named as such."""
+    lines = [
+        f"* {inline(one['name'])}: {escaped(one['text'])}{' (accepted)' if one['name'] in accepted else ''}"
+        for one in assumptions
+    ]
+    title = "Assumed, because neither the source nor a comparison shows it:"
+    return "\n\n" + "\n".join([title, "", *lines]) if lines else ""
 
 
 def _authors(conversion: Mapping[str, Any]) -> str:

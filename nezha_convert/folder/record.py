@@ -256,6 +256,9 @@ class ConvertedFolder(RecordedFolder):
                 raise foreign(
                     mark, f"decisions[{number}].origin is {decision['origin']!r}; expected one of {', '.join(Origin)}"
                 )
+        if (assumptions := self.record.get("assumptions")) is not None:  # early versions did not state them
+            check(mark, "", self.record, {"assumptions": list})
+            check_all(mark, "assumptions", assumptions, {"name": str, "text": str})
         check_all(mark, "dropped", self.record["dropped"], {"name": str, "nbytes": int, "reason": str})
         if (numbers := self.record.get("numbers")) is not None:  # early versions did not count them
             check(mark, "numbers", numbers, {"tensors": list})

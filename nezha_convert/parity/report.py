@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..checkpoint import Assumption
 from ..errors import OutputError
 from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
@@ -151,6 +152,8 @@ class ParityReport:
         changed: the names of the output's files that were changed since the conversion.
         failures: every reason why the output did not pass, in words; empty when it passed.
         warnings: what else a reader should know, in words.
+        assumed: what the verdict rests on, although neither the source nor a comparison shows it.
+        accepted: the names of those among them that the user accepted by ``--assume``; they are not shown to a person.
         weights: statistics by part.
         decisions, dropped: as the conversion recorded them.
         verified: the files of weights and their hashes.
@@ -170,6 +173,8 @@ class ParityReport:
     changed: tuple[str, ...]
     failures: tuple[str, ...]
     warnings: tuple[str, ...]
+    assumed: tuple[Assumption, ...]
+    accepted: tuple[str, ...]
     weights: tuple[WeightStatistics, ...]
     decisions: tuple[Mapping[str, Any], ...]
     dropped: tuple[Mapping[str, Any], ...]
@@ -204,6 +209,11 @@ class ParityReport:
         return not self.failures
 
     @property
+    def open_assumptions(self) -> tuple[Assumption, ...]:
+        """What is assumed and was not accepted."""
+        return tuple(one for one in self.assumed if one.name not in self.accepted)
+
+    @property
     def first_departs(self) -> str | None:
         """The first tensor over its tolerance, in the first comparison that has such a tensor."""
         departing = (comparison.first_departs for comparison in self.comparisons)
@@ -233,6 +243,8 @@ class ParityReport:
         return {
             "passed": self.passed,
             "failures": list(self.failures),
+            "assumed": [asdict(one) for one in self.assumed],
+            "accepted": list(self.accepted),
             "comparisons": [
                 _finite(
                     {

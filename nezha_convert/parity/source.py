@@ -1,18 +1,19 @@
-"""The source of a converted folder: its tensors and its JSON, read a second time for the references."""
+"""The source of a converted folder, read a second time, for the references."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Checkpoint
-from ..errors import UsageError
+from ..checkpoint import Origin
+from ..errors import CheckpointError, UsageError
 from ..folder.record import ConvertedFolder
-from ..formats.open import open_checkpoint
 from ..hub import local_source
-from ..mapping.config import read_config
+from .again.config_file import labels_of, read_json_object
+from .again.files import find_config, find_files
+from .again.source import Reread, reread
 from .oracle.dialects import dialect_of
 
 
@@ -21,14 +22,16 @@ class Source:
     """A source as the references read it.
 
     Attributes:
-        checkpoint: its tensors, without the prefix that the conversion removed from their names.
+        checkpoint: its tensors, without what a larger model puts in front of their names.
         config: its own JSON, unchanged.
         vocab: the vocabulary that the folder's tokenizer was made from; None when the folder has no tokenizer.
+        labels: the names of the classifier's rows; None where the source has none.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Reread
     config: Mapping[str, Any]
     vocab: Path | None
+    labels: list[str] | None = None
 
     @property
     def program(self) -> str:
@@ -42,33 +45,46 @@ class Source:
 
 
 def read_source(
-    source: str | Path, folder: ConvertedFolder, config: str | Path | None, vocab: str | Path | None
+    source: str | Path,
+    folder: ConvertedFolder,
+    config: str | Path | None,
+    vocab: str | Path | None,
+    labels: str | Path | None = None,
 ) -> Source:
-    """Open `source` and check by its hashes that `folder` was converted from it.
+    """Read `source` once more and check by its hashes that `folder` was converted from it.
 
     Args:
-        config, vocab: the JSON and the vocabulary, where they are not beside the source.
+        config, vocab, labels: the JSON, the vocabulary and the names of labels, where they are not beside the source.
 
     Raises:
         UsageError: the folder has a tokenizer, and its vocabulary is neither named nor beside the source.
         CheckpointError: the source cannot be read.
         MappingError: `folder` is not a conversion of it.
     """
-    checkpoint = _without_prefix(open_checkpoint(local_source(source)[0]), folder.decision("prefix") or "")
-    config_path = Path(config) if config else checkpoint.config
-    vocab_path = Path(vocab) if vocab else checkpoint.vocab
-    raw = read_config(config_path, checkpoint.path)
+    files = find_files(local_source(source)[0], {file["name"] for file in folder.record["source_files"]})
+    beside = files.path.parent
+    config_path = Path(config) if config else find_config(files)
+    if config_path is None:
+        raise CheckpointError(f"{files.path}: no JSON of the model beside it", hint="Name it: --config FILE")
+    vocab_path = Path(vocab) if vocab else _beside(beside / "vocab.txt")
     if folder.has_tokenizer and vocab_path is None:
         raise UsageError(
             f"{folder.path}: its tokenizer was made from a vocabulary that is not beside {source}",
             hint="Name the one that it was converted with: --vocab FILE",
         )
     used_vocab = vocab_path if folder.has_tokenizer else None
-    folder.check_source((*checkpoint.files, *filter(None, (config_path, used_vocab))))
-    return Source(checkpoint, raw, used_vocab)
+    rows = len(folder.config.get("id2label") or ())
+    labels_path = (Path(labels) if labels else _beside(beside / "labels.txt")) if rows else None
+    folder.check_source((*files.files, *filter(None, (config_path, used_vocab, Path(labels) if labels else None))))
+    raw = read_json_object(config_path)
+    again = reread(files, _asked(folder, "tensors read from"), _asked(folder, "prefix"))
+    return Source(again, raw, used_vocab, labels_of(raw, labels_path, rows) if rows else None)
 
 
-def _without_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
-    """The tensors whose names begin with `prefix`, under the rest of their names."""
-    kept = {name[len(prefix) :]: entry for name, entry in checkpoint.entries.items() if name.startswith(prefix)}
-    return replace(checkpoint, entries=kept)
+def _asked(folder: ConvertedFolder, field: str) -> str | None:
+    """What the user asked the conversion for. A choice of the conversion's own would be compared with itself."""
+    return str(folder.decision(field)) if folder.origin(field) is Origin.ASKED else None
+
+
+def _beside(path: Path) -> Path | None:
+    return path if path.is_file() else None

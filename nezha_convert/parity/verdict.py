@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..checkpoint import Origin
 from ..folder.model_code import installed_code
@@ -13,7 +13,7 @@ from .report import Comparison, TokenizerParity, WeightStatistics, shortened
 
 def list_failures(
     changed: Iterable[tuple[FileRecord, str]],
-    casing: str,
+    texts: Iterable[str],
     comparisons: Iterable[Comparison],
     tokenizer: TokenizerParity | None,
     weights: Iterable[WeightStatistics],
@@ -22,7 +22,7 @@ def list_failures(
 
     Args:
         changed: the files that are not as the conversion wrote them, each with the hash that it had then.
-        casing: why the tokenizer's casing is wrong; empty when it is right.
+        texts: why the tokenizer's casing or the labels are wrong; empty texts where they are right.
         comparisons, tokenizer, weights: what was measured.
     """
     return (
@@ -31,7 +31,7 @@ def list_failures(
             f"the conversion wrote {written[:12]}..."
             for file, written in changed
         ),
-        *filter(None, (casing, *map(_departure, comparisons), _mistokenized(tokenizer))),
+        *filter(None, (*texts, *map(_departure, comparisons), _mistokenized(tokenizer))),
         *(
             f"weights of {part.part}: {part.nonfinite:,} of {part.values:,} are NaN or infinite; nothing that they "
             "reach can be compared"
@@ -39,6 +39,19 @@ def list_failures(
             if part.nonfinite
         ),
     )
+
+
+def wrong_labels(folder: ConvertedFolder, labels: Sequence[str] | None) -> str:
+    """Why the labels of `folder` are not the source's `labels`; empty when they are, or when the source has none."""
+    if labels is None:
+        return ""
+    found = {int(number): name for number, name in folder.config["id2label"].items()}
+    differing = [number for number in sorted(found) if number >= len(labels) or found[number] != labels[number]]
+    if not differing and len(found) == len(labels):
+        return ""
+    at = differing[0] if differing else len(found)
+    expected = repr(labels[at]) if at < len(labels) else "nothing"
+    return f"label {at} is {found.get(at, '')!r}; the source calls it {expected}"
 
 
 def _departure(comparison: Comparison) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ from nezha_convert.cli.console import Console
 from nezha_convert.cli.run import run
 from nezha_convert.commands import verify as verifying
 from nezha_convert.errors import MappingError, OutputError, UsageError
+from nezha_convert.folder.card import conversion_card
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.parity import compare, inputs
 from nezha_convert.parity import tokenizer as tokenizing
@@ -292,6 +294,89 @@ def test_the_way_out_of_an_overridden_source_passes(tmp_path):
     config.write_text(json.dumps(raw | {"max_relative_position": 5}))
     report = nezha_convert.verify(TF.folder, converted(TF, tmp_path / "again", config=config), config=config)
     assert report.passed and not report.warnings
+
+
+# What the verdict rests on.
+
+
+@pytest.fixture
+def assuming(tmp_path) -> tuple[Path, Path]:
+    """A source that names neither its program nor its labels, and its conversion, which assumes something more."""
+    source = FIXTURES / "huawei-torch-classifier"
+    nezha_convert.convert(source, tmp_path / "assuming")
+    record = json.loads((tmp_path / "assuming" / "conversion.json").read_text())
+    record["assumptions"] = [{"name": "pooler", "text": "the classifier reads the pooler's output"}]
+    (tmp_path / "assuming" / "conversion.json").write_text(json.dumps(record))
+    return source, tmp_path / "assuming"
+
+
+def test_what_is_assumed_stands_under_passed_and_in_every_report(assuming, tmp_path, capsys):
+    source, folder = assuming
+    files = ["--junit", str(tmp_path / "x.xml"), "--html", str(tmp_path / "x.html")]
+    assert run(cli, ["verify", str(source), str(folder), *files], Console()) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "verdict passed assumed program: the original is Huawei's NEZHA-PyTorch; " in said
+    text = "the classifier reads the pooler's output"
+    assert f"assumed pooler: {text}" in said and "assumed labels: the labels' names are LABEL_0 to LABEL_" in said
+    assert html.escape(text) in (tmp_path / "x.html").read_text("utf-8")
+    properties = ElementTree.parse(tmp_path / "x.xml").findall("testsuite/properties/property")
+    assert {one.get("name"): one.get("value") for one in properties}["assumed: pooler"] == text
+    report = nezha_convert.verify(source, folder)
+    assert [one["name"] for one in report.to_dict()["assumed"]] == ["program", "labels", "pooler"]
+    card = conversion_card(json.loads((folder / "conversion.json").read_text()))
+    assert f"* `pooler`: {text}" in card and "(accepted)" not in card
+
+
+def test_what_is_accepted_is_not_shown_but_recorded(assuming, tmp_path, capsys):
+    source, folder = assuming
+    command = ["verify", str(source), str(folder), "--junit", str(tmp_path / "x.xml"), "--assume", "pooler"]
+    assert run(cli, [*command, "--assume", "program"], Console()) == 0
+    assert "pooler:" not in (said := capsys.readouterr().out) and "labels:" in said
+    assert "pooler" not in (tmp_path / "x.xml").read_text("utf-8").split("</properties>")[0]
+    parity = json.loads((folder / "conversion.json").read_text())["parity"]
+    assert parity["accepted"] == ["pooler", "program"] and len(parity["assumed"]) == 3
+    assert "the pooler's output (accepted)" in conversion_card(json.loads((folder / "conversion.json").read_text()))
+
+
+def test_an_assumption_that_is_not_made_cannot_be_accepted(assuming, folder):
+    source, output = assuming
+    with pytest.raises(UsageError, match=r"--assume poler: .* assumed are program, labels, pooler") as error:
+        nezha_convert.verify(source, output, assume=["poler"])
+    assert error.value.hint == "One of them: --assume program"
+    with pytest.raises(UsageError, match="nothing is assumed at all"):
+        nezha_convert.verify(TF.folder, folder, assume=["program"])
+
+
+def test_a_folder_that_was_not_verified_shows_what_its_conversion_assumes(assuming):
+    card = conversion_card(json.loads((assuming[1] / "conversion.json").read_text()))
+    assert "Not measured" in card and "* `pooler`: the classifier reads" in card
+
+
+@pytest.mark.parametrize("assumptions", [{}, [5], [{"name": "x"}], [{"name": 5, "text": ""}]])
+def test_assumptions_that_are_none_are_refused(assumptions, assuming):
+    source, folder = assuming
+    record = json.loads((folder / "conversion.json").read_text())
+    (folder / "conversion.json").write_text(json.dumps(record | {"assumptions": assumptions}))
+    with pytest.raises(MappingError, match=r"not as a conversion writes it: .*assumptions"):
+        nezha_convert.verify(source, folder)
+
+
+# Labels.
+
+
+def test_labels_are_compared_with_their_file(tmp_path):
+    source = FIXTURES / "huawei-torch-classifier"
+    rows = len(torch.load(source / "pytorch_model.bin", weights_only=True)["classifier.bias"])
+    labels, other = tmp_path / "labels.txt", tmp_path / "other.json"
+    labels.write_text("\n".join(f"name {i}" for i in range(rows)))
+    other.write_text(json.dumps({f"name {i}": i for i in range(rows)}))
+    nezha_convert.convert(source, tmp_path / "out", labels=labels)
+    (unnamed,) = (one for one in nezha_convert.verify(source, tmp_path / "out").assumed if one.name == "labels")
+    assert "--labels FILE compares them" in unnamed.text
+    report = nezha_convert.verify(source, tmp_path / "out", labels=labels)
+    assert report.passed and "labels" not in {one.name for one in report.assumed}
+    with pytest.raises(MappingError, match=r"other\.json has SHA-256"):
+        nezha_convert.verify(source, tmp_path / "out", labels=other)
 
 
 # Models whose decoder is not tied.
@@ -568,6 +653,7 @@ import json, re, sys
 import numpy as np
 from nezha_convert.parity.converted import LoadedModel
 from nezha_convert.parity.oracle.model import Oracle
+from nezha_convert.folder.card import conversion_card
 from nezha_convert.formats.open import open_checkpoint
 source, folder, length = sys.argv[1:]
 checkpoint = open_checkpoint(source)

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoint import Checkpoint
 from ...errors import UsageError
 from ...files.locks import TemporaryFolder
+from ..again.source import Reread
 from ..oracle.dialects import dialect_of
 from ..oracle.formulas import Array
 from ..oracle.model import HEADS
@@ -66,7 +66,7 @@ CLASSES = {
 
 
 def run_original(
-    original: str, checkpoint: Checkpoint, config: Mapping[str, Any], head: str, inputs: Mapping[str, Array]
+    original: str, checkpoint: Reread, config: Mapping[str, Any], head: str, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """What the original program computes for one batch. For several batches, `run_original_all` starts it only once."""
     return run_original_all(original, checkpoint, config, head, [inputs])[0]
@@ -74,7 +74,7 @@ def run_original(
 
 def run_original_all(
     original: str,
-    checkpoint: Checkpoint,
+    checkpoint: Reread,
     config: Mapping[str, Any],
     head: str,
     cases: Sequence[Mapping[str, Array | None]],
@@ -268,7 +268,7 @@ def cache_folder() -> Path:
 
 def _check_request(
     program: str,
-    checkpoint: Checkpoint,
+    checkpoint: Reread,
     config: Mapping[str, Any],
     head: str,
     cases: Sequence[Mapping[str, Array | None]],
@@ -304,7 +304,7 @@ def _check_request(
         )
 
 
-def _num_labels(checkpoint: Checkpoint) -> int:
+def _num_labels(checkpoint: Reread) -> int:
     """The length of the classifier's bias; 2 if there is no classifier."""
     for name, entry in checkpoint.entries.items():
         if name.removeprefix("module.") in ("output_bias", "classifier.bias"):

@@ -100,6 +100,7 @@ def page(report: ParityReport) -> str:
         f"({escape(report.family)}), compared with {_listed(c.reference for c in report.comparisons)}.</p></header>",
         _messages("What failed", report.failures, "bad"),
         _messages("To know", report.warnings, "note"),
+        _messages("Assumed", (f"{one.name}: {one.text}" for one in report.open_assumptions), "note"),
         '<div class="facts">',
         *(f'<div class="fact"><b>{value}</b><span>{label}</span></div>' for label, value in facts.items()),
         '</div><div class="pictures">',

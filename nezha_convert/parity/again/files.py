@@ -1,0 +1,159 @@
+"""Which files are the source: known by their content, their names and the names that the conversion recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import CheckpointError, UsageError
+from ...files.locks import TemporaryFolder
+from ...formats import archive
+
+BUNDLE, TORCH, SAFETENSORS, PADDLE, KERAS = "bundle", "torch", "safetensors", "paddle", "keras"
+
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""How PyTorch's files before 1.6 begin: a pickle of its magic number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A source on the disk.
+
+    Attributes:
+        kind: one of the five above.
+        path: the bundle's prefix, the index of the shards, or the file.
+        files: every file that belongs to it.
+        weights: those that hold tensors.
+        holder: what must live as long as the files are needed, of an archive.
+    """
+
+    kind: str
+    path: Path
+    files: tuple[Path, ...]
+    weights: tuple[Path, ...]
+    holder: TemporaryFolder | None = None
+
+
+def find_files(source: Path, recorded: Collection[str]) -> Files:
+    """The files of the checkpoint `source`: a folder, an archive of one, a bundle's prefix, or any file of it.
+
+    Args:
+        recorded: the names of the files that were converted, which tell which of several in a folder is meant.
+
+    Raises:
+        CheckpointError: there is nothing that can be read.
+        UsageError: several checkpoints have the names that were recorded.
+    """
+    holder = None
+    folder = source if source.is_dir() else source.parent
+    found: list[Files] = []
+    if archive.is_archive(source):
+        holder = archive.unpack(source)
+        for folder in (holder.path, *sorted(path for path in holder.path.rglob("*") if path.is_dir())):
+            found += _checkpoints(folder)
+    elif folder.is_dir():
+        found = list(_checkpoints(folder))
+    if not source.is_dir() and holder is None:
+        found = [one for one in found if source == one.path or source in one.files]
+    meant = [one for one in found if one.path == _pointed_at(folder)]
+    meant = meant or [one for one in found if {file.name for file in one.files} <= set(recorded)] or found[:1]
+    if not meant:
+        raise CheckpointError(
+            f"{source}: no checkpoint that can be read a second time is there",
+            hint="Name what was converted: nezha-convert verify SOURCE OUTPUT",
+        )
+    if len(meant) > 1:
+        names = ", ".join(str(one.path) for one in meant)
+        raise UsageError(f"{source}: {len(meant)} checkpoints are there: {names}", hint="Name one of them.")
+    return Files(meant[0].kind, meant[0].path, meant[0].files, meant[0].weights, holder)
+
+
+def find_config(files: Files) -> Path | None:
+    """The JSON that the program reads: transformers and Paddle read config.json, Huawei's scripts bert_config.json."""
+    folder = files.path.parent
+    names = ["bert_config.json", "config.json", "model_config.json"]
+    if files.kind != BUNDLE and _is_transformers(folder / "config.json"):
+        names.insert(0, "config.json")
+    others = [
+        path.name
+        for path in folder.glob("*config*.json")
+        if path.name not in names and not path.name.startswith(("tokenizer", "generation"))
+    ]
+    names += others if len(others) == 1 else []
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _is_transformers(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and ("model_type" in content or "architectures" in content)
+
+
+def _checkpoints(folder: Path) -> Iterator[Files]:
+    """Every checkpoint in `folder`, by its content."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    sharded: set[Path] = set()
+    for path in files:
+        if path.name.endswith(".index.json"):
+            shards = _shards(path)
+            sharded |= set(shards)
+            if shards and (kind := _kind(shards[0])):
+                yield Files(kind, path, (path, *shards), shards)
+        elif path.suffix == ".index":
+            prefix = path.with_suffix("")
+            data = re.compile(re.escape(prefix.name) + r"\.data-\d{5}-of-\d{5}")
+            weights = tuple(other for other in files if data.fullmatch(other.name))
+            yield Files(BUNDLE, prefix, (path, *weights), weights)
+    for path in files:
+        if path not in sharded and (kind := _kind(path)):
+            yield Files(kind, path, (path,), (path,))
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+        return tuple(index.with_name(name) for name in sorted(names) if Path(name).name == name)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ()
+
+
+def _kind(path: Path) -> str | None:
+    """What a file holds, by its first bytes; None for what is no checkpoint."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if head.startswith(b"PK\x03\x04"):
+        return TORCH if _is_torch_zip(path) else None
+    if head.startswith(_LEGACY):
+        return TORCH
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KERAS
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return PADDLE
+    return SAFETENSORS if path.suffix == ".safetensors" else None
+
+
+def _is_torch_zip(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as opened:
+            return any(name.split("/")[-1] == "data.pkl" for name in opened.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
+def _pointed_at(folder: Path) -> Path | None:
+    """The bundle that TensorFlow's file `checkpoint` names as the latest; its folder may be another machine's."""
+    pointer = folder / "checkpoint"
+    if not pointer.is_file():
+        return None
+    for line in pointer.read_text("utf-8", "replace").splitlines():
+        if line.startswith("model_checkpoint_path:") and line.count('"') >= 2:
+            return folder / line.split('"')[1].replace("\\", "/").split("/")[-1]
+    return None

@@ -1,0 +1,89 @@
+"""The source's tensors and the files beside them, as one thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import CheckpointError, MappingError
+from .bundle import read_bundle
+from .files import BUNDLE, KERAS, PADDLE, TORCH, Files
+from .keras_file import read_keras
+from .paddle_file import read_paddle
+from .safetensors_file import read_safetensors
+from .tensor import Tensor
+from .torch_file import read_torch
+
+_WORDS = re.compile(
+    r"(?P<prefix>(?:.*?[./])??)(?:"
+    r"(?:(?:module|bert|nezha)\.)*embeddings\.word_embeddings\.weight|bert/embeddings/word_embeddings|"
+    r"Embedding-Token/.*)"
+)
+"""The name of the table of words in each program, and what stands in front of it inside a larger model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """A source, read again.
+
+    Attributes:
+        path: the bundle's prefix, the index of the shards, or the file.
+        files: every file that the tensors come from.
+        entries: the model's tensors, without the prefix that a larger model puts in front of their names.
+        holder: what must live as long as a tensor may be read.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    entries: Mapping[str, Tensor]
+    holder: object = None
+
+
+def reread(files: Files, dictionary: str | None, prefix: str | None) -> Reread:
+    """Read `files`.
+
+    Args:
+        dictionary: the key of the model's dictionary in a wrapped file, if the user named it.
+        prefix: the prefix of the model inside a larger one, if the user named it.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+        MappingError: it is not clear which tensors are the model's.
+    """
+    holder: object = files.holder
+    tensors: dict[str, Tensor] = {}
+    try:
+        if files.kind == BUNDLE:
+            tensors = read_bundle(files.path)
+        for file in files.weights:
+            if files.kind == TORCH:
+                tensors |= read_torch(file, dictionary)
+            elif files.kind == PADDLE:
+                tensors |= read_paddle(file)
+            elif files.kind == KERAS:
+                tensors, folder = read_keras(file)
+                holder = (holder, folder)
+            elif files.kind != BUNDLE:
+                tensors |= read_safetensors(file)
+    except (CheckpointError, MappingError):
+        raise
+    except Exception as error:  # libraries raise errors of many unrelated types for damaged files
+        first_line = (str(error).strip() or "no more is said").splitlines()[0]
+        raise CheckpointError(f"{files.path}: cannot be read a second time ({first_line})") from error
+    return Reread(files.path, files.files, _inside(files.path, tensors, prefix), holder)
+
+
+def _inside(path: Path, tensors: Mapping[str, Tensor], asked: str | None) -> dict[str, Tensor]:
+    """The tensors under the model's prefix, without it."""
+    found = {match["prefix"] for match in map(_WORDS.fullmatch, tensors) if match}
+    prefix = asked
+    if prefix is None:
+        if len(found - {""}) > 1 and "" not in found:
+            raise MappingError(
+                f"{path}: {len(found)} models stand in it, by the prefixes {', '.join(sorted(found))}",
+                hint="Convert one of them with --prefix, then verify.",
+            )
+        prefix = "" if "" in found else next(iter(found), "")
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
