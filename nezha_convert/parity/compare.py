@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,7 @@ from .originals.programs import PYTORCH_POSITIONS, run_original_all
 from .report import Comparison
 from .source import Source
 
+_POSITIONS = re.compile(r"relative.position", re.IGNORECASE)
 _HALVES = ("float16", "bfloat16")
 
 Outputs = Mapping[str, Array]
@@ -167,7 +169,8 @@ def _oracles(source: Source, head: str, dtype: str, tolerance: float | None) -> 
     exact = _OracleReference(Oracle(entries, source.config, head), Measurement("the oracle", dtype, tolerance))
     if dtype not in _HALVES:
         return [exact]
-    rounded = {name: _Rounded(entry, dtype) for name, entry in entries.items()}
+    # A stored table of positions is no weight: the conversion drops it, and the model computes its own.
+    rounded = {n: e if _POSITIONS.search(n) else _Rounded(e, dtype) for n, e in entries.items()}
     measurement = Measurement(f"the oracle with weights rounded to {dtype}", "float32", tolerance)
     return [exact, _OracleReference(Oracle(rounded, source.config, head), measurement)]
 
