@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,9 @@ from .report import Comparison
 from .source import Source
 
 _HALVES = ("float16", "bfloat16")
+
+_TABLE = re.compile("relative.position", re.IGNORECASE)
+"""Part of the names of stored tables of positions. They are no weights: the converted model computes its own."""
 
 Outputs = Mapping[str, Array]
 """What a model computes for one case: tensors by the oracle's names."""
@@ -167,7 +171,7 @@ def _oracles(source: Source, head: str, dtype: str, tolerance: float | None) -> 
     exact = _OracleReference(Oracle(entries, source.config, head), Measurement("the oracle", dtype, tolerance))
     if dtype not in _HALVES:
         return [exact]
-    rounded = {name: _Rounded(entry, dtype) for name, entry in entries.items()}
+    rounded = {name: entry if _TABLE.search(name) else _Rounded(entry, dtype) for name, entry in entries.items()}
     measurement = Measurement(f"the oracle with weights rounded to {dtype}", "float32", tolerance)
     return [exact, _OracleReference(Oracle(rounded, source.config, head), measurement)]
 
