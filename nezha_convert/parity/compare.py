@@ -22,6 +22,9 @@ from .source import Source
 _POSITIONS = re.compile(r"relative.position", re.IGNORECASE)
 _HALVES = ("float16", "bfloat16")
 
+_TABLE = re.compile("relative.position", re.IGNORECASE)
+"""Part of the names of stored tables of positions. They are no weights: the converted model computes its own."""
+
 Outputs = Mapping[str, Array]
 """What a model computes for one case: tensors by the oracle's names."""
 

@@ -25,6 +25,10 @@ TOKENS_AT_ONCE = 4096
 def built_in_cases(config: Mapping[str, Any], clip: int, head: str) -> dict[str, Inputs]:
     """The cases that are always compared. They are the same each time; their ids come from the whole vocabulary.
 
+    In "every type" stand the first and the last word of the vocabulary, the first where no padding is, and every type
+    of token. In "all masked" one row has nothing to attend to: programs that add -10000 to each score attend there as
+    if nothing were masked, those that add the smallest number attend to all keys alike.
+
     Args:
         config: the converted folder's config, for the numbers of words and of token types.
         clip: the source's clip distance.
@@ -37,6 +41,8 @@ def built_in_cases(config: Mapping[str, Any], clip: int, head: str) -> dict[str,
         "past 512": (1, LONG),
         "padded": (2, 40),
         "pair": (2, 30),
+        "every type": (2, min(LONG, max(20, config["type_vocab_size"]))),
+        "all masked": (2, 24),
     }
     cases = {}
     for name, shape in shapes.items():
@@ -46,6 +52,11 @@ def built_in_cases(config: Mapping[str, Any], clip: int, head: str) -> dict[str,
             mask[1, 16:], ids[1, 16:] = 0, 0
         if name == "pair":
             types[:, 12:] = min(1, config["type_vocab_size"] - 1)
+        if name == "every type":
+            types[:] = np.arange(shape[1]) % config["type_vocab_size"]
+            ids[0, [3, 7]], ids[1, [5, 11]] = (0, config["vocab_size"] - 1), (config["vocab_size"] - 1, 0)
+        if name == "all masked":
+            mask[1] = 0
         cases[name] = _case(head, ids, mask, types)
     return cases
 

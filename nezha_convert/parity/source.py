@@ -40,8 +40,9 @@ class Source:
 
     @property
     def clip(self) -> int:
-        """The largest distance that the source's attention tells apart."""
-        return int(self.config.get("max_relative_position", 64))
+        """The largest distance that the source's attention tells apart, unless a stored table says another."""
+        dialect = dialect_of(self.checkpoint.entries, self.config)
+        return dialect.clip or int(self.config.get("max_relative_position", 64))
 
 
 def read_source(

@@ -41,6 +41,7 @@ from nezha_convert.parity.report import ParityReport
 TF = next(golden for golden in GOLDENS if golden.name == "huawei-tf-pretraining")
 VOCAB = FIXTURES / "tokenization" / "vocab.txt"
 CLONE = os.environ.get("NEZHA_ORIGINAL_CLONE", "")
+CASES = ["short", "past the clip", "past 512", "padded", "pair", "every type", "all masked"]
 TINY_VOCAB = [
     "[PAD]",
     "[UNK]",
@@ -96,7 +97,7 @@ def test_the_conversion_of_every_golden_passes(golden, dtype, tmp_path):
     assert report.passed, report.verdict
     names = [tensor.name for tensor in report.comparisons[0].tensors]
     assert names[:3] == ["embeddings", "layer_0", "layer_1"]
-    assert {"short", "past the clip", "past 512", "padded", "pair"} == {case.name for case in report.cases}
+    assert [case.name for case in report.cases] == CASES
     # The margin is wide, so no tolerance is too close; and each tolerance is that of the table.
     for comparison in report.comparisons:
         margin = {"float32": 10, "float16": 3, "bfloat16": 3}[comparison.arithmetic]
@@ -137,7 +138,7 @@ def test_no_record_leaves_the_folder_untouched(folder):
 def test_progress_counts_every_step_once(folder):
     seen = []
     nezha_convert.verify(TF.folder, folder, progress=lambda done, steps, what: seen.append((done, steps)))
-    steps = 2 + 5  # the layers, the cases
+    steps = 2 + len(CASES)  # the layers, the cases
     assert list(dict.fromkeys(seen)) == [(i, steps) for i in range(steps + 1)]
 
 
@@ -219,6 +220,15 @@ MUTATIONS = {
         "embeddings",
     ),
     "the epsilon of another BERT": (reconfigure(layer_norm_eps=1e-2), "embeddings"),
+    "a row that is masked throughout attends to all alike": (reconfigure(masked_rows="even"), "layer_0"),
+    "the last word zeroed": (
+        rewrite(lambda tensors: tensors["nezha.embeddings.word_embeddings.weight"][-1].zero_()),
+        "embeddings",
+    ),
+    "the last token type zeroed": (
+        rewrite(lambda tensors: tensors["nezha.embeddings.token_type_embeddings.weight"][-1].zero_()),
+        "embeddings",
+    ),
     "a NaN": (rewrite(_not_a_number), "pooler"),
     "the last bias of the head": (
         rewrite(lambda tensors: tensors["cls.seq_relationship.bias"].add_(1e-2)),
@@ -250,8 +260,8 @@ def test_a_value_that_is_not_finite_fails_whatever_is_allowed(folder):
     rehash(folder)
     report = nezha_convert.verify(TF.folder, folder, tolerance=1e30)
     pooler = next(tensor for tensor in report.comparisons[0].tensors if tensor.name == "pooler")
-    assert (pooler.nonfinite, pooler.passed, report.passed) == (10, False, False)  # one value in each row of the inputs
-    assert "10 values not finite" in report.verdict
+    assert (pooler.nonfinite, pooler.passed, report.passed) == (14, False, False)  # one value in each row of the inputs
+    assert "14 values not finite" in report.verdict
     assert not any(tensor.nonfinite for tensor in report.comparisons[0].tensors[:3])
 
 
@@ -484,7 +494,7 @@ def test_texts_are_compared_beside_the_built_in_inputs(with_tokenizer, vocab, tm
     (tmp_path / "texts.txt").write_text("我们,a\n\n我们。\tab [MASK] a\n", encoding="utf-8")
     report = nezha_convert.verify(TF.folder, with_tokenizer, vocab=vocab, texts=tmp_path / "texts.txt")
     assert report.passed, report.verdict
-    assert [(case.name, case.shape) for case in report.cases[5:]] == [("text 1", (1, 6)), ("text 2", (1, 10))]
+    assert [(case.name, case.shape) for case in report.cases[len(CASES) :]] == [("text 1", (1, 6)), ("text 2", (1, 10))]
     assert report.tokenizer.texts == len(wordpiece.texts_for(TINY_VOCAB)) + 2
     as_list = nezha_convert.verify(TF.folder, with_tokenizer, vocab=vocab, texts=["我们,a", "我们。\tab [MASK] a"])
     assert as_list.cases == report.cases
@@ -503,7 +513,7 @@ def test_many_texts_are_computed_in_groups_and_give_the_same(with_tokenizer, voc
 
     monkeypatch.setattr(compare, "Measurement", Counted)
     parted = nezha_convert.verify(TF.folder, with_tokenizer, vocab=vocab, texts=texts, record=False)
-    assert seen == [5, 3, 1, 1, 1, 1, 1]  # the built-in cases, then texts of 4 to 18 tokens
+    assert seen == [len(CASES), 3, 1, 1, 1, 1, 1]  # the built-in cases, then texts of 4 to 18 tokens
     assert whole.comparisons[0].tensors == parted.comparisons[0].tensors
     assert [c.name for c in parted.cases] == [c.name for c in whole.cases]
 

@@ -13,6 +13,13 @@ def test_inputs_hold_every_kind_of_case():
     assert cases["past 512"]["input_ids"].shape[1] > 512
     assert not cases["padded"]["attention_mask"].all() and (cases["padded"]["input_ids"][1, 16:] == 0).all()
     assert set(cases["pair"]["token_type_ids"].flat) == {0, 1}
+    every, masked = cases["every type"], cases["all masked"]
+    assert {0, 63} <= set(every["input_ids"][0, 1:-1]) and every["attention_mask"].all()
+    assert masked["attention_mask"].any(1).tolist() == [True, False]
+    many = inputs.built_in_cases({"vocab_size": 64, "type_vocab_size": 16}, 64, "encoder")["every type"]
+    assert set(many["token_type_ids"].flat) == set(range(16))
+    claimed = inputs.built_in_cases({"vocab_size": 64, "type_vocab_size": 1 << 40}, 64, "encoder")["every type"]
+    assert claimed["input_ids"].shape[1] == inputs.LONG
     again = inputs.built_in_cases({"vocab_size": 64, "type_vocab_size": 2}, 64, "multiple-choice")
     assert all((again[name]["input_ids"][0] == case["input_ids"]).all() for name, case in cases.items())
 
