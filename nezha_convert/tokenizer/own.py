@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def own_tokenizer(vocab_file: Path, settings: Settings, config: Mapping[str, Any
             Decision(name, None, f"{token} is no token of the vocabulary", Origin.FILE)
             for name, token in omitted.items()
         ),
-        decide_added(vocab),
+        decide_added(_without_specials(vocab, settings)),
         decide_words(vocab) if flags["tokenize_chinese_chars"] and settings.whole is None else None,
         decide_language(vocab),
         _unknown(settings),
@@ -257,6 +258,13 @@ def _known(tokenizer: Any, settings: Settings, name: str) -> tuple[str, int]:
             "vocabulary: --vocab FOLDER/vocab.txt",
         )
     return token.content, number
+
+
+def _without_specials(vocab: Vocabulary, settings: Settings) -> Vocabulary:
+    """`vocab`, of whose added tokens only those are left that are no [CLS] and the like."""
+    special = {token.content for token in settings.specials.values()}
+    added, whole = (tuple(t for t in tokens if t.content not in special) for tokens in (vocab.added, vocab.whole))
+    return replace(vocab, added=added, whole=whole)
 
 
 def _flag_decisions(settings: Settings, asked: bool | None) -> list[Decision]:
