@@ -19,7 +19,6 @@ from .originals.programs import PYTORCH_POSITIONS, run_original_all
 from .report import Comparison
 from .source import Source
 
-_POSITIONS = re.compile(r"relative.position", re.IGNORECASE)
 _HALVES = ("float16", "bfloat16")
 
 _TABLE = re.compile("relative.position", re.IGNORECASE)
@@ -172,8 +171,7 @@ def _oracles(source: Source, head: str, dtype: str, tolerance: float | None) -> 
     exact = _OracleReference(Oracle(entries, source.config, head), Measurement("the oracle", dtype, tolerance))
     if dtype not in _HALVES:
         return [exact]
-    # A stored table of positions is no weight: the conversion drops it, and the model computes its own.
-    rounded = {n: e if _POSITIONS.search(n) else _Rounded(e, dtype) for n, e in entries.items()}
+    rounded = {name: entry if _TABLE.search(name) else _Rounded(entry, dtype) for name, entry in entries.items()}
     measurement = Measurement(f"the oracle with weights rounded to {dtype}", "float32", tolerance)
     return [exact, _OracleReference(Oracle(rounded, source.config, head), measurement)]
 

@@ -29,6 +29,8 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 SEPARATOR = b"\n--- next file ---\n"
 """Stands between the files of one input."""
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
 BUNDLE_FILES = (
     "model.ckpt.index",
     "model.ckpt.data-00000-of-00001",
@@ -184,6 +186,18 @@ def byte_bpe() -> list[bytes]:
     added = json.dumps({"added_tokens": [{"id": arabic.count(b"\n"), "content": "<e1>", "special": True}]}).encode()
     rules = json.dumps({"do_lower_case": True, "byte_bpe_rules": "bbpe"}).encode()
     return [whole, short, arabic, SEPARATOR.join([arabic, added, b"", rules])]
+
+
+def tokenizer() -> list[bytes]:
+    """The folders of transformers' files whose ids are recorded, each with all of the files."""
+    folder = FIXTURES / "bert-tokenizer"
+    vocab, cases = (folder / "vocab.txt").read_bytes(), json.loads((folder / "expected.json").read_bytes())["cases"]
+    found = []
+    for case in cases:
+        files = {"special_tokens_map.json": {"mask_token": "[MASK]"}, "tokenizer_config.json": {}, **case["files"]}
+        texts = (json.dumps(files[name]).encode() if name in files else b"{}" for name in TOKENIZER_FILES)
+        found.append(SEPARATOR.join([vocab, *texts]))
+    return found
 
 
 def labels() -> list[bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import bundles
+from tokenizers import Tokenizer
 
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
@@ -28,7 +29,9 @@ from nezha_convert.formats.torch.read import read_torch
 from nezha_convert.mapping.config import architecture_of, decide_config, read_config
 from nezha_convert.mapping.labels import read_labels
 from nezha_convert.mapping.recognise import family_of
+from nezha_convert.parity.oracle.bert_tokenizer import BertTokenizer, is_beside, markers_of
 from nezha_convert.tokenizer.byte_bpe import spelled_out
+from nezha_convert.tokenizer.make import make_tokenizer
 from nezha_convert.tokenizer.wordpiece import (
     check_length,
     decide_added,
@@ -54,6 +57,7 @@ from .mutations import (
     torch_mutated,
 )
 from .seeds import FIXTURES, SEPARATOR
+from .seeds import TOKENIZER_FILES as SETTINGS
 
 __all__ = ["SEPARATOR", "TARGETS", "Target"]
 
@@ -69,6 +73,7 @@ class Target:
         seeds: sound inputs.
         mutate: breaks one of an input's files.
         memory: bytes that it may allocate whatever the input's size.
+        only: the one file that is broken; empty for any.
     """
 
     files: tuple[str, ...]
@@ -77,11 +82,12 @@ class Target:
     seeds: Callable[[], list[bytes]]
     mutate: Callable[[Random, bytes], bytes]
     memory: int = 4 << 20
+    only: str = ""
 
     def mutated(self, random: Random, data: bytes) -> bytes:
         """`data` with something wrong in one of its files."""
         parts = data.split(SEPARATOR)
-        number = random.randrange(len(parts))
+        number = min(self.files.index(self.only), len(parts) - 1) if self.only else random.randrange(len(parts))
         if random.random() < 0.03:
             del parts[number]
         else:
@@ -207,6 +213,19 @@ def _vocab(folder: Path) -> Any:
     return [len(vocab), rules, [[d.field, d.value, d.reason] for d in decisions]]
 
 
+def _tokenizer(folder: Path) -> Any:
+    """What is read is a tokenizer, and the reference can read the same files."""
+    made = make_tokenizer(folder / "vocab.txt", {"vocab_size": 1000, "max_position_embeddings": 128})
+    tokenizer = Tokenizer.from_str(made.files["tokenizer.json"].decode())
+    ids = [tokenizer.encode(text).ids for text in ("hello 我们", "[MASK] Aé<s>x")]
+    assert json.loads(made.files["tokenizer_config.json"])["tokenizer_class"]
+    if is_beside(folder):
+        markers_of(folder, True)
+        if not any(d.field == "tokenizer" and d.value == "tokenizer.json" for d in made.decisions):
+            BertTokenizer(folder / "vocab.txt", 1000).encode("hello 我们")
+    return [ids, [[d.field, d.value, d.reason] for d in made.decisions]]
+
+
 def _conversion(folder: Path) -> Any:
     found = ConvertedFolder(folder)
     files = [[file.name, file.sha256, digest] for file, digest in found.files()]
@@ -304,6 +323,21 @@ TARGETS: dict[str, Target] = {
         seeds=seeds.byte_bpe,
         mutate=one_of(json_mutated, byte_bpe_mutated, byte_bpe_mutated),
     ),
+    **{
+        name: Target(
+            files=("vocab.txt", *SETTINGS),
+            read=_tokenizer,
+            refusals=(MappingError,),
+            seeds=seeds.tokenizer,
+            mutate=json_mutated,
+            only=file,
+        )
+        for name, file in (
+            ("tokenizer-json", "tokenizer.json"),
+            ("tokenizer-config", "tokenizer_config.json"),
+            ("special-tokens", "special_tokens_map.json"),
+        )
+    },
     "conversion": Target(
         files=("conversion.json", "config.json"),
         read=_conversion,
