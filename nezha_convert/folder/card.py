@@ -225,7 +225,7 @@ def _authors(conversion: Mapping[str, Any]) -> str:
     shapes = {tensor["target"]: tensor["shape"] for tensor in conversion["written"]}
     embedding = next((s for name, s in shapes.items() if name.endswith("embeddings.word_embeddings.weight")), (0, 0))
     layers = 1 + max((number for name in shapes if (number := layer_of(name)) is not None), default=-1)
-    rows = _AUTHORS.get((embedding[1], layers))
+    rows = _AUTHORS.get((embedding[-1], layers)) if len(embedding) == 2 else None
     if rows is None or embedding[0] != _CHINESE_VOCABULARY or conversion["head"] not in _PRETRAINED:
         return ""
     return (
