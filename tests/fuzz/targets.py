@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 from unittest.mock import patch
 
 import bundles
+from huggingface_hub import ModelCard
 from tokenizers import Tokenizer
 
 from nezha_convert.checkpoint import TensorEntry
-from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from nezha_convert.commands.push import push
+from nezha_convert.errors import CheckpointError, HubError, MappingError, NezhaConvertError, UsageError
 from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.record import ConvertedFolder
+from nezha_convert.folder.trained import TrainedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
@@ -231,12 +235,29 @@ def _conversion(folder: Path) -> Any:
     files = [[file.name, file.sha256, digest] for file, digest in found.files()]
     for field in ("do_lower_case", "activation"):
         found.decision(field), found.origin(field)
-    found.keep({"passed": True})
+    pushed = _pushed(folder)
+    summary = json.loads(seeds.conversion()[0].split(SEPARATOR)[0])["parity"]
+    found.keep(summary)
     assert not list(folder.glob(".*"))
     again = ConvertedFolder(folder)
-    assert again.record["parity"] == {"passed": True}
+    assert again.record["parity"] == summary
     found.check_source([folder / "config.json"])
-    return [found.dtype, found.has_tokenizer, files]
+    return [found.dtype, found.has_tokenizer, files, pushed]
+
+
+def _training(folder: Path) -> Any:
+    found = TrainedFolder(folder)
+    return [found.title, found.summary, _pushed(folder)]
+
+
+def _pushed(folder: Path) -> Any:
+    """What `push` would send, also where the folder is not proved; the card must be one that the Hub's client reads."""
+    pushed = push(folder, "owner/name", license="mit", force=True, dry_run=True)
+    if not (folder / "README.md").exists():
+        assert ModelCard(str(pushed.card)).data.license == "mit"
+    with suppress(HubError, UsageError):
+        push(folder, "owner/name", dry_run=True)
+    return pushed.to_dict()
 
 
 def _index_mutated(random: Random, data: bytes) -> bytes:
@@ -339,10 +360,17 @@ TARGETS: dict[str, Target] = {
         )
     },
     "conversion": Target(
-        files=("conversion.json", "config.json"),
+        files=("conversion.json", "config.json", "README.md"),
         read=_conversion,
-        refusals=(MappingError,),
+        refusals=(MappingError, UsageError),
         seeds=seeds.conversion,
+        mutate=json_mutated,
+    ),
+    "training": Target(
+        files=("training.json", "config.json", "README.md"),
+        read=_training,
+        refusals=(MappingError, UsageError),
+        seeds=seeds.training,
         mutate=json_mutated,
     ),
 }
