@@ -1,11 +1,13 @@
 """Sessions that need an environment of their own.
 
 - `nox -s matrix` loads converted folders in every release of transformers that we support.
+- `nox -s words` changes every word of each program's config and runs the program beside the converted model.
 - `nox -s lock` writes the lock files anew from the versions in constraints.txt.
 - `nox -s audit` looks for published weaknesses of the locked versions.
 - `nox -s release` checks this commit and builds what is published.
 """
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -24,6 +26,14 @@ VERSION_FILE, CHANGELOG = Path("nezha_convert/_version.py"), Path("CHANGELOG.md"
 def matrix(session: nox.Session) -> None:
     """Run tests/matrix on each release of transformers, in isolated environments that are kept between runs."""
     session.run("python", "-m", "pytest", "tests/matrix", *session.posargs, env={"NEZHA_MATRIX": "all"})
+
+
+@nox.session(python=False)
+def words(session: nox.Session) -> None:
+    """Print the table of docs/verify.md. What a program needs and is not there is said; `-- NAME` runs one of them."""
+    paths = os.pathsep.join((".", "tests", "tests/helpers"))
+    environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    session.run("python", "-W", "ignore", "tests/helpers/words.py", *session.posargs, env=environment)
 
 
 @nox.session

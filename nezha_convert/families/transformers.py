@@ -7,7 +7,7 @@ from .heads import ENCODER, HEADS, POOLER, TARGETS
 from .program import Program
 from .rules import Defaults, Family
 from .torch_names import BUFFERS, torch_rules
-from .words import PRETRAINED_WORDS
+from .words import TRANSFORMERS_WORDS
 
 ACTIVATIONS = (
     *("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python", "gelu_10", "gelu_accurate", "quick_gelu"),
@@ -26,7 +26,7 @@ TRANSFORMERS = Family(
     drops=BUFFERS,
     backbone=("nezha.",),
     wrappers=("module.",),
-    words=PRETRAINED_WORDS,
+    words=TRANSFORMERS_WORDS,
 )
 
 TRANSFORMERS_BASE = Family(
@@ -38,7 +38,7 @@ TRANSFORMERS_BASE = Family(
     drops=BUFFERS,
     backbone=("embeddings.", "encoder.", "pooler."),
     wrappers=("module.",),
-    words=PRETRAINED_WORDS,
+    words=TRANSFORMERS_WORDS,
 )
 
 PROGRAM = Program(

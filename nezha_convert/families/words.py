@@ -98,8 +98,14 @@ PRETRAINED_WORDS: Mapping[str, Word] = {
 }
 """transformers' and PaddleNLP's, which has the same base class."""
 
-BERT4TORCH_WORDS: Mapping[str, Word] = {
+TRANSFORMERS_WORDS: Mapping[str, Word] = {
     **PRETRAINED_WORDS,
+    "is_decoder": Word("a token attends to what is before it, where that is true", _NONE),  # else the config takes it
+}
+
+BERT4TORCH_WORDS: Mapping[str, Word] = {
+    **TRANSFORMERS_WORDS,
+    "application": Word("another kind of attention", (None, False, "encoder")),  # "lm": the config takes it
     **_never(
         "which parts are built, as the tensors tell",
         ("with_pool", "with_nsp", "with_mlm", "add_pooler", "output_all_encoded_layers", "ignore_invalid_weights"),

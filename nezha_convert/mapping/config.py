@@ -412,13 +412,18 @@ def _relative(raw: Mapping[str, Any], family: Family) -> _Group:
     return _Group({}, (Decision("use_relative_position", True, reason, Origin.TENSORS),))
 
 
+def _causal(raw: Mapping[str, Any], family: Family) -> set[str]:
+    """The keys that say so. A program that asks whether one is true takes anything that Python calls true."""
+    causal = family.defaults.causal.items()
+    return {name for name, values in causal if raw.get(name) in values or (True in values and raw.get(name))}
+
+
 def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
     """Whether a token attends only to what is before it, and what a row does that is masked throughout."""
     group = _Group()
-    for name, values in family.defaults.causal.items():
-        if raw.get(name) in values:
-            reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
-            group = _decided("is_decoder", True, reason, Origin.FILE)
+    for name in _causal(raw, family):
+        reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
+        group = _decided("is_decoder", True, reason, Origin.FILE)
     rows = raw.get("masked_rows", _program(raw, family).defaults.masked_rows)  # a converted folder says it
     if rows not in ("even", "unmasked"):
         raise MappingError(
@@ -436,9 +441,9 @@ def _account(
         MappingError: a field says what no Nezha computes.
     """
     words, unknown, wrong = family.words, {}, []
-    causal = {name: values for name, values in family.defaults.causal.items() if raw.get(name) in values}
+    causal = _causal(raw, family)
     for name, value in raw.items():
-        if name in fields or name in causal or (name in family.defaults.causal and value in (None, False, "encoder")):
+        if name in fields or name in causal:
             continue
         word = words.get(name)
         if word is None:

@@ -47,6 +47,9 @@ WITHOUT_EFFECT = frozenset(
 _DECIDED = frozenset((*FLAGS, *ORDER, *CARRIED, "additional_special_tokens", "added_tokens_decoder", "never_split"))
 _DECIDED |= {"tokenizer_class", "split_special_tokens", "model_max_length", RULES_FIELD}
 _CLASSES = ("BertTokenizer", "NezhaTokenizer", "NeZhaTokenizer")
+_ALIKE = ("DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "PreTrainedTokenizer")
+_OTHER_RULES = ("BertJapaneseTokenizer", "TapasTokenizer", "RoFormerTokenizer")
+"""Classes of transformers that do not take tokenizer.json, or not as it is: they have rules of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ def read_settings(folder: Path) -> Settings | None:
     whole = documents[0] if isinstance(documents[0].get("model"), dict) else None
     _refuse_uncarried(folder, raw)
     named_class = str(raw.get("tokenizer_class") or "").removesuffix("Fast")
+    if named_class in _OTHER_RULES or (whole is None and named_class not in ("", *_CLASSES, *_ALIKE)):
+        expected = "BertTokenizer, or a class that is known to tokenize as it does"
+        raise _foreign(folder / CONFIG, "tokenizer_class", raw["tokenizer_class"], expected)
     stated = frozenset(raw.keys() & {*FLAGS, *ORDER})
     defaults = SPECIAL_TOKENS if whole is None or named_class in ("", *_CLASSES) else {}
     specials = {name: _token(folder, name, raw.get(name, defaults.get(name)), special=True) for name in ORDER}

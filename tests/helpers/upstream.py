@@ -21,6 +21,13 @@ INSTALL_SECONDS = 600
 QUICK = ("--no-compile",)
 """Python compiles what a program imports, which is a small part of a release."""
 
+PADDLE_REQUIREMENTS = (
+    *("paddlepaddle==3.3.1", "huggingface-hub==0.25.2", "aistudio-sdk==0.2.6", "datasets==2.21.0", "setuptools<70"),
+    *("colorlog", "tqdm", "safetensors", "jinja2", "rich", "sentencepiece", "regex", "requests", "dill"),
+    *("multiprocess", "jieba", "seqeval", "fastapi", "uvicorn", "typer"),
+)
+"""Of PaddleNLP 2.8.1."""
+
 
 class UnavailableError(Exception):
     """A release could not be fetched; the message is a reason to skip a test."""

@@ -112,12 +112,19 @@ def test_a_program_that_sees_only_what_is_before_makes_a_decoder(fixture: str, f
     assert config.fields["is_decoder"] is True
     assert field in decision(config, "is_decoder").reason
     assert field not in (*config.ignored, *config.unknown)
-    for other in (None, False, "encoder"):
+    for other in (None, False, "encoder" if field == "application" else 0):
         assert "is_decoder" not in build(fixture, **{field: other}).fields
 
 
-def test_unilm_s_mask_is_not_silently_dropped() -> None:
-    assert build(TORCH, application="unilm").unknown == {"application": "unilm"}
+@pytest.mark.parametrize("value", [1, 2, -1, "encoder", "false", [0]])
+def test_whatever_python_calls_true_makes_a_decoder_as_it_does_in_transformers(value: object) -> None:
+    assert build(HF, is_decoder=value).fields["is_decoder"] is True
+
+
+@pytest.mark.parametrize("value", ["unilm", "LM"])
+def test_a_mask_that_no_nezha_has_is_refused(value: str) -> None:
+    with pytest.raises(MappingError, match=f"application is '{value}'"):
+        build(TORCH, application=value)
 
 
 def test_every_family_has_a_table_of_words() -> None:

@@ -31,12 +31,6 @@ def run(path: Path, program: str, *arguments: str) -> dict[str, float]:
 
 # PaddleNLP
 
-PADDLE_REQUIREMENTS = (
-    *("paddlepaddle==3.3.1", "huggingface-hub==0.25.2", "aistudio-sdk==0.2.6", "datasets==2.21.0", "setuptools<70"),
-    *("colorlog", "tqdm", "safetensors", "jinja2", "rich", "sentencepiece", "regex", "requests", "dill"),
-    *("multiprocess", "jieba", "seqeval", "fastapi", "uvicorn", "typer"),
-)
-
 PADDLE_PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -65,7 +59,7 @@ print(json.dumps({"worst": worst}))
 @pytest.mark.parametrize("golden", [golden for golden in GOLDENS if golden.family == "paddle"], ids=str)
 def test_paddlenlp_loads_what_is_exported_and_saves_the_same(golden, tmp_path):
     try:
-        path = upstream.installed_program("paddlenlp-2.8.1", *PADDLE_REQUIREMENTS, alone=("paddlenlp==2.8.1",))
+        path = upstream.installed_program("paddlenlp-2.8.1", *upstream.PADDLE_REQUIREMENTS, alone=("paddlenlp==2.8.1",))
     except upstream.UnavailableError as reason:
         pytest.skip(str(reason))
     converted, exported, saved = (tmp_path / name for name in ("converted", "exported", "saved"))

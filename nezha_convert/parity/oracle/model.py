@@ -71,7 +71,11 @@ class Oracle:
         self._layers = int(config.get("num_hidden_layers", 12))
         self._heads = int(config.get("num_attention_heads", 12))
         self._clip = self.dialect.clip or int(config.get("max_relative_position", 64))
-        self._causal = any(config.get(name) in values for name, values in self.dialect.causal.items())
+        # A program that asks whether a key is true takes anything that Python calls true.
+        self._causal = any(
+            config.get(name) in values or (True in values and bool(config.get(name)))
+            for name, values in self.dialect.causal.items()
+        )
         # 1e-12 is fixed in all of TensorFlow's (modeling.py:486) and in PyTorch's head (modeling_nezha.py:731).
         epsilon = float(config.get("layer_norm_eps", 1e-12))
         self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
