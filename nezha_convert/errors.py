@@ -5,6 +5,8 @@ A message names the thing, what was expected and what was found; ``hint`` is the
 
 from __future__ import annotations
 
+from .text import printable
+
 LONGEST = 4_000
 """The most characters of a message or hint. The middle of a longer one is left out."""
 
@@ -83,9 +85,8 @@ class CancelledError(NezhaConvertError):
 
 
 def _printable(text: str) -> str:
-    """`text` cut to size, with everything escaped that a terminal would obey: names come from strangers' files."""
-    escaped = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in _short(text))
-    return _short(escaped)
+    """`text` cut to size, with everything escaped that a terminal would obey. A line break would begin a false line."""
+    return _short(printable(_short(text)))
 
 
 def _short(text: str) -> str:

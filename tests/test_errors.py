@@ -52,7 +52,7 @@ def test_the_json_of_an_error_is_complete() -> None:
 def test_a_message_is_short_and_commands_no_terminal():
     error = CheckpointError("\x1b[2J\ud800\u202e哪\n" + "x" * 10**6, hint="\x07", problems=("a\0b",))
     assert len(error.message) < 4100
-    assert error.message.startswith("\\x1b[2J\\ud800\\u202e哪\n")
+    assert error.message.startswith("\\x1b[2J\\ud800\\u202e哪\\n")
     assert "[...]" in error.message
     assert (error.hint, error.problems, str(error)) == ("\\x07", ("a\\x00b",), error.message)
     error.message.encode()

@@ -24,6 +24,7 @@ from ..families.transformers import ACTIVATIONS
 from ..folder.card import LICENSES
 from ..parity.render import html, junit
 from ..parity.report import check_folder
+from ..tokenizer.wordpiece import KINDS
 from . import options
 from .console import Console
 from .run import run
@@ -83,6 +84,7 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
 @options.config
 @options.vocab
 @click.option("--lower-case/--cased", "lower_case", default=None, help="Casing; default: what the vocabulary shows.")
+@click.option("--tokenizer", type=click.Choice(KINDS), help="The kind of vocabulary; default: what its tokens show.")
 @click.option(
     "--activation", type=click.Choice(ACTIVATIONS), help="The activation by transformers' name; default: the source's."
 )

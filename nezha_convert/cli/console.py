@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from ..errors import NezhaConvertError
 from ..files.progress import Progress
 from ..parity.report import Comparison
+from ..text import printable, printable_json
 from .rows import SHOWN, Result, Row, parts
 
 
@@ -38,7 +38,7 @@ class Console:
                 if isinstance(part, Comparison):
                     self._comparison(part)
                 elif isinstance(part, str):
-                    print(part)
+                    print(printable(part))
                 else:
                     rows.append(part)
             if rows:
@@ -58,8 +58,8 @@ class Console:
             self.say(f"next: {error.hint}")
 
     def say(self, text: str) -> None:
-        """Print a remark on stderr."""
-        print(text, file=sys.stderr)
+        """Print a remark, of one line or several, on stderr."""
+        print(printable(text, keep="\n"), file=sys.stderr)
 
     @property
     def bars(self) -> bool:
@@ -95,19 +95,20 @@ class Console:
         )
         from rich.progress import Progress as Bar
 
-        text = TextColumn("{task.description}")
+        text = TextColumn("{task.description}", markup=False)
         columns: dict[str, tuple[ProgressColumn, ...]] = {
             "bytes": (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()),
             "steps": (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), text),
         }
         with Bar(*columns[unit], console=RichConsole(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what or title)
+            task = bar.add_task(title := printable(title), total=None)
+            yield lambda done, total, what: bar.update(
+                task, completed=done, total=total, description=printable(what) or title
+            )
 
     def _document(self, content: dict[str, Any]) -> None:
         Console.began = True
-        json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print(printable_json(content))
 
     def _rows(self, rows: Iterable[Row]) -> None:
         from rich.table import Table
@@ -118,7 +119,7 @@ class Console:
         table.add_column(overflow="fold")
         for label, text in rows:
             style = {"problem": "red", "warning": "yellow", "next": "green"}.get(label, "")
-            table.add_row(Text(label, style=style or "bold"), Text(text, style=style))
+            table.add_row(Text(printable(label), style=style or "bold"), Text(printable(text), style=style))
         self._table(table)
 
     def _comparison(self, comparison: Comparison) -> None:
@@ -126,13 +127,15 @@ class Console:
         from rich.text import Text
 
         title = f"in {comparison.arithmetic}, against {comparison.reference}; allowed: {comparison.tolerance:g}"
-        table = Table(box=None, title=title, title_justify="left", pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(
+            box=None, title=Text(printable(title)), title_justify="left", pad_edge=False, padding=(0, 2, 0, 0)
+        )
         for heading in ("tensor", "max error", "of range", "cosine", "argmax", "peak"):
             table.add_column(heading, no_wrap=True, justify="left" if heading in ("tensor", "peak") else "right")
         for tensor in comparison.tensors:
             errors = (tensor.max_error, tensor.relative_error, tensor.cosine_distance)
             numbers = (*(f"{error:.1e}" for error in errors), f"{tensor.argmax_agreement:.1%}", str(tensor.peak))
-            row = (Text(cell) for cell in (tensor.name, *numbers))
+            row = (Text(printable(cell)) for cell in (tensor.name, *numbers))
             table.add_row(*row, style="" if tensor.passed else "red")
         self._table(table)
         print()

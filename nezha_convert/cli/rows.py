@@ -141,7 +141,8 @@ def _pushed(pushed: Pushed) -> Iterator[Part]:
         return
     yield pushed.repo_id, "nothing was sent; its card would be:" if pushed.card else "nothing was sent"
     if pushed.card:
-        yield "\n" + pushed.card.removesuffix("\n")
+        yield ""
+        yield from pushed.card.removesuffix("\n").split("\n")
 
 
 def _pulled(pulled: Pulled) -> Iterator[Part]:

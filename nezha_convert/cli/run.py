@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
+from io import StringIO
 
 import click
 
@@ -40,7 +41,10 @@ def _run(group: click.Group, arguments: list[str], console: Console, stop: Stop)
     except click.exceptions.Exit as exit:
         return exit.exit_code
     except click.ClickException as error:
-        return _fail(console, UsageError(error.format_message()), None if console.as_json else error.show)
+        shown = StringIO()
+        error.show(file=shown)
+        say = None if console.as_json else partial(console.say, shown.getvalue().removesuffix("\n"))
+        return _fail(console, UsageError(error.format_message()), say)
     except click.Abort:
         raise
     except Exception as error:
@@ -66,7 +70,7 @@ def _fail(console: Console, error: NezhaConvertError, say: Callable[[], None] | 
     for attempt in (say or partial(console.error, error), partial(Console().error, error)):
         try:
             if os.environ.get("NEZHA_DEBUG") and not isinstance(error, CancelledError):
-                traceback.print_exc()
+                console.say(traceback.format_exc())
             attempt()
             sys.stdout.flush()
             break

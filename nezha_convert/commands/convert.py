@@ -21,10 +21,14 @@ from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.survey import Asked, Survey, understand
 from ..tokenizer.make import Tokenizer, make_tokenizer
+from ..tokenizer.settings import FILES
 from ..weights.numbers import Numbers, add_up
 from ..weights.write import WEIGHTS, Layout, lay_out, write_weights
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+
+_KEEPS_SPACES = ("transformers", "paddle")
+"""Families whose programs take a line of the vocabulary as it is. Huawei's `load_vocab`, and the others', strip it."""
 
 
 def convert(
@@ -38,6 +42,7 @@ def convert(
     config: str | Path | None = None,
     vocab: str | Path | None = None,
     lower_case: bool | None = None,
+    tokenizer: str | None = None,
     activation: str | None = None,
     max_relative_position: int | None = None,
     dtype: str | None = None,
@@ -60,6 +65,7 @@ def convert(
         config: the model's JSON, where it does not lie beside the weights.
         vocab: vocab.txt, where it does not lie beside the weights.
         lower_case: whether the tokenizer lower-cases; None lets the vocabulary say.
+        tokenizer: "wordpiece" or "byte-bpe", whatever the vocabulary looks like.
         activation: transformers' name of the activation, instead of the one decided.
         max_relative_position: clip distance, instead of the one decided.
         dtype: element type of the output's weights; None keeps the source's.
@@ -85,18 +91,20 @@ def convert(
     keep_apart(checkpoint, output)
     vocab_file = Path(vocab) if vocab else checkpoint.vocab
     config_file, labels_file = (Path(file) if file else None for file in (config, labels))
-    states = _states(checkpoint, config_file, vocab_file, labels_file)
+    beside = [vocab_file.parent / name for name in FILES] if vocab_file else []
+    states = _states(checkpoint, config_file, vocab_file, labels_file, *beside)
     survey = understand(checkpoint, Asked(head, config_file, labels_file, activation, max_relative_position, prefix))
     survey.plan.check()
-    tokenizer = make_tokenizer(vocab_file, survey.config.fields, lower_case)
+    strip = survey.family.name not in _KEEPS_SPACES
+    made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=strip)
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
-    files = _files(survey, tokenizer, layout)
-    sources = [*checkpoint.files, *filter(None, (survey.config_file, vocab_file, survey.labels_file))]
+    files = _files(survey, made, layout)
+    sources = [*checkpoint.files, *filter(None, (survey.config_file, vocab_file, survey.labels_file)), *made.sources]
     report = Report.of(
         survey,
         layout,
         source=source_name or name,
-        decisions=(*decided, *survey.decisions, *tokenizer.decisions, *layout.decisions),
+        decisions=(*decided, *survey.decisions, *made.decisions, *layout.decisions),
         source_files=sources,
         output=output,
         files=files,

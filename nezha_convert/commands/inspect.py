@@ -155,7 +155,8 @@ def _outcome(survey: Survey | Unclear, source: str | Path) -> tuple[str, tuple[s
         return "", (error.message, *error.problems), error.hint
     problems = survey.plan.problems()
     if problems:
-        return training, problems, "Name the right --config, or the right --head of convert."
+        hint = "Name the right --config, or the right --head of convert."
+        return training, problems, survey.plan.hint if survey.plan.unfit else hint
     if training:
         return training, (), f"nezha-convert push {source} OWNER/NAME"
     heads = survey.inference.heads

@@ -86,10 +86,10 @@ def _card(recorded: RecordedFolder, license: str | None, repo_id: str, doubts: t
         raise UsageError(
             f"--license {license}: the Hub does not know it", hint="Such as apache-2.0, mit, cc-by-nc-4.0, or other."
         )
-    own = _own_card(recorded)
     try:
+        own = _own_card(recorded)
         loaded = ModelCard(own) if own else None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError is a ValueError
         raise UsageError(
             f"{recorded.path / CARD}: its metadata cannot be read ({' '.join(str(error).split())})",
             hint="Correct the lines between its --- marks, or leave the repository's card as it is: --no-card",

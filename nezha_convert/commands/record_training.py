@@ -24,9 +24,9 @@ from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
 from ..folder.card import CARD, LICENSES
 from ..folder.model_code import MODEL_FILES, model_files
-from ..folder.record import check, read_object
+from ..folder.record import check, is_number, read_object
 from ..folder.report import FileRecord
-from ..folder.trained import CONVERSION, TRAINING, TrainedFolder, is_name, is_number, recorded_folder
+from ..folder.trained import CONVERSION, TRAINING, TrainedFolder, is_name, recorded_folder
 from ..folder.training_card import HUB_DATASET, training_card
 from ..formats.open import open_checkpoint
 from ..hub import SCHEME, Address, local_source

@@ -134,7 +134,7 @@ BERT4KERAS_BUNDLE = Family(
     defaults=replace(_DEFAULTS, unclear=HUAWEI_TF.defaults.unclear),
     drops=HUAWEI_TF.drops,
     backbone=HUAWEI_TF.backbone,
-    # Huawei's program always makes a pooler, and leaves its optimizer's state and a counter of steps beside the weights.
+    # Huawei's program always makes a pooler, and leaves its optimizer's state and a counter of steps.
     lacks=("bert/pooler/*", "*/adam_[mv]", "*/lamb_[mv]", "global_step"),
     words=BERT4KERAS_WORDS,
 )

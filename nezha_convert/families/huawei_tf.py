@@ -83,8 +83,8 @@ HUAWEI_TF = Family(
     words=PRETRAINED_WORDS,
     assumed=Assumption(
         "program",
-        "Huawei's own program wrote it, whose GELU is the tanh approximation; bert4keras, which can write the same names, "
-        "computes it by erf",
+        "Huawei's own program wrote it, whose GELU is the tanh approximation; bert4keras, which can write the same "
+        "names, computes it by erf",
     ),
 )
 

@@ -1,8 +1,9 @@
 """Keys of a config that NezhaConfig has no field for: what each one does in the program that reads it.
 
 Sources: transformers 4.40.2, configuration_utils.py (PretrainedConfig) and models/nezha; bert4torch 0.6.0,
-models/bert.py, models/nezha.py and models/__init__.py; Huawei's modeling.py (BertConfig.from_dict keeps every key and reads nine);
-PaddleNLP 2.8.1, transformers/configuration_utils.py and nezha/configuration.py; bert4keras 0.11.5, models.py.
+models/bert.py, models/nezha.py and models/__init__.py; Huawei's modeling.py, whose BertConfig.from_dict keeps every key
+and reads nine; PaddleNLP 2.8.1, transformers/configuration_utils.py and nezha/configuration.py; bert4keras 0.11.5,
+models.py.
 """
 
 from __future__ import annotations

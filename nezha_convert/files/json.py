@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..text import printable_json
+
 MAX_DEPTH = 100
 """How deep lists and objects may be nested. Python's own limit is about a thousand, and any code may run into it."""
 
@@ -44,7 +46,7 @@ def optional_object(path: Path) -> dict[str, Any]:
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """`content` as a JSON file in our style: indented, in UTF-8, with a newline at the end."""
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return f"{printable_json(content)}\n".encode()
 
 
 def _children(node: Any) -> list[Any]:

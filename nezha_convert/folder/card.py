@@ -9,6 +9,7 @@ from typing import Any
 
 from ..families.heads import HEADS
 from ..families.rules import layer_of
+from ..text import printable
 
 CARD = "README.md"
 
@@ -102,7 +103,12 @@ def conversion_card(
         license_section(license),
         CITATION,
     )
-    return "\n\n".join([_metadata(conversion, license), *(section for section in sections if section)]) + "\n"
+    return joined(_metadata(conversion, license), *sections)
+
+
+def joined(*sections: str) -> str:
+    """The text of a card. YAML reads the escapes of `printable` in its metadata, too."""
+    return printable("\n\n".join(filter(None, sections)), keep="\n") + "\n"
 
 
 def warning(doubts: Sequence[str], claim: str = "it is not proved to be the original's equal") -> str:
@@ -130,8 +136,8 @@ def _introduction(conversion: Mapping[str, Any], doubts: Sequence[str]) -> str:
     text = (
         f"# {conversion['architecture']}, converted from {inline(conversion['source'])}\n\n"
         "[NEZHA](https://arxiv.org/abs/1909.00204) is Huawei's BERT with functional relative position encoding. "
-        f"This is a checkpoint of {conversion['title']}, converted by nezha-convert {conversion['version']} for "
-        "today's transformers."
+        f"This is a checkpoint of {escaped(conversion['title'])}, converted by nezha-convert "
+        f"{escaped(conversion['version'])} for today's transformers."
     )
     return f"{text}\n\n{warning(doubts)}" if doubts else text
 
@@ -202,7 +208,7 @@ def _parity(conversion: Mapping[str, Any]) -> str:
     rows = [
         (
             escaped(c["reference"]),
-            c["arithmetic"],
+            escaped(c["arithmetic"]),
             f"{c['tolerance']:g}",
             "not finite" if c["worst_error"] is None else f"{c['worst_error']:.1e}",
             f"{inline(c['worst_tensor'])} at {escaped(c['worst_at'])}",
@@ -218,7 +224,7 @@ def _parity(conversion: Mapping[str, Any]) -> str:
     text += _assumed(parity.get("assumed", ()), parity.get("accepted", ()))
     if parity["failures"]:
         text += "\n\n" + "\n".join(f"* {escaped(failure)}" for failure in parity["failures"])
-    versions = ", ".join(f"{name} {number}" for name, number in parity["versions"].items())
+    versions = ", ".join(f"{escaped(name)} {escaped(number)}" for name, number in parity["versions"].items())
     return f"{text}\n\nMeasured with {versions}."
 
 
@@ -237,7 +243,7 @@ def _authors(conversion: Mapping[str, Any]) -> str:
     shapes = {tensor["target"]: tensor["shape"] for tensor in conversion["written"]}
     embedding = next((s for name, s in shapes.items() if name.endswith("embeddings.word_embeddings.weight")), (0, 0))
     layers = 1 + max((number for name in shapes if (number := layer_of(name)) is not None), default=-1)
-    rows = _AUTHORS.get((embedding[1], layers))
+    rows = _AUTHORS.get((embedding[-1], layers)) if len(embedding) == 2 else None
     if rows is None or embedding[0] != _CHINESE_VOCABULARY or conversion["head"] not in _PRETRAINED:
         return ""
     return (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from ..checkpoint import Origin
 from ..errors import MappingError, OutputError, UsageError
@@ -17,19 +19,55 @@ from ..files.staging import MARK, TRAINED, replace_file
 from .card import conversion_card
 from .report import FileRecord
 
-Fields = Mapping[str, type | UnionType]
-"""The fields that a JSON object must have, and their types."""
+Form: TypeAlias = Any
+"""The form of a value in JSON, as data: a type; [form] for a list of such items; {str: form} for an object of any
+names; or {name: form} for an object of these fields, and maybe of others. A field whose name ends in "?" may be missing
+or null."""
 
-FILE: Fields = {"name": str, "sha256": str}
-DECISION: Fields = {"field": str, "value": object, "reason": str}
-_COUNTED: Fields = {"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}
-_COMMON: Fields = {"head": str, "architecture": str, "output_files": list}
-_SIZES = dict.fromkeys(
+
+@dataclass(frozen=True, slots=True)
+class OrNull:
+    """The form of a value that is `form` or null."""
+
+    form: Form
+
+
+FILE: Form = {"name": str, "sha256": str}
+SIZED: Form = {**FILE, "nbytes": int}
+DECISION: Form = {"field": str, "value": object, "reason": str, "origin?": str}
+_COMMON: Form = {"head": str, "architecture": str, "output_files": [SIZED], "card?": {"sha256": str}}
+_PARITY: Form = {
+    "passed": bool,
+    "failures": [str],
+    "comparisons": [
+        {
+            **dict.fromkeys(("reference", "arithmetic", "worst_tensor", "worst_at"), str),
+            "tolerance": float,
+            "worst_error": OrNull(float),
+        }
+    ],
+    "tokenizer?": {"reference": str, "texts": int},
+    "assumed?": [{"name": str, "text": str}],
+    "accepted?": [str],
+    "versions": {str: str},
+    "verified": [FILE],
+}
+_CONVERSION: Form = {
+    **dict.fromkeys(("version", "source", "family", "title", "head_reason"), str),
+    "source_files": [SIZED],
+    "decisions": [DECISION],
+    "assumptions?": [{"name": str, "text": str}],
+    "dropped": [{"name": str, "nbytes": int, "reason": str}],
+    "written": [{"target": str, "shape": [int]}],
+    "numbers?": {"tensors": [{"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}]},
+    "parity?": _PARITY,
+}
+_SIZES: Form = dict.fromkeys(
     ("vocab_size", "type_vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"), int
 )
-_KINDS: dict[type | UnionType, str] = {
-    **{str: "a text", int: "a number", list: "a list", dict: "an object", object: "a value"},
-    **{str | None: "a text or null", int | None: "a number or null", dict | None: "an object or null"},
+_KINDS: dict[Any, str] = {
+    **{str: "a text", int: "a number", float: "a finite number", bool: "true or false"},
+    **{list: "a list", dict: "an object", object: "a value"},
 }
 _WRITTEN_BY = {
     MARK: ("a conversion", "nezha-convert convert SOURCE {folder} --force", "Convert again"),
@@ -48,8 +86,8 @@ class RecordedFolder(ABC):
     mark: ClassVar[str]
     """The file name of the record."""
 
-    needed: ClassVar[Fields]
-    """The fields of the record, besides its head, architecture and output files."""
+    needed: ClassVar[Form]
+    """The form of the record, besides its head, architecture and output files."""
 
     claim: ClassVar[str]
     """What to say when there are doubts: which claim does not hold."""
@@ -62,7 +100,7 @@ class RecordedFolder(ABC):
         mark = path / self.mark
         if not mark.is_file():
             raise self._absent()
-        self.record = read_object(mark, {**self.needed, **_COMMON})
+        self.record = read_object(mark, {**_COMMON, **self.needed})
         self._check_record(mark)
         self.config = read_object(self._present("config.json"), _SIZES)
 
@@ -139,10 +177,13 @@ class RecordedFolder(ABC):
 
     def _check_record(self, mark: Path) -> None:
         """Raises MappingError unless the record has the form in which it is written. Later code relies on that form."""
-        check_all(mark, "output_files", self.record["output_files"], FILE)
         for file in self.record["output_files"]:
             if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
                 raise foreign(mark, f"output_files names {file['name']!r}; expected a file of the folder itself")
+        try:
+            json.dumps(self.record, allow_nan=False)
+        except ValueError:
+            raise foreign(mark, "it holds NaN or an infinity, which are no JSON") from None
         head = HEADS.get(self.head)
         if head is None or head.architecture != self.architecture:
             expected = head.architecture if head else f"a head among {', '.join(HEADS)}"
@@ -165,10 +206,7 @@ class ConvertedFolder(RecordedFolder):
     """
 
     mark = MARK
-    needed: ClassVar[Fields] = {
-        **dict.fromkeys(("source", "head", "architecture", "family"), str),
-        **dict.fromkeys(("source_files", "decisions", "dropped"), list),
-    }
+    needed: ClassVar[Form] = _CONVERSION
     claim = "it is not proved to be the original's equal"
     remedy = "nezha-convert verify SOURCE {folder} proves it"
 
@@ -249,27 +287,20 @@ class ConvertedFolder(RecordedFolder):
 
     def _check_record(self, mark: Path) -> None:
         super()._check_record(mark)
-        check_all(mark, "source_files", self.record["source_files"], FILE)
-        check_all(mark, "decisions", self.record["decisions"], DECISION)
         for number, decision in enumerate(self.record["decisions"]):
-            if decision.get("origin", Origin.ASKED) not in [*Origin]:
+            if decision.get("origin") not in (*Origin, None):
                 raise foreign(
                     mark, f"decisions[{number}].origin is {decision['origin']!r}; expected one of {', '.join(Origin)}"
                 )
-        if (assumptions := self.record.get("assumptions")) is not None:  # early versions did not state them
-            check(mark, "", self.record, {"assumptions": list})
-            check_all(mark, "assumptions", assumptions, {"name": str, "text": str})
-        check_all(mark, "dropped", self.record["dropped"], {"name": str, "nbytes": int, "reason": str})
-        if (numbers := self.record.get("numbers")) is not None:  # early versions did not count them
-            check(mark, "numbers", numbers, {"tensors": list})
-            check_all(mark, "numbers.tensors", numbers["tensors"], _COUNTED)
+            if decision["field"] == "language" and not isinstance(decision["value"], str):
+                raise foreign(mark, f"decisions[{number}].value is {decision['value']!r:.40}; expected a language")
 
 
-def read_object(path: Path, needed: Fields) -> dict[str, Any]:
+def read_object(path: Path, needed: Form) -> dict[str, Any]:
     """The JSON object in `path`.
 
     Raises:
-        MappingError: the file cannot be read, or lacks one of the fields `needed`.
+        MappingError: the file cannot be read, or it does not have the form `needed`.
     """
     try:
         content: dict[str, Any] = read_json(path)
@@ -279,22 +310,48 @@ def read_object(path: Path, needed: Fields) -> dict[str, Any]:
     return content
 
 
-def check_all(path: Path, where: str, entries: Iterable[object], needed: Fields) -> None:
-    """`check` for each of `entries`, the list at `where` in `path`."""
-    for number, entry in enumerate(entries):
-        check(path, f"{where}[{number}]", entry, needed)
+def check(path: Path, where: str, value: Any, form: Form) -> None:
+    """Raises MappingError unless `value`, at `where` in `path`, has the form `form`."""
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            raise foreign(path, f"{where or 'it'} is no JSON object")
+        _check_fields(path, where, value, form)
+        return
+    if isinstance(form, OrNull) and (value is None or not isinstance(form.form, type)):
+        if value is not None:
+            check(path, where, value, form.form)
+        return
+    kind, null = (form.form, " or null") if isinstance(form, OrNull) else (form, "")
+    kind = list if isinstance(kind, list) else kind
+    if not _is(value, kind):
+        raise foreign(path, f"{where or 'it'} is {value!r:.40}; expected {_KINDS[kind]}{null}")
+    if isinstance(form, list):
+        for number, item in enumerate(value):
+            check(path, f"{where}[{number}]", item, form[0])
 
 
-def check(path: Path, where: str, value: object, needed: Fields) -> None:
-    """Raises MappingError unless `value`, at `where` in `path`, is a JSON object with the fields `needed`."""
-    if not isinstance(value, dict):
-        raise foreign(path, f"{where or 'it'} is no JSON object")
-    if missing := [name for name in needed if name not in value]:
+def _check_fields(path: Path, where: str, value: Mapping[str, Any], form: Form) -> None:
+    if missing := [name for name in form if isinstance(name, str) and name[-1:] != "?" and name not in value]:
         raise foreign(path, f"no {', '.join(missing)} in {where or 'it'}")
-    for name, kind in needed.items():
-        if not isinstance(value[name], kind):
-            place = f"{where}.{name}" if where else name
-            raise foreign(path, f"{place} is {value[name]!r:.40}; expected {_KINDS[kind]}")
+    for name, item in form.items():
+        fields = [*value] if name is str else [name.rstrip("?")]
+        for field in fields:
+            if name is str or name == field or value.get(field) is not None:
+                check(path, f"{where}.{field}" if where else field, value[field], item)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether `value` is of the type `kind`. True is no number, and a number is one that can be shown."""
+    if kind is float:
+        return is_number(value)
+    if kind is int:
+        return type(value) is int and abs(value) < 1 << 63
+    return isinstance(value, kind)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a number that JSON can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def foreign(path: Path, what: str) -> MappingError:

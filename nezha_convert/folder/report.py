@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from .._version import __version__
 from ..checkpoint import Assumption, Decision
 from ..families.rules import Tie
+from ..files.json import json_bytes
 from ..mapping.plan import Dropped
 from ..mapping.survey import Survey
 from ..weights.numbers import Numbers
@@ -145,4 +145,4 @@ class Report:
         content = self.to_dict()
         for name in ("output", "dry_run", "seconds"):
             del content[name]
-        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        return json_bytes(content).decode()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .card import CITATION, escaped, inline, license_section, loading, table, warning
+from .card import CITATION, escaped, inline, joined, license_section, loading, table, warning
 
 HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 """A data set's name on the Hub."""
@@ -41,7 +41,7 @@ def training_card(
         license_section(license),
         CITATION,
     )
-    return "\n\n".join([_metadata(training, license, repo_id), *(section for section in sections if section)]) + "\n"
+    return joined(_metadata(training, license, repo_id), *sections)
 
 
 def _metadata(training: Mapping[str, Any], license: str | None, repo_id: str | None) -> str:

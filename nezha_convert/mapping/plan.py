@@ -11,6 +11,13 @@ from ..errors import MappingError
 from ..families.heads import ENCODER, POOLER, TARGETS, TIES, Head
 from ..families.rules import MAX_LAYERS, Drop, Family, Match, Op, Tie, layer_of, numbered, pattern_of
 
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_UNCLEAR = "Check --head and --config; nezha-convert inspect SOURCE shows what the checkpoint holds."
+_UNFIT = (
+    "Whole numbers are weights only together with the scales that a quantizing program keeps elsewhere. Name the "
+    "checkpoint from before it was quantized: nezha-convert inspect SOURCE --tensors shows the types."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -54,6 +61,7 @@ class Plan:
         unmatched: source names that the family does not know.
         mismatched: tensors of another shape than the config says.
         collisions: (target, its sources) where several want to fill one.
+        unfit: (source, its type) of weights that are no floating-point numbers.
         causes: disagreements between the config and many tensors at once, in words.
     """
 
@@ -64,6 +72,7 @@ class Plan:
     unmatched: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
     collisions: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    unfit: tuple[tuple[str, str], ...] = ()
     causes: tuple[str, ...] = ()
 
     @property
@@ -82,7 +91,13 @@ class Plan:
                 for m in self.mismatched
             ),
             *(f"collision: {' and '.join(sources)} both become {target}" for target, sources in self.collisions),
+            *(f"type: {name} is {dtype}, expected one of {', '.join(_FLOATS)}" for name, dtype in self.unfit),
         )
+
+    @property
+    def hint(self) -> str:
+        """What to do about the problems."""
+        return _UNFIT if self.unfit else _UNCLEAR
 
     def check(self) -> None:
         """Raises MappingError with every problem at once unless the plan is ok."""
@@ -91,7 +106,7 @@ class Plan:
             raise MappingError(
                 f"the tensors do not map: {len(problems)} problem(s)",
                 problems=problems,
-                hint="Check --head and --config; nezha-convert inspect SOURCE shows what the checkpoint holds.",
+                hint=self.hint,
             )
 
 
@@ -161,6 +176,7 @@ def make_plan(
         collisions=tuple(
             (target, tuple(entry.name for entry in sources)) for target, sources in filled.items() if len(sources) > 1
         ),
+        unfit=tuple((step.entry.name, step.entry.dtype) for step in steps if step.entry.dtype not in _FLOATS),
         causes=(*cause, *sizes),
     )
 

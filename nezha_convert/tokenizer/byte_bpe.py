@@ -75,8 +75,13 @@ RULES = {
 
 
 def is_byte_bpe(tokens: Sequence[str]) -> bool:
-    """Whether more than half of `tokens` are upper-case hexadecimal bytes. In a Chinese vocabulary hardly any are."""
-    return 2 * sum(token_bytes(token) is not None for token in tokens) > len(tokens)
+    """Whether more than half of `tokens` are upper-case hexadecimal bytes, with `##` pieces that have a letter.
+
+    In a Chinese vocabulary hardly any are. Decimal numbers alone are the words of an anonymised competition.
+    """
+    found = [token.strip() for token in tokens if token_bytes(token) is not None]
+    pieces = any(token.startswith("##") and not token[2:].isdecimal() for token in found)
+    return pieces and 2 * len(found) > len(tokens)
 
 
 def token_bytes(token: str) -> bytes | None:

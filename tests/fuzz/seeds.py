@@ -29,6 +29,8 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 SEPARATOR = b"\n--- next file ---\n"
 """Stands between the files of one input."""
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
 BUNDLE_FILES = (
     "model.ckpt.index",
     "model.ckpt.data-00000-of-00001",
@@ -186,20 +188,89 @@ def byte_bpe() -> list[bytes]:
     return [whole, short, arabic, SEPARATOR.join([arabic, added, b"", rules])]
 
 
+def tokenizer() -> list[bytes]:
+    """The folders of transformers' files whose ids are recorded, each with all of the files."""
+    folder = FIXTURES / "bert-tokenizer"
+    vocab, cases = (folder / "vocab.txt").read_bytes(), json.loads((folder / "expected.json").read_bytes())["cases"]
+    found = []
+    for case in cases:
+        files = {"special_tokens_map.json": {"mask_token": "[MASK]"}, "tokenizer_config.json": {}, **case["files"]}
+        texts = (json.dumps(files[name]).encode() if name in files else b"{}" for name in TOKENIZER_FILES)
+        found.append(SEPARATOR.join([vocab, *texts]))
+    return found
+
+
 def labels() -> list[bytes]:
     texts = (b"O\nB-PER\nI-PER\n", b'["O", "B"]'), (b"\xef\xbb\xbfa\r\nb", b'{"0": "O", "1": "B"}'), (b"a", b'{"O": 0}')
     return [SEPARATOR.join(text) for text in texts]
 
 
 def conversion() -> list[bytes]:
-    config = json.dumps(json.loads((FIXTURES / "huawei-tf-squad" / "bert_config.json").read_bytes()))
-    digest = hashlib.sha256(config.encode()).hexdigest()
+    config, digest = _config()
+    parity = {
+        "passed": True,
+        "failures": [],
+        "comparisons": [
+            {
+                **{"reference": "the oracle", "arithmetic": "float64", "tolerance": 1e-6, "worst_error": 1e-7},
+                **{"worst_tensor": "pooler", "worst_at": "[0, 1]"},
+            }
+        ],
+        "tokenizer": {"reference": "the oracle", "texts": 9},
+        "versions": {"torch": "2.13.0"},
+        "verified": [{"name": "config.json", "nbytes": len(config), "sha256": digest}],
+    }
     record = {
-        **{"source": "model.ckpt", "family": "huawei-tf", "head": "encoder", "architecture": "NezhaModel"},
+        **{"version": "0.1.0", "source": "model.ckpt", "family": "huawei-tf", "title": "Huawei's"},
+        **{"head": "encoder", "architecture": "NezhaModel", "head_reason": "no head"},
         "source_files": [{"name": "config.json", "sha256": digest, "nbytes": 9}],
-        "output_files": [{"name": "config.json", "sha256": digest}],
-        "decisions": [{"field": "do_lower_case", "value": True, "reason": "asked for on the command line"}],
+        "output_files": [{"name": "config.json", "sha256": digest, "nbytes": len(config)}],
+        "decisions": [
+            {"field": "do_lower_case", "value": True, "reason": "asked for on the command line"},
+            {"field": "language", "value": "zh", "reason": "the vocabulary", "origin": "tensors"},
+        ],
+        "written": [{"target": "embeddings.word_embeddings.weight", "shape": [21128, 768]}],
         "dropped": [{"name": "global_step", "nbytes": 8, "reason": "optimizer"}],
         "numbers": {"tensors": [{"name": "nezha.pooler.dense.weight", "nan": 1, "infinite": 0, "overflow": 2}]},
+        "parity": parity,
+        "card": {"name": "README.md", "nbytes": 1, "sha256": digest},
     }
-    return [SEPARATOR.join((json.dumps(record).encode(), config.encode()))]
+    bare = {name: value for name, value in record.items() if name not in ("numbers", "parity", "card")}
+    card = b"---\nlicense: mit\n---\nmine\n"
+    return [
+        SEPARATOR.join((json.dumps(content).encode(), config, *more)) for content, *more in ((record,), (bare, card))
+    ]
+
+
+def training() -> list[bytes]:
+    """A model that was trained from a converted one, and one that was trained from that."""
+    config, digest = _config()
+    file = {"name": "config.json", "sha256": digest, "nbytes": len(config)}
+    converted = json.loads(conversion()[0].split(SEPARATOR)[0])
+    base = {
+        "source": "hf://owner/base@0123",
+        "weights": [file],
+        "doubts": [],
+        "conversion": converted,
+        "training": None,
+    }
+    record = {
+        **{"version": "0.1.0", "date": "2026-11-28", "task": "text-classification", "language": "zh", "license": None},
+        **{"head": "sequence-classification", "architecture": "NezhaForSequenceClassification"},
+        "metrics": {"validation": {"accuracy": 0.95}},
+        "data": [
+            {"split": "train", "name": "ChnSenti", "files": [file], "rows": 1, "revision": None},
+            {"split": "validation", "name": "owner/ChnSenti", "files": [], "rows": None, "revision": "0123"},
+        ],
+        "settings": {"learning_rate": 3e-5, "seed": 7},
+        "versions": {"torch": "2.13.0"},
+        "base": base,
+        "output_files": [file],
+    }
+    twice = {**record, "base": {**base, "conversion": None, "training": record, "doubts": ["it was not compared"]}}
+    return [SEPARATOR.join((json.dumps(content).encode(), config)) for content in (record, twice)]
+
+
+def _config() -> tuple[bytes, str]:
+    config = json.dumps(json.loads((FIXTURES / "huawei-tf-squad" / "bert_config.json").read_bytes())).encode()
+    return config, hashlib.sha256(config).hexdigest()

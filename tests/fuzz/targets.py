@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 from unittest.mock import patch
 
 import bundles
+from huggingface_hub import ModelCard
+from tokenizers import Tokenizer
 
 from nezha_convert.checkpoint import TensorEntry
-from nezha_convert.errors import CheckpointError, MappingError, NezhaConvertError, UsageError
+from nezha_convert.commands.push import push
+from nezha_convert.errors import CheckpointError, HubError, MappingError, NezhaConvertError, UsageError
 from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.record import ConvertedFolder
+from nezha_convert.folder.trained import TrainedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
@@ -28,7 +33,9 @@ from nezha_convert.formats.torch.read import read_torch
 from nezha_convert.mapping.config import architecture_of, decide_config, read_config
 from nezha_convert.mapping.labels import read_labels
 from nezha_convert.mapping.recognise import family_of
+from nezha_convert.parity.oracle.bert_tokenizer import BertTokenizer, is_beside, markers_of
 from nezha_convert.tokenizer.byte_bpe import spelled_out
+from nezha_convert.tokenizer.make import make_tokenizer
 from nezha_convert.tokenizer.wordpiece import (
     check_length,
     decide_added,
@@ -54,6 +61,7 @@ from .mutations import (
     torch_mutated,
 )
 from .seeds import FIXTURES, SEPARATOR
+from .seeds import TOKENIZER_FILES as SETTINGS
 
 __all__ = ["SEPARATOR", "TARGETS", "Target"]
 
@@ -69,6 +77,7 @@ class Target:
         seeds: sound inputs.
         mutate: breaks one of an input's files.
         memory: bytes that it may allocate whatever the input's size.
+        only: the one file that is broken; empty for any.
     """
 
     files: tuple[str, ...]
@@ -77,11 +86,12 @@ class Target:
     seeds: Callable[[], list[bytes]]
     mutate: Callable[[Random, bytes], bytes]
     memory: int = 4 << 20
+    only: str = ""
 
     def mutated(self, random: Random, data: bytes) -> bytes:
         """`data` with something wrong in one of its files."""
         parts = data.split(SEPARATOR)
-        number = random.randrange(len(parts))
+        number = min(self.files.index(self.only), len(parts) - 1) if self.only else random.randrange(len(parts))
         if random.random() < 0.03:
             del parts[number]
         else:
@@ -207,17 +217,47 @@ def _vocab(folder: Path) -> Any:
     return [len(vocab), rules, [[d.field, d.value, d.reason] for d in decisions]]
 
 
+def _tokenizer(folder: Path) -> Any:
+    """What is read is a tokenizer, and the reference can read the same files."""
+    made = make_tokenizer(folder / "vocab.txt", {"vocab_size": 1000, "max_position_embeddings": 128})
+    tokenizer = Tokenizer.from_str(made.files["tokenizer.json"].decode())
+    ids = [tokenizer.encode(text).ids for text in ("hello 我们", "[MASK] Aé<s>x")]
+    assert json.loads(made.files["tokenizer_config.json"])["tokenizer_class"]
+    if is_beside(folder):
+        markers_of(folder, True)
+        if not any(d.field == "tokenizer" and d.value == "tokenizer.json" for d in made.decisions):
+            BertTokenizer(folder / "vocab.txt", 1000).encode("hello 我们")
+    return [ids, [[d.field, d.value, d.reason] for d in made.decisions]]
+
+
 def _conversion(folder: Path) -> Any:
     found = ConvertedFolder(folder)
     files = [[file.name, file.sha256, digest] for file, digest in found.files()]
     for field in ("do_lower_case", "activation"):
         found.decision(field), found.origin(field)
-    found.keep({"passed": True})
+    pushed = _pushed(folder)
+    summary = json.loads(seeds.conversion()[0].split(SEPARATOR)[0])["parity"]
+    found.keep(summary)
     assert not list(folder.glob(".*"))
     again = ConvertedFolder(folder)
-    assert again.record["parity"] == {"passed": True}
+    assert again.record["parity"] == summary
     found.check_source([folder / "config.json"])
-    return [found.dtype, found.has_tokenizer, files]
+    return [found.dtype, found.has_tokenizer, files, pushed]
+
+
+def _training(folder: Path) -> Any:
+    found = TrainedFolder(folder)
+    return [found.title, found.summary, _pushed(folder)]
+
+
+def _pushed(folder: Path) -> Any:
+    """What `push` would send, also where the folder is not proved; the card must be one that the Hub's client reads."""
+    pushed = push(folder, "owner/name", license="mit", force=True, dry_run=True)
+    if not (folder / "README.md").exists():
+        assert ModelCard(str(pushed.card)).data.license == "mit"
+    with suppress(HubError, UsageError):
+        push(folder, "owner/name", dry_run=True)
+    return pushed.to_dict()
 
 
 def _index_mutated(random: Random, data: bytes) -> bytes:
@@ -304,11 +344,33 @@ TARGETS: dict[str, Target] = {
         seeds=seeds.byte_bpe,
         mutate=one_of(json_mutated, byte_bpe_mutated, byte_bpe_mutated),
     ),
+    **{
+        name: Target(
+            files=("vocab.txt", *SETTINGS),
+            read=_tokenizer,
+            refusals=(MappingError,),
+            seeds=seeds.tokenizer,
+            mutate=json_mutated,
+            only=file,
+        )
+        for name, file in (
+            ("tokenizer-json", "tokenizer.json"),
+            ("tokenizer-config", "tokenizer_config.json"),
+            ("special-tokens", "special_tokens_map.json"),
+        )
+    },
     "conversion": Target(
-        files=("conversion.json", "config.json"),
+        files=("conversion.json", "config.json", "README.md"),
         read=_conversion,
-        refusals=(MappingError,),
+        refusals=(MappingError, UsageError),
         seeds=seeds.conversion,
+        mutate=json_mutated,
+    ),
+    "training": Target(
+        files=("training.json", "config.json", "README.md"),
+        read=_training,
+        refusals=(MappingError, UsageError),
+        seeds=seeds.training,
         mutate=json_mutated,
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -403,3 +404,16 @@ def test_every_source_name_ends_in_exactly_one_place(
         assert not filled & {name.removeprefix(prefix) for name in accounted}
     assert len(filled) == len(plan.steps)
     assert plan.ok == (not plan.problems())
+
+
+@HEAD
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64", "bool", "complex64"])
+@pytest.mark.parametrize("family", FULL, ids=lambda family: family.name)
+def test_a_weight_that_is_no_floating_point_number_is_a_problem(family: Family, dtype: str, head: Head) -> None:
+    entries = checkpoint(family, head)
+    name = next(iter(entries))
+    plan = make_plan(family, head, {**entries, name: replace(entries[name], dtype=dtype)}, CONFIG)
+    assert plan.problems() == (f"type: {name} is {dtype}, expected one of float16, bfloat16, float32, float64",)
+    with pytest.raises(MappingError) as caught:
+        plan.check()
+    assert "before it was quantized" in caught.value.hint == plan.hint

@@ -23,7 +23,7 @@ from nezha_convert.families import FAMILIES, TRANSFORMERS
 from nezha_convert.families.heads import DECODER, HEADS, POOLER
 from nezha_convert.families.rules import Default, Family, Op, Rule
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.mapping import config, recognise
+from nezha_convert.mapping import config, recognise, survey
 from nezha_convert.parity.oracle import formulas
 from nezha_convert.parity.oracle import model as oracle
 from nezha_convert.parity.oracle.dialects import DIALECTS, Dialect
@@ -46,7 +46,7 @@ def _defaults(**changed: Any) -> Callable[[Family], Family]:
 def _number(field: str, value: float) -> Callable[[Family], Family]:
     def mutated(table: Family) -> Family:
         default = Default(value, "a mutation", fixed=True)
-        return _defaults(numbers={**table.defaults.numbers, field: default}, positions="")(table)
+        return _defaults(numbers={**table.defaults.numbers, field: default})(table)
 
     return mutated
 
@@ -101,6 +101,8 @@ class Mutation:
     table: Callable[[Family], Family] | None = None
     dialect: Callable[[Dialect], Dialect] | None = None
     attention: Callable[..., Any] | None = None
+    stored_clip: int | None = None
+    """What is taken for the clip distance of stored tables of positions."""
 
 
 def _undivided(query: Any, *rest: Any) -> Any:
@@ -120,7 +122,7 @@ MUTATIONS = {
     "another epsilon": Mutation(_number("layer_norm_eps", 1e-2), _dialect(epsilon=1e-2)),
     "Huawei's epsilon": Mutation(_number("layer_norm_eps", 1e-12), _dialect(epsilon=1e-12)),
     "another epsilon in the head": Mutation(dialect=_dialect(head_epsilon=1e-1)),
-    "another clip distance": Mutation(_number("max_relative_position", 63), attention=_clipped_at_63),
+    "another clip distance": Mutation(_number("max_relative_position", 63), attention=_clipped_at_63, stored_clip=63),
     "values transposed": Mutation(_as_it_lies("self.value.weight")),
     "the attention's output transposed": Mutation(_as_it_lies("attention.output.dense.weight")),
     "the pooler transposed": Mutation(_as_it_lies("pooler.dense.weight")),
@@ -199,6 +201,9 @@ def of_the_conversion(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
     table, mutate = recognise.family_of(entries), mutation.table or (lambda table: table)
     monkeypatch.setattr(config, "TRANSFORMERS", mutate(TRANSFORMERS))  # ports of Huawei's code have its activations
     monkeypatch.setattr(recognise, "FAMILIES", tuple(mutate(one) if one is table else one for one in FAMILIES))
+    if mutation.stored_clip:
+        read = survey.stored_clip
+        monkeypatch.setattr(survey, "stored_clip", lambda *given: read(*given) and mutation.stored_clip)
     try:
         convert(BY_NAME[name].folder, folder, head=BY_NAME[name].head)
     except MappingError:

@@ -287,6 +287,15 @@ def test_saving_from_transformers_and_loading_again_changes_no_id(tmp_path):
 # Vocabularies
 
 
+@pytest.mark.parametrize("first", [0, 10, 1000])
+def test_numbers_alone_are_no_bytes(first: int) -> None:
+    """Vocabularies of anonymised competitions, some with the pieces that a training of WordPiece makes."""
+    numbers = [f"{number}" for number in range(first, first + 500)]
+    for tokens in (numbers, [*numbers, *(f"##{number}" for number in numbers)]):
+        assert not is_byte_bpe(tokens) and reference.rules_of(tokens) is None
+    assert reference.rules_of(numbers, asked=True) == "multilingual"
+
+
 def test_a_byte_vocabulary_is_known_by_its_tokens():
     assert is_byte_bpe(VOCAB.tokens) and reference.rules_of(VOCAB.tokens) == "multilingual"
     wordpiece = read_vocab(FOLDER.parent / "tokenization" / "vocab.txt")

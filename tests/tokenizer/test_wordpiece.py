@@ -17,8 +17,8 @@ from languages import strings
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from nezha_convert.checkpoint import Decision, Origin
 from nezha_convert.errors import MappingError
-from nezha_convert.mapping.config import Decision, Origin
 from nezha_convert.parity.oracle import wordpiece
 from nezha_convert.parity.originals.programs import tokenize_original
 from nezha_convert.tokenizer.wordpiece import (
@@ -28,6 +28,8 @@ from nezha_convert.tokenizer.wordpiece import (
     check_length,
     decide_added,
     decide_casing,
+    decide_reading,
+    decide_words,
     read_vocab,
     tokenizer_files,
 )
@@ -236,7 +238,35 @@ def test_a_token_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
         read_vocab(written(tmp_path, "\n".join([*SPECIALS, "x", "y", "x"])))
 
 
-@pytest.mark.parametrize("missing", SPECIALS)
+def test_a_vocabulary_without_mask_is_read_and_it_is_said(tmp_path: Path) -> None:
+    vocab = read_vocab(written(tmp_path, "\n".join([*SPECIALS[:-1], "1", "2"])))
+    (said,) = decide_reading(vocab)
+    assert (said.field, said.value) == ("mask_token", None) and "has no [MASK]" in said.reason
+    files = tokenizer_files(vocab, True, 512)
+    assert "mask_token" not in json.loads(files["tokenizer_config.json"])
+    assert Tokenizer.from_str(files["tokenizer.json"].decode()).get_vocab_size() == 6
+
+
+def test_lines_are_stripped_where_the_program_does_so_and_the_later_of_two_has_the_token(tmp_path: Path) -> None:
+    path = written(tmp_path, "\n".join([*SPECIALS, " a", "b\t", "\u3000c\u2028", "b", "\u2028", "\u3000"]))
+    vocab = read_vocab(path, strip=True)
+    assert vocab.tokens[5:] == ("a", "[line 7 again on 9]", "c", "b", "[line 10 again on 11]", "")
+    tokenizer = Tokenizer.from_str(tokenizer_files(vocab, True, 512)["tokenizer.json"].decode())
+    assert tokenizer.encode("a b c", add_special_tokens=False).ids == [5, 8, 7]
+    (said,) = decide_reading(vocab)
+    assert (said.field, said.value) == ("repeated_tokens", 2)
+
+
+def test_whole_chinese_words_are_counted(tmp_path: Path) -> None:
+    words = [f"中{c}" for c in "abcdefghij"]
+    vocab = read_vocab(written(tmp_path, "\n".join([*SPECIALS, "中", "##中国", "[中国]", "北京大学", *words])))
+    said = decide_words(vocab)
+    assert said and said.value == 11
+    assert said.reason == ("11 words such as 北京大学 are never produced: WoNEZHA cuts words before it looks them up")
+    assert decide_words(read_vocab(FOLDER / "vocab.txt")) is None
+
+
+@pytest.mark.parametrize("missing", [token for token in SPECIALS if token != "[MASK]"])
 def test_a_vocabulary_without_a_special_token_is_refused_and_it_is_named(missing: str, tmp_path: Path) -> None:
     tokens = [token for token in SPECIALS if token != missing]
     with pytest.raises(MappingError) as caught:
@@ -366,8 +396,9 @@ def test_a_vocabulary_of_the_embeddings_length_needs_no_word() -> None:
 
 def test_a_shorter_vocabulary_is_fit_for_use_and_reported() -> None:
     decision = check_length(vocabulary(["a"] * 60), 64)
-    reason = "the embedding has 64 rows; the last 4 have no token"
-    assert decision == Decision("vocabulary", "60 tokens", reason, Origin.FILE)
+    assert decision == Decision(
+        "vocabulary", "60 tokens", "the embedding has 64 rows; the last 4 have no token", Origin.FILE
+    )
 
 
 def test_a_longer_vocabulary_is_of_another_model() -> None:

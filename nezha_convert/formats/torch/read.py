@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
+import shlex
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -33,7 +34,7 @@ _TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
 def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
     """The tensors of `files` by name, and a decision for each file that holds more than them: which part was read.
 
-    A zip file is memory-mapped; a legacy file (torch < 1.6) is read into memory.
+    A zip file is memory-mapped, unless something in it is compressed; a legacy file (torch < 1.6) is read into memory.
 
     Raises:
         CheckpointError: a file is corrupt, asks for code to be run, or holds no dictionary of tensors.
@@ -60,11 +61,10 @@ def _load(file: Path) -> tuple[Any, State]:
     try:
         with open(file, "rb") as head:
             seen = state_of(os.fstat(head.fileno()))
-            is_zip = head.read(4) == b"PK\x03\x04"
-        check_torch_file(file)
+        mappable = check_torch_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about old pickle protocols do not help our users
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
         check_unchanged(file, seen)
         return loaded, seen
     except CheckpointError:
@@ -88,39 +88,63 @@ def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decis
     """The model's dictionary of tensors: `loaded` itself, or the only one inside it."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of tensors")
-    strange = next((name for name, value in loaded.items() if not _is_tensor(name, value)), None)
+    items = dict.items(loaded)  # not loaded.items(): a pickle can give an OrderedDict an attribute of that name
+    strange = next((name for name, value in items if not _is_tensor(name, value)), None)
     if strange is None:
-        return loaded, None
-    inner = dict(_inside(loaded))
-    if len(inner) > 1:
-        listing = ", ".join(f"{key} ({len(tensors)} tensors)" for key, tensors in inner.items())
-        first = "".join(f"[{part!r}]" for part in next(iter(inner)).split("."))
-        raise UsageError(
-            f"{file}: it holds {len(inner)} dictionaries of tensors: {listing}",
-            hint="Save the one you mean by itself, in a folder with the config: "
-            f"torch.save(torch.load({file.name!r}){first}, 'pytorch_model.bin')",
+        return dict(items), None
+    models = list(_models(loaded))
+    if not models:
+        raise CheckpointError(
+            f"{file}: {_shown(strange)} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by "
+            "name, alone or under one key",
+            hint="Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin').",
         )
-    for key, tensors in inner.items():
-        others = ", ".join(_shown(name) for name in loaded if name != key.split(".")[0])
-        reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
-        return tensors, Decision("tensors read from", key, reason, Origin.FILE)
-    raise CheckpointError(
-        f"{file}: {_shown(strange)} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by name, "
-        "alone or under one key",
-        hint="Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin').",
+    if len(models) > 1:
+        listing = ", ".join(
+            f"{'.'.join(path) or 'at its top'} ({len(_tensors(held))} tensors)" for path, held in models
+        )
+        raise UsageError(
+            f"{file}: it holds {len(models)} dictionaries of tensors: {listing}",
+            hint=_save_one(file, next(path for path, _ in models if path)),
+        )
+    ((path, model),) = models
+    beside = [name for name in dict.keys(loaded) if path and name != path[0]]
+    others = ", ".join(
+        map(_shown, [*beside, *(name for name, value in dict.items(model) if not _is_tensor(name, value))])
     )
+    reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
+    return _tensors(model), Decision("tensors read from", ".".join(path) or "the top", reason, Origin.FILE)
 
 
-def _inside(holder: dict[Any, Any], at: str = "", depth: int = 1) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """The dictionaries in `holder` that may be a model's, by their keys: only tensors, and at least one matrix."""
-    for key, value in holder.items():
-        if not isinstance(key, str) or not isinstance(value, dict) or _TRAINING.search(key):
-            continue
-        if value and all(_is_tensor(name, tensor) for name, tensor in value.items()):
-            if any(tensor.dim() > 1 for tensor in value.values()):
-                yield at + key, value
-        elif depth < MAX_DEPTH:
-            yield from _inside(value, f"{at}{key}.", depth + 1)
+def _models(holder: dict[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """The dictionaries in `holder` that may be a model's, each with its keys: they hold a matrix by its name.
+
+    Numbers and texts beside the tensors make no difference: an average may be free of them, and the model not. Beside
+    a dictionary that may be the model's, a matrix alone is none.
+    """
+    inside = [
+        found
+        for key, value in dict.items(holder)
+        if isinstance(key, str) and isinstance(value, dict) and len(path) < MAX_DEPTH and not _TRAINING.search(key)
+        for found in _models(value, (*path, key))
+    ]
+    matrices = sum(tensor.ndim > 1 for tensor in _tensors(holder).values())
+    if matrices > bool(inside):
+        yield path, holder
+    yield from inside
+
+
+def _tensors(holder: dict[Any, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in dict.items(holder) if _is_tensor(name, value)}
+
+
+def _save_one(file: Path, path: tuple[str, ...]) -> str:
+    """How to save the dictionary at `path` alone, and what to do with it."""
+    target = file.with_name(f"{file.stem}-{re.sub(r'[^A-Za-z0-9_-]', '_', path[-1])}.bin")
+    keys = "".join(f"[{part!r}]" for part in path)
+    code = f"import torch; torch.save(torch.load({str(file)!r}){keys}, {str(target)!r})"
+    quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
+    return f"Save the one you mean by itself, such as: python -c {quoted}, and name its file: {target}"
 
 
 def _is_tensor(name: Any, value: Any) -> bool:
@@ -141,9 +165,9 @@ def _first_line(error: Exception) -> str:
 def _entry(file: Path, number: int, name: str, tensor: torch.Tensor, seen: State) -> TensorEntry:
     import torch
 
+    tensor = torch.Tensor.detach(tensor)  # of the class: a pickle can give a tensor attributes that hide its methods
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({tensor.layout}, {tensor.device})")
-    tensor = tensor.detach()
     try:
         if tensor.dtype == torch.bfloat16:
             array = tensor.view(torch.uint16).numpy().view(np.dtype("bfloat16"))
@@ -151,6 +175,8 @@ def _entry(file: Path, number: int, name: str, tensor: torch.Tensor, seen: State
             array = tensor.numpy()
     except (TypeError, RuntimeError) as error:  # eight-bit floats, half complex, conjugates
         raise CheckpointError(f"{file}: {name!r} is of type {tensor.dtype}, which NumPy does not have") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {name!r} has {tensor.ndim} dimensions, which no weight has") from error
     stream = partial(_stream, array, file, seen)
     position = (number, tensor.data_ptr())
     return TensorEntry(name, str(array.dtype), tuple(array.shape), array.nbytes, stream, position)

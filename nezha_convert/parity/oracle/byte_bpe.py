@@ -32,17 +32,22 @@ TEXTS = (
 """Every byte BPE is compared on these texts. `texts_for` adds the words of the vocabulary."""
 
 
-def rules_of(vocabulary: Collection[str]) -> str | None:
+def rules_of(vocabulary: Collection[str], asked: bool = False) -> str | None:
     """The rules that a vocabulary is for: `jaber` if it is Arabic, otherwise `multilingual`; None if it is no byte BPE.
 
-    In UTF-8, letters from U+0600 to U+06FF begin with the bytes D8 to DB.
+    In UTF-8, letters from U+0600 to U+06FF begin with the bytes D8 to DB. Numbers alone are no bytes: without a piece
+    that has a hexadecimal letter, they are the words of a vocabulary of numbers.
+
+    Args:
+        asked: it is taken for one, whatever it looks like.
     """
     hexadecimal = [
         digits
         for digits in (token.strip().removeprefix("##") for token in vocabulary)
         if digits and len(digits) % 2 == 0 and set(digits) <= set("0123456789ABCDEF")
     ]
-    if 2 * len(hexadecimal) <= len(vocabulary):
+    lettered = any(token.strip()[:2] == "##" and set(token.strip()[2:]) & set("ABCDEF") for token in vocabulary)
+    if not asked and not (lettered and 2 * len(hexadecimal) > len(vocabulary)):
         return None
     longer = [bytes.fromhex(digits) for digits in hexadecimal if len(digits) > 2]
     arabic = [p for p in longer if any(0xD8 <= a < 0xDC and b >> 6 == 2 for a, b in pairwise(p))]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import string
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 LONGEST_WORD = 200
 UNKNOWN = "[UNK]"
@@ -38,15 +39,44 @@ TEXTS = (
     "😀👍🏽👨‍👩‍👧 ① Ⅳ ½ ² ℃ № ™ ﬁ",
     "ALLCAPS MixedCase lower12345 1234567890",
     "ΟΔΟΣ Σ ΣΑΣ'Α ΑΣ. ΌΣΟΣ 中ΑΣ \ue000 a\ue000b",
+    "0 7 10 42 365 2024 1,000.50 -3.14 1/2 6:30 ±5% ≤≥≠∞ √2 → ★ ¥100 €20 £3 §4 10²³ ٣٤ ४२ ⅷ",
+    "THE QUICK BROWN FOX Naïve CAFÉ cafe\u0301 résumé ŒUVRE Ｆｕｌｌ－ｗｉｄｔｈ ２０２４ ＡＢ，ｃｄ",
 )
-"""Every tokenizer is compared on these texts. `texts_for` adds long words of the vocabulary's own letters."""
+"""Every tokenizer is compared on these texts. `texts_for` adds words of the vocabulary itself."""
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS_AT_ONCE = 64
 
 
-def tokenize(text: str, vocabulary: Collection[str], lower_case: bool) -> list[str]:
-    """The tokens that Huawei's `FullTokenizer` makes of `text`."""
+def read_vocabulary(path: Path, strip: bool) -> tuple[dict[str, int], int]:
+    """The ids by token of the vocabulary `path`, and the number of its lines.
+
+    Args:
+        strip: as `load_vocab` of Huawei's programs, which strips each line; transformers' removes the newline alone.
+            Of two lines with one token, the later one has it in both.
+    """
+    ids: dict[str, int] = {}
+    count = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            word = line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
+            count = number + 1 if word else count
+            ids[word.strip() if strip else word] = number
+    return {token: number for token, number in ids.items() if number < count}, count
+
+
+def tokenize(text: str, vocabulary: Collection[str], lower_case: bool, kept: Collection[str] = ()) -> list[str]:
+    """The tokens that Huawei's `FullTokenizer` makes of `text`.
+
+    Args:
+        kept: words that are never split, as the special tokens in NEZHA-PyTorch's code.
+    """
     spaced = "".join(f" {c} " if is_chinese(c) else c for c in map(_clean, text))
     tokens = []
     for word in spaced.split():
+        if word in kept:
+            tokens.append(word)
+            continue
         if lower_case:
             word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
         for part in "".join(f" {c} " if is_punctuation(c) else c for c in word).split():
@@ -55,13 +85,30 @@ def tokenize(text: str, vocabulary: Collection[str], lower_case: bool) -> list[s
 
 
 def texts_for(vocabulary: Collection[str]) -> list[str]:
-    """`TEXTS`, and texts of a letter of the vocabulary: as a capital, with an accent, in words of 101 to 201 letters.
+    """`TEXTS`, the vocabulary's tokens, and texts of one of its letters: a capital, accents, words of 101 to 201.
 
     Words of up to 200 characters do not become [UNK] if the letter is also a piece. In Huawei's vocabularies it is.
     """
     letter = next((c for c in "abcdefghijklmnopqrstuvwxyz0123456789" if {c, f"##{c}"} <= set(vocabulary)), "a")
     words = (f"{letter * length} {letter}" for length in (101, 150, LONGEST_WORD, LONGEST_WORD + 1))
-    return [*TEXTS, f"{letter.upper()} {letter}\u0301 {letter}{letter.upper()}", *words]
+    changed = f"{letter.upper()} {letter}\u0301 {letter}{letter.upper()}"
+    return [*TEXTS, *words_of(vocabulary, letter), " ".join(("我", *SPECIALS, "们")), changed, *words]
+
+
+def words_of(vocabulary: Collection[str], letter: str) -> Iterator[str]:
+    """Texts of all tokens: a word as it is, a piece behind `letter`. And some words in capitals, with accents, wide."""
+    tokens = [token for token in vocabulary if token.strip() and token not in SPECIALS]
+    for start in range(0, len(tokens), WORDS_AT_ONCE):
+        part = tokens[start : start + WORDS_AT_ONCE]
+        yield " ".join(f"{letter}{token[2:]}" if token.startswith("##") else token for token in part)
+    latin = [token for token in tokens if token.isascii() and token.isalpha() and len(token) > 1][:WORDS_AT_ONCE]
+    if latin:
+        yield " ".join(form for word in latin for form in (word.upper(), word.title(), f"{word}\u0301", _wide(word)))
+
+
+def _wide(word: str) -> str:
+    """`word` in the full-width forms of its letters."""
+    return "".join(chr(ord(c) + 0xFEE0) for c in word)
 
 
 def lower_cases(vocabulary: Collection[str]) -> bool:

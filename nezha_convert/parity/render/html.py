@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...files.staging import write_file
+from ...text import printable, printable_json
 from ..report import Comparison, ParityReport, shortened
 
 _CSS = """
@@ -90,7 +91,7 @@ def page(report: ParityReport) -> str:
     }
     outcome = "passed" if report.passed else "failed"
     title = f"{escape(report.output)}: parity {outcome}"
-    data = json.dumps(report.to_dict(), ensure_ascii=False).replace("<", "\\u003c")  # no text may end the script
+    data = printable_json(report.to_dict()).replace("<", "\\u003c")  # no text may end the script
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
@@ -113,7 +114,7 @@ def page(report: ParityReport) -> str:
         _section("What it left out", _dropped(report)),
         f'</main><script type="application/json" id="report">{data}</script></body></html>\n',
     ]
-    return "".join(parts)
+    return printable("".join(parts), keep="\n\t")
 
 
 def number(value: float) -> str:

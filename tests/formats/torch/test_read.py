@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -281,7 +284,152 @@ def test_several_dictionaries_are_listed_and_not_guessed_between(tmp_path: Path)
     file = save({"model": MODEL, "ema": {"shadow": MODEL}, "epoch": 1}, tmp_path / "m.pth", True)
     with pytest.raises(UsageError, match=r"m\.pth.*model \(2 tensors\), ema\.shadow \(2 tensors\)") as caught:
         read(file)
-    assert "torch.load('m.pth')['model']" in caught.value.hint
+    assert f"torch.load({str(file)!r})['model']" in caught.value.hint
+
+
+def test_what_the_question_says_to_run_works_when_it_is_pasted(tmp_path: Path) -> None:
+    file = save({"state_dict": {**MODEL, "step": 3}, "ema": MODEL}, tmp_path / "it's.pth", True)
+    with pytest.raises(UsageError, match=r"state_dict \(2 tensors\), ema \(2 tensors\)") as caught:
+        read(file)
+    command = caught.value.hint.partition("python -c ")[2].rpartition(", and name its file: ")
+    subprocess.run(f"{sys.executable} -c {command[0]}", shell=True, check=True)
+    entries, (decision,) = read_torch((Path(command[2]),))
+    assert entries.keys() == MODEL.keys()
+    assert "'step'" in decision.reason
+
+
+NUMBERED = {**MODEL, "step": 3, "note": "best", "score": None}
+MODELS = {
+    "a model with a number, and a clean average": {"state_dict": NUMBERED, "ema": MODEL},
+    "a clean model, and an average with a number": {"model": MODEL, "ema": NUMBERED},
+    "both with a number": {"model": NUMBERED, "ema": NUMBERED},
+    "tensors at the top, and an average": {**MODEL, "v": torch.ones(2, 2), "ema": MODEL},
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("saved", MODELS.values(), ids=MODELS)
+def test_of_two_models_none_is_taken_for_being_free_of_numbers(
+    saved: dict[str, Any], is_zip: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="2 dictionaries of tensors"):
+        read(save(saved, tmp_path / "m.pth", is_zip))
+
+
+@pytest.mark.parametrize("saved", [NUMBERED, {"model": NUMBERED}, {"model": NUMBERED, "centre": torch.ones(2, 2)}])
+def test_numbers_beside_a_model_s_tensors_are_left_out_and_named(saved: dict[str, Any], tmp_path: Path) -> None:
+    entries, (decision,) = read_torch((save(saved, tmp_path / "m.pth", True),))
+    assert entries.keys() == MODEL.keys()
+    assert all(f"'{name}'" in decision.reason for name in ("step", "note", "score"))
+    assert "centre" not in saved or "'centre'" in decision.reason
+
+
+# Storages that are not as the pickle says. torch.load(mmap=True) does not look.
+
+
+def repacked(file: Path, *, number: int = 0, cut: int = 0, method: int = zipfile.ZIP_STORED, **more: bytes) -> None:
+    """Write the zip file again, with storage `number` shorter, longer or compressed, and with `more` members."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    root = next(iter(members)).partition("/")[0]
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in {**members, **{f"{root}/{name}": data for name, data in more.items()}}.items():
+            chosen = name == f"{root}/data/{number}"
+            archive.writestr(name, (data + bytes(8))[: len(data) - cut] if chosen else data, method if chosen else None)
+
+
+LARGE = {"w": torch.rand(24, 64), "v": torch.rand(8)}
+
+
+@pytest.mark.parametrize("cut", [1, 8, 4096, -8])
+def test_a_record_that_is_not_as_long_as_its_storage_is_refused(cut: int, tmp_path: Path) -> None:
+    file = save(LARGE, tmp_path / "m.bin", True)
+    repacked(file, cut=cut)
+    with pytest.raises(CheckpointError, match=r"record m/data/0 has [\d,]+ bytes, expected 6,144"):
+        read(file)
+    with pytest.raises(RuntimeError, match="record size"):
+        torch.load(file, weights_only=True, mmap=False)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_compressed_record_is_read_as_torch_reads_it(number: int, tmp_path: Path) -> None:
+    file = save(LARGE, tmp_path / "m.bin", True)
+    repacked(file, number=number, method=zipfile.ZIP_DEFLATED)
+    assert {name: entry.read().tolist() for name, entry in read(file).items()} == {
+        name: tensor.tolist() for name, tensor in LARGE.items()
+    }
+
+
+def test_a_file_that_was_packed_by_a_zip_program_is_read(tmp_path: Path) -> None:
+    file = save(LARGE, tmp_path / "m.bin", True)
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert read(file)["w"].read().tolist() == LARGE["w"].tolist()
+
+
+def test_a_big_endian_file_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    file = save({"w": torch.arange(8.0).reshape(2, 4), "i": torch.arange(3)}, tmp_path / "m.bin", True)
+    repacked(file, byteorder=b"big")
+    loaded = torch.load(file, weights_only=True, mmap=False)
+    entries = read(file)
+    assert all(entries[name].read().tobytes() == tensor.numpy().tobytes() for name, tensor in loaded.items())
+    assert loaded["w"][0, 1] != 1
+
+
+def test_a_record_twice_is_refused(tmp_path: Path) -> None:
+    file = save(LARGE, tmp_path / "m.bin", True)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("M/DATA/0", bytes(6144))
+    with pytest.raises(CheckpointError, match="two of its members have the same name"):
+        read(file)
+
+
+def test_a_legacy_file_that_lacks_a_storage_is_refused(tmp_path: Path) -> None:
+    file = save({"w": torch.rand(4, 4), "v": torch.rand(4)}, tmp_path / "m.bin", False)
+    data = file.read_bytes()
+    at = data.rindex(b"\x80\x02]")  # the list of the storages' keys, before their data
+    keys = pickle.loads(data[at:])
+    end = at + data[at:].index(b".") + 1
+    sizes = {key: int.from_bytes(data[end : end + 8], "little") for key in keys[:1]}
+    (size,) = sizes.values()
+    file.write_bytes(data[:at] + pickle.dumps(keys[:1], 2) + data[end : end + 8 + 4 * size])
+    torch.load(file, weights_only=True)  # torch gives it memory that nothing has filled
+    with pytest.raises(CheckpointError, match=f"does not hold storage '{keys[1]}'"):
+        read(file)
+
+
+# Values that hide what they are
+
+
+class Dressed(OrderedDict[str, Any]):
+    """Is pickled as an OrderedDict with an attribute `items`."""
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, (), {"items": 3, "keys": 1, "values": 2}, None, iter(dict.items(self))
+
+
+@FORMATS
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_dictionary_whose_attributes_hide_its_methods_is_read(wrapped: bool, is_zip: bool, tmp_path: Path) -> None:
+    model = Dressed(MODEL)
+    file = save({"model": model, "step": 3} if wrapped else model, tmp_path / "m.bin", is_zip)
+    assert read(file).keys() == MODEL.keys()
+
+
+@FORMATS
+def test_a_tensor_whose_attributes_hide_its_methods_is_read(is_zip: bool, tmp_path: Path) -> None:
+    tensor = torch.ones(2, 2)
+    tensor.__dict__.update(dim=3, detach=4, view=5, numpy=6)
+    assert read(save({"w": tensor}, tmp_path / "m.bin", is_zip))["w"].read().tolist() == [[1, 1], [1, 1]]
+
+
+@FORMATS
+def test_a_tensor_of_more_dimensions_than_numpy_has_is_refused(is_zip: bool, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'w' has 65 dimensions"):
+        read(save({"w": torch.ones((1,) * 65)}, tmp_path / "m.bin", is_zip))
 
 
 def test_a_dictionary_too_deep_is_not_looked_for(tmp_path: Path) -> None:

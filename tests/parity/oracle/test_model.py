@@ -168,7 +168,7 @@ def test_tanh_in_place_of_erf_shows_in_the_first_layer(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("clip", [63, 65])
 def test_another_clip_distance_shows_even_on_short_texts(clip: int) -> None:
     """The distance shifts the sinusoid's argument, so it affects every pair of tokens."""
-    assert _first_departure(Oracle(*source(TORCH, max_relative_position=clip))) == "short/layer_0"
+    assert _first_departure(Oracle(*source(TORCH, max_relative_position=clip))) == "short/hidden_state_1"
 
 
 def test_a_table_of_signed_distances_shows_in_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
