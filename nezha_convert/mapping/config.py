@@ -419,7 +419,8 @@ def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
         if raw.get(name) in values:
             reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
             group = _decided("is_decoder", True, reason, Origin.FILE)
-    rows = raw.get("masked_rows", _program(raw, family).defaults.masked_rows)  # a converted folder says it
+    # A converted folder says it. A JSON that says "causal" is of a program that adds the smallest number to a score.
+    rows = raw.get("masked_rows", "even" if group.fields else _program(raw, family).defaults.masked_rows)
     if rows not in ("even", "unmasked"):
         raise MappingError(
             f'config: masked_rows is {rows!r}, expected "even" or "unmasked"', hint="Correct it in the JSON."

@@ -105,6 +105,12 @@ def test_the_conversion_of_every_golden_passes(golden, dtype, tmp_path):
         assert comparison.tolerance == TOLERANCES[comparison.arithmetic][0]
 
 
+def test_the_conversion_of_a_converted_folder_passes(folder, tmp_path):
+    nezha_convert.convert(folder, tmp_path / "again")
+    report = nezha_convert.verify(folder, tmp_path / "again")
+    assert report.passed, report.verdict
+
+
 def test_a_half_precision_folder_is_compared_in_float32_too(tmp_path):
     report = nezha_convert.verify(TF.folder, converted(TF, tmp_path / "out", dtype="bfloat16"))
     assert [(c.reference, c.arithmetic) for c in report.comparisons] == [
