@@ -63,7 +63,8 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
     meant = meant or [one for one in found if {file.name for file in one.files} <= set(recorded)] or found[:1]
     if not meant:
         raise CheckpointError(
-            f"{source}: no checkpoint that can be read a second time is there",
+            f"{source}: "
+            + ("no checkpoint that can be read again is there" if source.exists() else "no such file or folder"),
             hint="Name what was converted: nezha-convert verify SOURCE OUTPUT",
         )
     if len(meant) > 1:
