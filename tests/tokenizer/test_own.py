@@ -87,6 +87,16 @@ def test_the_casing_that_is_asked_for_wins_over_the_files(tmp_path: Path) -> Non
         assert loaded(made, tmp_path / f"{case} out")("HELLO").input_ids == [2, 45, 3]
 
 
+def test_a_casing_that_a_tokenizer_json_cannot_take_is_refused(tmp_path: Path) -> None:
+    first = make_tokenizer(source(tmp_path / "in", CASES["cased"]["files"]), ROWS)
+    loaded(first, tmp_path / "out")
+    again = make_tokenizer(tmp_path / "out" / "vocab.txt", ROWS, False)
+    assert again.files["tokenizer.json"] == first.files["tokenizer.json"]
+    assert json.loads(again.files["tokenizer_config.json"])["do_lower_case"] is False
+    with pytest.raises(MappingError, match=r"no BertNormalizer, so --lower-case and --cased change nothing"):
+        make_tokenizer(tmp_path / "out" / "vocab.txt", ROWS, True)
+
+
 def test_a_setting_that_nobody_knows_is_named_with_its_value(tmp_path: Path) -> None:
     config = {"do_lower_case": True, "word_splitter": "jieba", "name_or_path": "x", "extra": None}
     said = decisions(make_tokenizer(source(tmp_path, {"tokenizer_config.json": config}), ROWS))
@@ -132,6 +142,8 @@ def test_a_mask_for_which_no_row_is_left_is_left_out_and_said(tmp_path: Path) ->
     [
         ({"never_split": ["ab"]}, "never_split is \"['ab']\"; expected none"),
         ({"split_special_tokens": True}, "split_special_tokens is 'True'; expected false"),
+        ({"tokenizer_class": "RoFormerTokenizer"}, "tokenizer_class is 'RoFormerTokenizer'; expected BertTokenizer"),
+        ({"padding_side": "top"}, "padding_side is 'top'; expected right or left"),
         ({"do_lower_case": "yes"}, "do_lower_case is 'yes'; expected true or false"),
         ({"strip_accents": 1}, "strip_accents is '1'; expected true or false"),
         ({"cls_token": 7}, "cls_token is '7'; expected a text"),
@@ -149,6 +161,11 @@ def test_a_setting_that_cannot_be_carried_is_refused_with_a_way_out(
     assert "--vocab FOLDER/vocab.txt" in caught.value.hint
 
 
+def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MappingError, match=r"special_tokens_map\.json: sep_token is '7'; expected a text"):
+        make_tokenizer(source(tmp_path, {"special_tokens_map.json": {"sep_token": 7}}), ROWS)
+
+
 def test_never_split_of_nothing_or_of_special_tokens_is_no_obstacle(tmp_path: Path) -> None:
     for number, kept in enumerate((None, [], ["[MASK]", "[CLS]"])):
         made = make_tokenizer(source(tmp_path / str(number), {"tokenizer_config.json": {"never_split": kept}}), ROWS)
@@ -162,6 +179,13 @@ def test_added_tokens_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
         make_tokenizer(source(tmp_path / "b", {"added_tokens.json": {"<e>": 99}}), ROWS)
     with pytest.raises(MappingError, match="61 tokens, but the embedding has 60 rows"):
         make_tokenizer(source(tmp_path / "c", {"added_tokens.json": {"<e>": 60}}), {**ROWS, "vocab_size": 60})
+
+
+def test_a_tokenizer_json_that_cannot_encode_a_text_is_refused(tmp_path: Path) -> None:
+    whole = json.loads(json.dumps(CASES["a tokenizer.json and another casing"]["files"]["tokenizer.json"]))
+    whole["model"]["unk_token"] = "unknown"
+    with pytest.raises(MappingError, match=r"cannot read it .*Missing"):
+        make_tokenizer(source(tmp_path, {"tokenizer.json": whole}), ROWS)
 
 
 def test_a_tokenizer_json_that_the_library_cannot_read_is_refused(tmp_path: Path) -> None:

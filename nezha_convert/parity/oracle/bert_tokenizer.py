@@ -182,7 +182,7 @@ def _added(folder: Path, settings: dict[str, Any], listed_too: bool = True) -> l
         found = [(number, Marker(text)) for text, number in _read(folder / "added_tokens.json").items()]
         if listed_too:
             listed = _read(folder / "tokenizer.json").get("added_tokens") or ()
-            found += [(item["id"], _marker(item)) for item in listed]
+            found += [(item["id"], _marker(item)) for item in listed if type(item.get("id")) is int]
     return sorted(found, key=lambda item: item[0])
 
 
