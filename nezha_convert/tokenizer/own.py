@@ -81,7 +81,9 @@ def own_tokenizer(vocab_file: Path, settings: Settings, config: Mapping[str, Any
 
 def _check_asked(settings: Settings, lower_case: bool | None) -> None:
     """Raises MappingError if the casing that was asked for is neither stated nor what tokenizer.json does by itself."""
-    known = (None, settings.lower_case, settings.flags["do_lower_case"])
+    known = [None, settings.lower_case]
+    if "do_lower_case" in settings.stated:
+        known.append(settings.flags["do_lower_case"])
     if not settings.adjustable and lower_case not in known:
         raise MappingError(
             f"{settings.folder / WHOLE}: its normalizer is no BertNormalizer, so --lower-case and --cased change "
@@ -156,17 +158,19 @@ def _set_steps(tokenizer: Any, flags: Mapping[str, bool | None]) -> None:
         return
     lower, strip = bool(flags["do_lower_case"]), flags["strip_accents"]
     chinese = bool(flags["tokenize_chinese_chars"])
-    alone = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), ""),
-            normalizers.BertNormalizer(**{**alone, "handle_chinese_chars": chinese}),
-            normalizers.NFC(),
-            normalizers.BertNormalizer(
-                **{**alone, "strip_accents": lower if strip is None else strip, "lowercase": lower}
-            ),
-        ]
-    )
+
+    def step(**does: bool) -> Any:
+        alone = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
+        return normalizers.BertNormalizer(**(alone | does))
+
+    steps: list[Any] = [step(lowercase=True)] if lower else []  # before NFC: it joins capitals to other letters
+    steps.append(normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), ""))
+    steps += [
+        step(handle_chinese_chars=chinese),
+        normalizers.NFC(),
+        step(strip_accents=lower if strip is None else strip),
+    ]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
 
