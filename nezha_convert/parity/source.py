@@ -57,6 +57,8 @@ def read_source(
     checkpoint = _without_prefix(open_checkpoint(local_source(source)[0]), folder.decision("prefix") or "")
     config_path = Path(config) if config else checkpoint.config
     vocab_path = Path(vocab) if vocab else checkpoint.vocab
+    if vocab_path is None and (whole := checkpoint.path.parent / "tokenizer.json").is_file():
+        vocab_path = whole  # transformers 5 writes no vocab.txt beside it
     raw = read_config(config_path, checkpoint.path)
     if folder.has_tokenizer and vocab_path is None:
         raise UsageError(

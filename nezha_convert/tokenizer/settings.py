@@ -108,6 +108,16 @@ class Settings:
         return tuple(path for name in FILES if (path := self.folder / name).is_file())
 
 
+def vocabulary_in(folder: Path) -> Path | None:
+    """tokenizer.json in `folder`, where it holds a vocabulary. transformers 5 writes no vocab.txt beside it.
+
+    Raises:
+        MappingError: it is not JSON.
+    """
+    path = folder / WHOLE
+    return path if isinstance(json_object(path).get("model"), dict) else None
+
+
 def read_settings(folder: Path) -> Settings | None:
     """The settings of the tokenizer in `folder`; None if no file of transformers' is there.
 
