@@ -193,6 +193,18 @@ def test_labels_vocab_and_overrides_reach_the_folder(run, tmp_path):
     assert "the last 57 have no token" in result.out
 
 
+def test_the_kind_of_tokenizer_can_be_asked_for(run, tmp_path):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "41", "##E4", "E4B8"]) + "\n")
+    for kind in ("wordpiece", "byte-bpe"):
+        options = ["--vocab", vocab, "--tokenizer", kind]
+        assert run("convert", FIXTURES / "huawei-tf-pretraining", tmp_path / kind, *options).code == 0
+        decisions = json.loads((tmp_path / kind / "conversion.json").read_text())["decisions"]
+        (said,) = [decision for decision in decisions if decision["field"] == "tokenizer_kind"]
+        assert (said["value"], said["origin"]) == (kind, "asked")
+    assert run("convert", TF, tmp_path / "other", "--tokenizer", "unigram").code == 2
+
+
 def test_an_encoder_comes_out_of_an_unknown_head(run, tmp_path):
     state = torch.load(TORCH / "pytorch_model.bin", weights_only=True)
     state["my_head.weight"] = torch.ones(3)
