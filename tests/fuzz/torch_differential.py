@@ -1,7 +1,7 @@
 """Our reader of PyTorch's files against ``torch.load(weights_only=True, mmap=False)`` on broken ones.
 
-``python -m fuzz.torch_differential``. What we read, torch must read, and every byte must be equal. Both run in a fork, in
-which fresh memory is filled with a pattern, another one on each side, so that memory that nothing has filled differs.
+``python -m fuzz.torch_differential``. What we read, torch must read, and every byte must be equal. Both run in a fork,
+in which fresh memory is filled with a pattern, another one for each, so that memory that nothing has filled differs.
 """
 
 from __future__ import annotations
