@@ -554,3 +554,34 @@ def test_no_traceback_reaches_a_user_unless_asked(tmp_path):
 def test_the_version_is_the_package_s():
     out, _ = process("--version").communicate()
     assert nezha_convert.__version__ in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["words", "json"])
+@pytest.mark.parametrize("mebibytes", [40, 60, 120, 146, 200, 300, 500])
+@pytest.mark.parametrize("name", ["huawei-tf-pretraining", "huawei-torch-classifier"])
+def test_a_limit_of_memory_is_told_in_words_and_is_no_failed_parity(name, mebibytes, form):
+    limited = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes << 20},) * 2)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", limited, "-m", "nezha_convert", "inspect", str(FIXTURES / name), *form]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(nezha_convert.__file__).parents[1])
+    assert done.returncode in (0, 70)
+    if done.returncode and form:
+        assert "not enough memory" in json.loads(done.stdout)["message"]
+    elif done.returncode:
+        assert done.stderr.startswith("error: there is not enough memory") and "\nnext: Raise the limit" in done.stderr
+    assert done.returncode == 70 or mebibytes > 256
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["words", "json"])
+def test_a_package_that_is_missing_is_told_in_words_and_is_no_failed_parity(form, tmp_path):
+    (tmp_path / "click.py").write_text("raise ImportError('no click here')")
+    command = [sys.executable, "-m", "nezha_convert", "inspect", str(TF), *form]
+    root = Path(nezha_convert.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 70
+    assert "cannot be started (ImportError: no click here)" in done.stdout + done.stderr
+    assert not form or json.loads(done.stdout)["hint"]
