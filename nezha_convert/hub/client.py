@@ -33,6 +33,7 @@ _COMPANIONS = (
     "*config*.json",
     "tokenizer.json",
     "added_tokens.json",
+    "special_tokens_map.json",
     "conversion.json",
     "training.json",
     "*.txt",

@@ -571,7 +571,7 @@ def test_a_folder_that_no_conversion_wrote_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda record: record["output_files"].append({"name": "setup.py"}), r"no sha256 in output_files\["),
+        (lambda record: record["output_files"].append({"name": "setup.py"}), r"no sha256, nbytes in output_files\["),
         (lambda record: record["source_files"].append("model.bin"), r"source_files\[\d\] is no JSON object"),
         (
             lambda record: record["output_files"][0].update(name="../x.py"),

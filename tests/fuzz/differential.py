@@ -57,6 +57,7 @@ EXPLAINED = (
     ("partitioned variable", "slices of a partitioned variable: TensorFlow reads those that fit; we ask for it whole"),
     ("more than a bundle's index", "bytes in the footer or the metaindex that no bundle has: TensorFlow does not look"),
     ("keys must rise", "keys out of order or twice: TensorFlow does not look, and finds some of them or others"),
+    ("separator", "separators out of order: TensorFlow does not look, and finds the names that they lead to"),
     ("big-endian", "a big-endian bundle: TensorFlow swaps the bytes"),
     ("utf-8", "a name that is no text: TensorFlow's reader takes bytes"),
     ("variable-length number", "a number written longer than it is: TensorFlow takes it"),

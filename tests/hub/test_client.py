@@ -15,7 +15,7 @@ from nezha_convert.hub.client import _needed
     ("there", "wanted"),
     [
         ("pytorch_model.bin training_args.bin optimizer.pt scheduler.pt config.json", "pytorch_model.bin config.json"),
-        ("pytorch_model.bin vocab.txt added_tokens.json", None),
+        ("pytorch_model.bin vocab.txt added_tokens.json special_tokens_map.json", None),
         ("m.ckpt.index m.ckpt.data-00000-of-00001 m.ckpt.meta checkpoint", None),
         ("x.bin model-00001-of-00001.safetensors model.safetensors.index.json vocab.txt tokenizer.json merges", None),
         (
