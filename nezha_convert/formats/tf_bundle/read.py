@@ -277,7 +277,10 @@ def _header(record: bytes | None) -> int:
     shards, endianness = fields.get(1, 0), fields.get(2, 0)
     if endianness != 0:
         raise _FormatError("it was written on a big-endian machine")
-    version = dict(_fields(_bytes(fields.get(3, b""))))
+    numbers = list(_fields(_bytes(fields.get(3, b""))))
+    version = dict(numbers)
+    if any(number == 3 for number, _ in numbers):  # VersionDef's bad_consumers, which no writer has used
+        raise _FormatError(f"it asks not to be read by version {version[3]!r}; this one is of version 1")
     if version.get(2, 0) not in (0, 1):  # VersionDef's min_consumer against kTensorBundleVersion
         raise _FormatError(f"it asks for a reader of version {version[2]!r}; this one is of version 1")
     if not isinstance(shards, int) or not 0 < shards <= 100_000:

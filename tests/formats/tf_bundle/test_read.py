@@ -423,6 +423,10 @@ INDEXES: dict[str, tuple[bytes, str]] = {
         table({"": bundles.number(1, 1) + bundles.message(3, bundles.number(2, 2))}),
         "a reader of version 2",
     ),
+    "versions that are not to read it": (
+        table({"": bundles.number(1, 1) + bundles.message(3, bundles.number(3, 1))}),
+        "asks not to be read by version 1",
+    ),
     "a text for the shards": (table({"": bundles.message(1, b"1")}), "data files"),
 }
 
