@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from bundles import write_bundle
 
-from nezha_convert.families import HUAWEI_TF, MLM, NSP, TARGETS
+from nezha_convert.families import HUAWEI_TF
+from nezha_convert.families.heads import MLM, NSP, TARGETS
 from nezha_convert.families.rules import Op, numbered
 
 SIZES = {

@@ -1,12 +1,13 @@
 """``python -m nezha_convert`` and the program nezha-convert."""
 
-from .cli.process import prepare
+from .cli.process import prepare, starting
 
 
 def main() -> None:
     """Run the command line. The imports that take time come after signals have their handlers."""
     prepare()
-    from .cli import app
+    with starting():
+        from .cli import app
 
     app.main()
 

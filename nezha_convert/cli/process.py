@@ -17,7 +17,8 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from ..errors import CancelledError
+from ..errors import CancelledError, NezhaConvertError
+from ..files.memory import address_space, need_addresses
 
 STOPS = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []), signal.SIGTERM)
 """The signals that ask the process to end: Ctrl-C, a closed terminal, `kill`."""
@@ -25,6 +26,13 @@ STOPS = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
 ONE_REQUEST = 1.0
 """Seconds within which several signals count as one request: `timeout` and some shells send a second one to the whole
 process group."""
+
+
+LEAST_MEMORY, THREAD_MEMORY = 256 << 20, 64 << 20
+"""Bytes of addresses that the imports need, and those for each thread of the library that NumPy calculates with. Where
+a limit leaves less, that library ends the process by itself, with exit code 1 or by SIGINT."""
+
+MORE_MEMORY = "Raise the limit, if there is one (ulimit -v unlimited), or use a machine that has more memory."
 
 
 class _Output(FileIO):
@@ -93,12 +101,45 @@ def _reopen(number: int, stream: TextIO | None) -> TextIO:
 
 
 def _quit(number: int, frame: Any) -> NoReturn:
-    error = CancelledError(number)
+    _end_at_once(CancelledError(number))
+
+
+def _end_at_once(error: NezhaConvertError) -> NoReturn:
+    """End the process with `error`, before anything that could tell it is imported."""
     if "--json" in sys.argv:
         os.write(1, json.dumps(error.to_dict(), indent=2).encode() + b"\n")
     else:
-        os.write(2, error.message.encode() + b"\n")
+        words = error.message if isinstance(error, CancelledError) else f"error: {error.message}\nnext: {error.hint}"
+        os.write(2, f"{words}\n".encode())
     os._exit(error.exit_code)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """In the block, imports that fail end the process in words. Python's own exit code 1 would mean failed parity."""
+    try:
+        _look_at_memory()
+        yield
+    except MemoryError as error:
+        _end_at_once(no_memory(error))
+    except Exception as error:
+        if "failed to map segment" in str(error) or "allocate memory" in str(error):
+            _end_at_once(no_memory(error))
+        words = f"nezha-convert cannot be started ({type(error).__name__}: {error})"
+        _end_at_once(NezhaConvertError(words, hint="Install it again: pip install --force-reinstall nezha-convert"))
+
+
+def no_memory(error: Exception) -> NezhaConvertError:
+    """What to say where a machine or a limit leaves too little memory, as `error` tells."""
+    return NezhaConvertError(f"there is not enough memory ({str(error) or type(error).__name__})", hint=MORE_MEMORY)
+
+
+def _look_at_memory() -> None:
+    """Raise MemoryError where the limit leaves too little, and let NumPy use one thread where it leaves little."""
+    need_addresses(LEAST_MEMORY, "nezha-convert")
+    limit = address_space()
+    if limit is not None and limit < LEAST_MEMORY + THREAD_MEMORY * (os.cpu_count() or 1):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 class Stop:

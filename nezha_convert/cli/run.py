@@ -13,7 +13,7 @@ import click
 
 from ..errors import CancelledError, NezhaConvertError, OutputError, UsageError
 from .console import Console
-from .process import Stop, end_with, silence_broken
+from .process import Stop, end_with, no_memory, silence_broken
 
 PIPE_CLOSED = 128 + 13
 """The exit code of a program that SIGPIPE ends; Python ignores that signal and raises BrokenPipeError."""
@@ -56,6 +56,8 @@ def _run(group: click.Group, arguments: list[str], console: Console, stop: Stop)
             if isinstance(error, BrokenPipeError):  # the reader of our output has gone, which is no error
                 return PIPE_CLOSED
             return _fail(Console(), OutputError(f"stdout: cannot be written ({error.strerror})"))
+        if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+            return _fail(console, no_memory(error))
         what = f"a fault of nezha-convert: {type(error).__name__}: {error}"
         hint = "Please report it with the output of the same command under NEZHA_DEBUG=1."
         return _fail(console, NezhaConvertError(what, hint=hint))

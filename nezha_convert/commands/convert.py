@@ -21,7 +21,7 @@ from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.survey import Asked, Survey, understand
 from ..tokenizer.make import Tokenizer, make_tokenizer
-from ..tokenizer.settings import FILES
+from ..tokenizer.settings import FILES, vocabulary_in
 from ..weights.numbers import Numbers, add_up
 from ..weights.write import WEIGHTS, Layout, lay_out, write_weights
 
@@ -89,17 +89,18 @@ def convert(
         check_output(output, force)
     checkpoint, name = _opened(source)
     keep_apart(checkpoint, output)
-    vocab_file = Path(vocab) if vocab else checkpoint.vocab
+    vocab_file = Path(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
     config_file, labels_file = (Path(file) if file else None for file in (config, labels))
-    beside = [vocab_file.parent / name for name in FILES] if vocab_file else []
-    states = _states(checkpoint, config_file, vocab_file, labels_file, *beside)
+    tokenizer_files = [vocab_file.parent / name for name in FILES] if vocab_file else []
+    states = _states(checkpoint, config_file, vocab_file, labels_file, *tokenizer_files)
     survey = understand(checkpoint, Asked(head, config_file, labels_file, activation, max_relative_position, prefix))
     survey.plan.check()
     strip = survey.family.name not in _KEEPS_SPACES
     made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=strip)
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
     files = _files(survey, made, layout)
-    sources = [*checkpoint.files, *filter(None, (survey.config_file, vocab_file, survey.labels_file)), *made.sources]
+    beside = [path for path in (survey.config_file, vocab_file, survey.labels_file, *made.sources) if path]
+    sources = [*checkpoint.files, *dict.fromkeys(beside)]
     report = Report.of(
         survey,
         layout,

@@ -23,6 +23,7 @@ from ..hub import SCHEME, Address, Hub, Pushed
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
 from ..mapping.positions import config_clip, stored_clip
 from ..tokenizer.byte_bpe import PREFIX, spelled_out
+from ..tokenizer.settings import FILES
 from .convert import convert
 
 _FAMILIES = (TRANSFORMERS, HUAWEI_TORCH, TRANSFORMERS_BASE)
@@ -282,7 +283,7 @@ def _vocabulary(checkpoint: Checkpoint, temporary: Path) -> Path | None:
     path = temporary / "vocab.txt"
     path.write_text("".join(f"{token}\n" for token in lines), "utf-8", newline="\n")
     # The converter looks beside the vocabulary for added tokens and for what the tokenizer was told.
-    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json"):
+    for name in FILES:
         if (checkpoint.path.parent / name).is_file():
             shutil.copyfile(checkpoint.path.parent / name, temporary / name)
     return path

@@ -29,7 +29,7 @@ _DEFAULTS = Defaults(
         "layer_norm_eps": Default(1e-12, "bert4torch's default"),
     },
     tied=False,
-    causal={"application": ("lm",), "is_decoder": (True,)},
+    causal={"application": ("lm",)},
     notes=(
         Decision(
             "attention scores",

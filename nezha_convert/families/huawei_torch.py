@@ -14,7 +14,7 @@ from .heads import CLASSIFIER, ENCODER, MLM, POOLER, TARGETS
 from .program import CLASSIFIED, COMMON_HEADS, Program
 from .rules import Default, Defaults, Family, NamedHead, linear
 from .torch_names import BUFFERS, torch_rules
-from .words import BERT4TORCH_WORDS
+from .words import HUAWEI_TORCH_WORDS
 
 _RULES = torch_rules("bert.", tuple(TARGETS), only_read=("cls.predictions.decoder.bias",))
 _JABER = (*linear("dense", "classifier", written=False), *linear("linear", "classifier", written=False))
@@ -30,12 +30,12 @@ HUAWEI_TORCH = Family(
         masked_rows="unmasked",
         switch=True,
         tied=False,  # Huawei's program ties them; bert_seq2seq, which has the same names, does not
-        causal={"application": ("lm",), "is_decoder": (True,)},  # of bert4torch and transformers, with this prefix
+        causal={"application": ("lm",)},  # of bert4torch, with this prefix
     ),
     drops=BUFFERS,
     backbone=("bert.",),
     wrappers=("module.",),
-    words=BERT4TORCH_WORDS,
+    words=HUAWEI_TORCH_WORDS,
 )
 
 JABER = replace(

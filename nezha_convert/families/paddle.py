@@ -12,7 +12,7 @@ from ..formats.paddle import write_paddle
 from .heads import CLASSIFIER, ENCODER, LAYER, MLM, NSP, POOLER, QA
 from .program import CLASSIFIED, COMMON_HEADS, PRETRAINING, Program
 from .rules import Default, Defaults, Family, Rule, linear, norm
-from .words import PRETRAINED_WORDS
+from .words import PADDLE_WORDS
 
 _linear = partial(linear, transposed=True)
 
@@ -71,7 +71,7 @@ PADDLE = Family(
     },
     defaults=_DEFAULTS,
     backbone=("nezha.",),
-    words=PRETRAINED_WORDS,
+    words=PADDLE_WORDS,
 )
 
 
@@ -86,7 +86,7 @@ PADDLE_BASE = Family(
     rules={ENCODER: _without_head(_ENCODER), POOLER: _without_head(_POOLER)},
     defaults=_DEFAULTS,
     backbone=("embeddings.", "encoder.", "pooler."),
-    words=PRETRAINED_WORDS,
+    words=PADDLE_WORDS,
 )
 
 PROGRAM = Program(

@@ -104,7 +104,8 @@ TRANSFORMERS_WORDS: Mapping[str, Word] = {
 }
 
 BERT4TORCH_WORDS: Mapping[str, Word] = {
-    **TRANSFORMERS_WORDS,
+    **PRETRAINED_WORDS,
+    **_never("keys and values of earlier tokens are kept, and no output changes", ("is_decoder",)),
     "application": Word("another kind of attention", (None, False, "encoder")),  # "lm": the config takes it
     **_never(
         "which parts are built, as the tensors tell",
@@ -114,7 +115,7 @@ BERT4TORCH_WORDS: Mapping[str, Word] = {
         "how the weights are loaded", ("skip_init", "low_cpu_mem_usage", "device_map", "checkpoint_path", "verbose")
     ),
     **_never("memory is saved, and no output changes", ("gradient_checkpoint", "flash_attention")),
-    **_never("the tied decoder's old name: the tensors tell", ("tie_emb_prj_weight",)),
+    "tie_emb_prj_weight": Word("tie_word_embeddings by its old name", _NONE),
     **_never("the same number as type_vocab_size or max_position_embeddings", ("segment_vocab_size", "max_position")),
     **_never("training alone", ("is_dropout", "dropout_rate", "add_trainer")),
     "model": Word("another model", ("nezha",)),
@@ -132,6 +133,17 @@ BERT4TORCH_WORDS: Mapping[str, Word] = {
     "pre_layernorm": Word("layer norms come first", _NONE),
     "mlp_type": Word("another feed-forward layer", (*_NONE, "PositionWiseFeedForward")),
     "use_segment_embedding": Word("there are no token types", (None, True)),
+}
+
+HUAWEI_TORCH_WORDS: Mapping[str, Word] = {
+    **BERT4TORCH_WORDS,
+    "is_decoder": Word("Huawei's program does not read it, and ports of it mask what comes later", _NONE),
+}
+"""Huawei's, and the others' that write the same names."""
+
+PADDLE_WORDS: Mapping[str, Word] = {
+    **PRETRAINED_WORDS,
+    "use_relative_position": Word("positions do not count where it is false", (True,)),
 }
 
 BERT4KERAS_WORDS: Mapping[str, Word] = {

@@ -6,9 +6,10 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
@@ -63,6 +64,7 @@ def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator
             stage.mkdir()
             yield stage
             _check(place, force, mark)  # again, for another program may have created it meanwhile
+            _keep_permissions(place, stage)
             for path in (*stage.rglob("*"), stage):
                 sync(path)
             _rename_into_place(stage, place)
@@ -72,6 +74,8 @@ def staged(output: Path, force: bool, nbytes: int, mark: str = MARK) -> Iterator
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to a new file, put it on the disk and rename it to `path`, so that no reader sees half of it.
 
+    It gets the mode and, if we may give it away, the owner of the file that it replaces.
+
     Raises:
         OutputError: another process is writing it.
         OSError: it cannot be written; the old file is still there.
@@ -80,6 +84,7 @@ def replace_file(path: Path, data: bytes) -> None:
         (folder / _NEW).mkdir()
         new = folder / _NEW / path.name
         new.write_bytes(data)
+        _keep_mode(path, new)
         sync(new)
         new.replace(path)
         sync(path.parent)
@@ -202,6 +207,33 @@ def _clean_up(folder: Path, place: Path) -> None:
         old.rename(place)
     for path in (folder / _NEW, old):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _keep_permissions(old: Path, new: Path) -> None:
+    """Give the folder `new` the owner, group and mode of the folder `old`, and each file those of its namesake there.
+
+    A file without a namesake gets the folder's owner and group.
+    """
+    if old.is_dir():
+        for path in (*new.rglob("*"), new):
+            _keep_owner(old, path)
+            _keep_mode(old / path.relative_to(new), path)
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    if old.is_file() or old.is_dir():
+        _keep_owner(old, new)
+        new.chmod(stat.S_IMODE(old.stat().st_mode))  # after the owner, whose change takes set-group-ID away
+
+
+def _keep_owner(old: Path, new: Path) -> None:
+    """Who may not give a file away (only root may) keeps it."""
+    if not hasattr(os, "chown"):  # Windows
+        return
+    kept = old.stat()
+    for owner, group in ((kept.st_uid, -1), (-1, kept.st_gid)):
+        with suppress(PermissionError):
+            os.chown(new, owner, group)
 
 
 def _rename_into_place(stage: Path, output: Path) -> None:

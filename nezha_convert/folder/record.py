@@ -53,7 +53,7 @@ _PARITY: Form = {
     "verified": [FILE],
 }
 _CONVERSION: Form = {
-    **dict.fromkeys(("version", "source", "family", "title", "head_reason"), str),
+    **dict.fromkeys(("source", "head", "architecture", "family", "version", "title", "head_reason"), str),
     "source_files": [SIZED],
     "decisions": [DECISION],
     "assumptions?": [{"name": str, "text": str}],
@@ -100,7 +100,7 @@ class RecordedFolder(ABC):
         mark = path / self.mark
         if not mark.is_file():
             raise self._absent()
-        self.record = read_object(mark, {**_COMMON, **self.needed})
+        self.record = read_object(mark, {**self.needed, **_COMMON})
         self._check_record(mark)
         self.config = read_object(self._present("config.json"), _SIZES)
 

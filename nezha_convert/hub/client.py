@@ -8,18 +8,29 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from ..errors import HubError, UsageError
 from ..files.hashing import git_blob, sha256
 from .refusals import in_words
 
 SCHEME = "hf://"
+_Answer = TypeVar("_Answer")
+_UNKNOWN = 1 << 30
+"""Bytes of a file whose size the Hub does not tell."""
+
+_PATIENCE, _SLOWEST = 300, 64 << 10
+"""The most seconds to wait for the Hub's answers, and the fewest bytes a second of the files that are sent.
+
+The client's own limits are for a read each, so a server that sends a byte now and then would hold a command for ever.
+What is broken off here is begun again by the next run where it stopped."""
+
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 _WEIGHTS = (
@@ -33,6 +44,7 @@ _COMPANIONS = (
     "*config*.json",
     "tokenizer.json",
     "added_tokens.json",
+    "special_tokens_map.json",
     "conversion.json",
     "training.json",
     "*.txt",
@@ -180,24 +192,26 @@ class Hub:
         if constants.HF_HUB_OFFLINE:
             return self._cached(address)
         with self._asking(str(address)):
-            info = self._api.model_info(address.repo_id, revision=address.revision)
-            names = [sibling.rfilename for sibling in info.siblings or () if "/" not in sibling.rfilename]
+            info = within(lambda: self._api.model_info(address.repo_id, revision=address.revision, files_metadata=True))
+            sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
+            names = list(sizes)
             wanted = _needed(names)
             if not wanted:
                 raise HubError(
                     f"{address}: no weights of a known format; it holds {', '.join(names[:8]) or 'nothing'}",
                     hint="Name a repository with .safetensors, .bin or TensorFlow's .index files at its top.",
                 )
-            folder = Path(
-                snapshot_download(
+            folder = within(
+                lambda: snapshot_download(
                     address.repo_id,
                     revision=address.revision,
                     allow_patterns=wanted,
                     endpoint=self._api.endpoint,
                     token=self._token,
-                )
+                ),
+                sum(_UNKNOWN if sizes[name] is None else sizes[name] or 0 for name in wanted),
             )
-        return _pulled(address, folder)
+        return _pulled(address, Path(folder))
 
     def _cached(self, address: Address) -> Pulled:
         """What earlier downloads have left in the cache."""
@@ -241,8 +255,8 @@ class Hub:
         from huggingface_hub.hf_api import RepoFile
 
         with self._asking(repo_id):
-            created, parent = self._prepare(repo_id, private, revision)
-            tree = self._api.list_repo_tree(repo_id, revision=parent)
+            created, parent = within(lambda: self._prepare(repo_id, private, revision))
+            tree = within(lambda: list(self._api.list_repo_tree(repo_id, revision=parent)))
             listed = _compared(files, {file.path: file for file in tree if isinstance(file, RepoFile)})
             pushed = Pushed(repo_id, f"{self._api.endpoint}/{repo_id}", listed, created=created)
             added = [CommitOperationAdd(file.name, files[file.name]) for file in listed if file.state == "uploaded"]
@@ -250,14 +264,17 @@ class Hub:
             if not added and not deleted:
                 return pushed
             with _commits_answered_by(self._api.endpoint):
-                done = self._api.create_commit(
-                    repo_id,
-                    [*added, *deleted],
-                    commit_message=message,
-                    commit_description=description,
-                    revision=revision,
-                    create_pr=create_pr,
-                    parent_commit=parent,
+                done = within(
+                    lambda: self._api.create_commit(
+                        repo_id,
+                        [*added, *deleted],
+                        commit_message=message,
+                        commit_description=description,
+                        revision=revision,
+                        create_pr=create_pr,
+                        parent_commit=parent,
+                    ),
+                    sum(file.nbytes for file in listed if file.state == "uploaded"),
                 )
         return replace(pushed, commit=done.oid, pull_request=done.pr_url)
 
@@ -279,6 +296,35 @@ class Hub:
     def _asking(self, about: str) -> Iterator[None]:
         with in_words(about, self._secrets), _bars_shown(self._bars):
             yield
+
+
+def within(ask: Callable[[], _Answer], nbytes: int = 0) -> _Answer:
+    """What `ask` returns, if it does in the time that the Hub has for an answer and `nbytes` of files.
+
+    It runs in a thread that nothing waits for any more once the time is over, and that does not outlive the process.
+
+    Raises:
+        TimeoutError: it takes longer.
+        BaseException: what `ask` raises.
+    """
+    outcome: list[_Answer] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(ask())
+        except BaseException as error:  # raised again below, in the thread that waits
+            errors.append(error)
+
+    seconds = _PATIENCE + nbytes / _SLOWEST
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not outcome:
+        raise TimeoutError(f"no whole answer in {seconds:,.0f} seconds")
+    return outcome[0]
 
 
 @contextmanager

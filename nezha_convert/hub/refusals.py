@@ -92,7 +92,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _is_network(error: BaseException) -> bool:
     library = type(error).__module__.partition(".")[0]
-    return library in ("httpx", "httpx2", "httpcore", "requests", "urllib3") or isinstance(error, ConnectionError)
+    return library in ("httpx", "httpx2", "httpcore", "requests", "urllib3") or isinstance(
+        error, (ConnectionError, TimeoutError)
+    )
 
 
 def _scrub(text: str, secrets: Iterable[str]) -> str:

@@ -182,6 +182,8 @@ def decide_config(
     group += _carried(raw)
     group += _notes((*family.defaults.notes, *evidence.classifier), group.fields)
     _check_padding(group.fields)
+    if not isinstance(tied := raw.get("tie_word_embeddings", True), bool):  # programs differ in what they take for true
+        raise _unexpected("tie_word_embeddings", tied, "true or false")
     group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family) + _attention(raw, family)
     ignored, unknown = _account(raw, family, group.fields)
     names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
@@ -414,8 +416,8 @@ def _relative(raw: Mapping[str, Any], family: Family) -> _Group:
 
 def _causal(raw: Mapping[str, Any], family: Family) -> set[str]:
     """The keys that say so. A program that asks whether one is true takes anything that Python calls true."""
-    causal = family.defaults.causal.items()
-    return {name for name, values in causal if raw.get(name) in values or (True in values and raw.get(name))}
+    causal = {**family.defaults.causal, **_program(raw, family).defaults.causal}
+    return {name for name, values in causal.items() if raw.get(name) in values or (True in values and raw.get(name))}
 
 
 def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
@@ -424,7 +426,8 @@ def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
     for name in _causal(raw, family):
         reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
         group = _decided("is_decoder", True, reason, Origin.FILE)
-    rows = raw.get("masked_rows", _program(raw, family).defaults.masked_rows)  # a converted folder says it
+    # A converted folder says it. A JSON that says "causal" is of a program that adds the smallest number to a score.
+    rows = raw.get("masked_rows", "even" if group.fields else _program(raw, family).defaults.masked_rows)
     if rows not in ("even", "unmasked"):
         raise MappingError(
             f'config: masked_rows is {rows!r}, expected "even" or "unmasked"', hint="Correct it in the JSON."

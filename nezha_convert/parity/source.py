@@ -67,7 +67,8 @@ def read_source(
     config_path = Path(config) if config else find_config(files)
     if config_path is None:
         raise CheckpointError(f"{files.path}: no JSON of the model beside it", hint="Name it: --config FILE")
-    vocab_path = Path(vocab) if vocab else _beside(beside / "vocab.txt")
+    # transformers 5 writes a tokenizer.json and no vocab.txt.
+    vocab_path = Path(vocab) if vocab else _beside(beside / "vocab.txt") or _beside(beside / "tokenizer.json")
     if folder.has_tokenizer and vocab_path is None:
         raise UsageError(
             f"{folder.path}: its tokenizer was made from a vocabulary that is not beside {source}",

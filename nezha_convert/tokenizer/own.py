@@ -33,6 +33,9 @@ from .wordpiece import (
 LONGEST_WORD = 100
 """BertTokenizer's own; longer words become the unknown token."""
 
+_PROBES = ["", "a 我 e\u0301 ?!", "\U0001f9ff"]
+"""Texts with known and unknown words: a tokenizer.json may be read and still fail on some."""
+
 Made = tuple[dict[str, bytes], list[Decision], dict[str, Any]]
 """The files by name, the decisions, and fields of config.json."""
 
@@ -47,15 +50,18 @@ def own_tokenizer(vocab_file: Path, settings: Settings, config: Mapping[str, Any
     Raises:
         MappingError: a file cannot be used, or the tokenizer is of another model.
     """
-    lower = lower_case if lower_case is not None else settings.flags["do_lower_case"]
-    flags = {**settings.flags, "do_lower_case": lower}
+    _check_asked(settings, lower_case)
+    asked = lower_case if settings.adjustable else None
+    stated = settings.adjustable or "do_lower_case" in settings.stated
+    lower = settings.flags["do_lower_case"] if stated else settings.lower_case
+    flags = {**settings.flags, "do_lower_case": lower if asked is None else asked}
     make = _from_vocabulary if settings.whole is None else _from_whole
     tokenizer, data, vocab, omitted, reason = make(vocab_file, settings, flags, config["vocab_size"])
     count = 1 + max(tokenizer.get_vocab().values(), default=-1)
     decisions = [
         Decision("tokenizer", WHOLE if settings.whole else "BertTokenizer", reason, Origin.FILE),
         check_length(vocab, config["vocab_size"], count),
-        *_flag_decisions(settings, lower_case),
+        *_flag_decisions(settings, asked),
         *(
             Decision(name, None, f"{token} is no token of the vocabulary", Origin.FILE)
             for name, token in omitted.items()
@@ -71,6 +77,19 @@ def own_tokenizer(vocab_file: Path, settings: Settings, config: Mapping[str, Any
         files["vocab.txt"] = ("\n".join(vocab.tokens) + "\n").encode()
     padding = tokenizer.token_to_id(specials["pad_token"]) if "pad_token" in specials else None
     return files, [d for d in decisions if d], {} if padding is None else {"pad_token_id": padding}
+
+
+def _check_asked(settings: Settings, lower_case: bool | None) -> None:
+    """Raises MappingError if the casing that was asked for is neither stated nor what tokenizer.json does by itself."""
+    known = [None, settings.lower_case]
+    if "do_lower_case" in settings.stated:
+        known.append(settings.flags["do_lower_case"])
+    if not settings.adjustable and lower_case not in known:
+        raise MappingError(
+            f"{settings.folder / WHOLE}: its normalizer is no BertNormalizer, so --lower-case and --cased change "
+            "nothing",
+            hint="Convert without the option, or with vocab.txt in a folder of its own: --vocab FOLDER/vocab.txt",
+        )
 
 
 def _from_vocabulary(
@@ -139,17 +158,19 @@ def _set_steps(tokenizer: Any, flags: Mapping[str, bool | None]) -> None:
         return
     lower, strip = bool(flags["do_lower_case"]), flags["strip_accents"]
     chinese = bool(flags["tokenize_chinese_chars"])
-    alone = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), ""),
-            normalizers.BertNormalizer(**{**alone, "handle_chinese_chars": chinese}),
-            normalizers.NFC(),
-            normalizers.BertNormalizer(
-                **{**alone, "strip_accents": lower if strip is None else strip, "lowercase": lower}
-            ),
-        ]
-    )
+
+    def step(**does: bool) -> Any:
+        alone = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
+        return normalizers.BertNormalizer(**(alone | does))
+
+    steps: list[Any] = [step(lowercase=True)] if lower else []  # before NFC: it joins capitals to other letters
+    steps.append(normalizers.Replace(Regex(r"(?![\t\n\r])[\p{C}\x{FFFD}]"), ""))
+    steps += [
+        step(handle_chinese_chars=chinese),
+        normalizers.NFC(),
+        step(strip_accents=lower if strip is None else strip),
+    ]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
 
@@ -160,7 +181,7 @@ def _from_whole(
     path = settings.folder / WHOLE
     tokenizer = _loaded(path, settings.whole or {})
     before = tokenizer.to_str()
-    if settings.bert:
+    if settings.adjustable:
         _override(tokenizer, settings.whole or {}, flags)
     found = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     omitted = {}
@@ -178,6 +199,7 @@ def _from_whole(
             omitted[name] = token.content
         elif token.content not in found:
             _add(tokenizer, token)
+    _guarded(path, lambda: tokenizer.encode_batch(_PROBES))
     changed = tokenizer.to_str() != before
     data = tokenizer.to_str(pretty=True).encode() if changed else path.read_bytes()
     reason = "the source's own" + (", with the settings of its tokenizer_config.json" if changed else "")
@@ -204,17 +226,15 @@ def _guarded(path: Path, make: Callable[[], Any]) -> Any:
 
 
 def _override(tokenizer: Any, document: Mapping[str, Any], flags: Mapping[str, bool | None]) -> None:
-    """Give a BERT normalizer the settings of `flags`. Any other normalizer stays, as in BertTokenizerFast."""
+    """Give the BERT normalizer of `document` the settings of `flags`."""
     from tokenizers.normalizers import BertNormalizer
 
-    state = document.get("normalizer")
-    if isinstance(state, dict) and state.get("type") == "BertNormalizer":
-        tokenizer.normalizer = BertNormalizer(
-            clean_text=state.get("clean_text") is not False,
-            handle_chinese_chars=bool(flags["tokenize_chinese_chars"]),
-            strip_accents=flags["strip_accents"],
-            lowercase=bool(flags["do_lower_case"]),
-        )
+    tokenizer.normalizer = BertNormalizer(
+        clean_text=document["normalizer"].get("clean_text") is not False,
+        handle_chinese_chars=bool(flags["tokenize_chinese_chars"]),
+        strip_accents=flags["strip_accents"],
+        lowercase=bool(flags["do_lower_case"]),
+    )
 
 
 def _listed(vocab_file: Path, tokenizer: Any, found: set[str]) -> Vocabulary:
@@ -273,8 +293,8 @@ def _flag_decisions(settings: Settings, asked: bool | None) -> list[Decision]:
     for name, value in settings.flags.items():
         if name == "do_lower_case" and asked is not None:
             found.append(Decision(name, asked, "asked for", Origin.ASKED))
-        elif name == "do_lower_case" and not settings.bert:
-            found.append(Decision(name, value, f"{WHOLE} says how text is normalized", Origin.FILE))
+        elif name == "do_lower_case" and not settings.adjustable:
+            found.append(Decision(name, settings.lower_case, f"{WHOLE} beside the vocabulary says so", Origin.FILE))
         elif name in settings.stated and (name == "do_lower_case" or value != FLAGS[name]):
             found.append(Decision(name, value, f"{CONFIG} beside the vocabulary says so", Origin.FILE))
         elif name == "do_lower_case":

@@ -193,6 +193,18 @@ def test_labels_vocab_and_overrides_reach_the_folder(run, tmp_path):
     assert "the last 57 have no token" in result.out
 
 
+def test_the_kind_of_tokenizer_can_be_asked_for(run, tmp_path):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "41", "##E4", "E4B8"]) + "\n")
+    for kind in ("wordpiece", "byte-bpe"):
+        options = ["--vocab", vocab, "--tokenizer", kind]
+        assert run("convert", FIXTURES / "huawei-tf-pretraining", tmp_path / kind, *options).code == 0
+        decisions = json.loads((tmp_path / kind / "conversion.json").read_text())["decisions"]
+        (said,) = [decision for decision in decisions if decision["field"] == "tokenizer_kind"]
+        assert (said["value"], said["origin"]) == (kind, "asked")
+    assert run("convert", TF, tmp_path / "other", "--tokenizer", "unigram").code == 2
+
+
 def test_an_encoder_comes_out_of_an_unknown_head(run, tmp_path):
     state = torch.load(TORCH / "pytorch_model.bin", weights_only=True)
     state["my_head.weight"] = torch.ones(3)
@@ -542,3 +554,34 @@ def test_no_traceback_reaches_a_user_unless_asked(tmp_path):
 def test_the_version_is_the_package_s():
     out, _ = process("--version").communicate()
     assert nezha_convert.__version__ in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["words", "json"])
+@pytest.mark.parametrize("mebibytes", [40, 60, 120, 146, 200, 300, 500])
+@pytest.mark.parametrize("name", ["huawei-tf-pretraining", "huawei-torch-classifier"])
+def test_a_limit_of_memory_is_told_in_words_and_is_no_failed_parity(name, mebibytes, form):
+    limited = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes << 20},) * 2)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", limited, "-m", "nezha_convert", "inspect", str(FIXTURES / name), *form]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(nezha_convert.__file__).parents[1])
+    assert done.returncode in (0, 70)
+    if done.returncode and form:
+        assert "not enough memory" in json.loads(done.stdout)["message"]
+    elif done.returncode:
+        assert done.stderr.startswith("error: there is not enough memory") and "\nnext: Raise the limit" in done.stderr
+    assert done.returncode == 70 or mebibytes > 256
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["words", "json"])
+def test_a_package_that_is_missing_is_told_in_words_and_is_no_failed_parity(form, tmp_path):
+    (tmp_path / "click.py").write_text("raise ImportError('no click here')")
+    command = [sys.executable, "-m", "nezha_convert", "inspect", str(TF), *form]
+    root = Path(nezha_convert.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 70
+    assert "cannot be started (ImportError: no click here)" in done.stdout + done.stderr
+    assert not form or json.loads(done.stdout)["hint"]

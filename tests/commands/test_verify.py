@@ -105,6 +105,12 @@ def test_the_conversion_of_every_golden_passes(golden, dtype, tmp_path):
         assert comparison.tolerance == TOLERANCES[comparison.arithmetic][0]
 
 
+def test_the_conversion_of_a_converted_folder_passes(folder, tmp_path):
+    nezha_convert.convert(folder, tmp_path / "again")
+    report = nezha_convert.verify(folder, tmp_path / "again")
+    assert report.passed, report.verdict
+
+
 def test_a_half_precision_folder_is_compared_in_float32_too(tmp_path):
     report = nezha_convert.verify(TF.folder, converted(TF, tmp_path / "out", dtype="bfloat16"))
     assert [(c.reference, c.arithmetic) for c in report.comparisons] == [
@@ -565,7 +571,7 @@ def test_a_folder_that_no_conversion_wrote_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda record: record["output_files"].append({"name": "setup.py"}), r"no sha256 in output_files\["),
+        (lambda record: record["output_files"].append({"name": "setup.py"}), r"no sha256, nbytes in output_files\["),
         (lambda record: record["source_files"].append("model.bin"), r"source_files\[\d\] is no JSON object"),
         (
             lambda record: record["output_files"][0].update(name="../x.py"),

@@ -162,6 +162,52 @@ def test_force_replaces_what_an_earlier_conversion_wrote_and_what_is_empty(kind:
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o2775, 0o755, 0o1777])
+@pytest.mark.parametrize("kind", ["converted", "empty"])
+def test_force_keeps_the_mode_of_the_folder_and_of_its_files(kind: str, mode: int, tmp_path: Path) -> None:
+    output = existing(tmp_path, kind)
+    output.chmod(mode)
+    if kind == "converted":
+        (output / MARK).chmod(0o640)
+    with staged(output, True, 10) as stage:
+        fill(stage)
+        (stage / "another").write_text("x")
+        usual = (stage / "another").stat().st_mode
+    assert output.stat().st_mode & 0o7777 == mode
+    assert (output / "another").stat().st_mode == usual
+    assert kind == "empty" or (output / MARK).stat().st_mode & 0o7777 == 0o640
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give a file to another user")
+def test_force_keeps_the_owner_and_the_group(tmp_path: Path) -> None:
+    output = converted(tmp_path / "out")
+    os.chown(output, 4242, 4343)
+    os.chown(output / MARK, 4244, 4345)
+    output.chmod(0o2750)
+    with staged(output, True, 10) as stage:
+        fill(stage)
+        (stage / "another").write_text("x")
+    states = {name: (output / name).stat() for name in ("", MARK, "another")}
+    assert {name: (state.st_uid, state.st_gid) for name, state in states.items()} == {
+        "": (4242, 4343),
+        MARK: (4244, 4345),
+        "another": (4242, 4343),
+    }
+    assert states[""].st_mode & 0o7777 == 0o2750
+
+
+def test_an_owner_that_cannot_be_kept_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, owner: int, group: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", refused)
+    output = converted(tmp_path / "out")
+    output.chmod(0o700)
+    with staged(output, True, 10) as stage:
+        fill(stage)
+    assert output.stat().st_mode & 0o7777 == 0o700
+
+
 @pytest.mark.parametrize("kind", ["other", "file", "symlink", "dangling", "marked by a folder"])
 def test_force_replaces_nothing_else(kind: str, tmp_path: Path) -> None:
     output = existing(tmp_path, kind)
@@ -432,6 +478,16 @@ def test_a_file_is_replaced_once_the_new_one_is_whole(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "replace", late)
     replace_file(file, b"new")
     assert content(tmp_path) == {MARK: "new"}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o664])
+def test_a_file_that_is_replaced_keeps_its_mode(mode: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file").chmod(mode)
+    for replace in (replace_file, write_file):
+        replace(tmp_path / "file", b"new")
+        assert (tmp_path / "file").stat().st_mode & 0o7777 == mode
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_file_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

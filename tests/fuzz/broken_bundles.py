@@ -33,6 +33,7 @@ class Parts:
     block_bytes: int = bundles.BLOCK_BYTES
     edit_block: Callable[[bytes], bytes] = bytes
     edit_handle: Callable[[bytes], bytes] = bytes
+    edit_separators: Callable[[list[bytes]], list[bytes]] = list
     edit_footer: Callable[[bytes], bytes] = bytes
 
     def index(self) -> bytes:
@@ -41,6 +42,8 @@ class Parts:
         for number, (last, data) in enumerate(self._blocks()):
             handle = bundles.append_block(out, data if number else self.edit_block(data), self.compression)
             handles.append((last, handle if number else self.edit_handle(handle)))
+        separators = self.edit_separators([last for last, _ in handles])
+        handles = [(separator, handle) for separator, (_, handle) in zip(separators, handles, strict=True)]
         whole = bundles.finished(out, bundles.block(handles), bundles.block(self.metaindex))
         return whole[:-48] + self.edit_footer(whole[-48:])
 
@@ -255,6 +258,27 @@ def _handles(random: Random, parts: Parts) -> None:
     parts.edit_handle = lambda handle: random.choice((varint(offset) + varint(size), handle[:-1], handle + b"\1", b""))
 
 
+def _separators(random: Random, parts: Parts) -> None:
+    """Separators of blocks out of order, below or above their blocks' keys, or twice."""
+
+    def edit(separators: list[bytes]) -> list[bytes]:
+        at, kind = random.randrange(len(separators)), random.randrange(5)
+        if kind == 0:
+            random.shuffle(separators)
+        elif kind == 1:
+            separators[at] = separators[at][: random.randrange(len(separators[at]) + 1)]
+        elif kind == 2:
+            separators[at] += random.choice((b"\0", b"\xff"))
+        elif kind == 3:
+            separators[at] = random.choice(separators)
+        else:
+            separators[at] = random.choice((b"", b"\xff\xff", b"cls", b"bert/encoder"))
+        return separators
+
+    parts.block_bytes = random.choice((1, 200, 200))
+    parts.edit_separators = edit
+
+
 def _compressed(random: Random, parts: Parts) -> None:
     """Blocks compressed by snappy, sound or damaged, or with an unknown type of compression."""
     parts.compression = random.choice((1, 1, 2, 255))
@@ -300,6 +324,7 @@ MUTATIONS: dict[str, Callable[[Random, Parts], None]] = {
     "restarts": _restarts,
     "record lengths": _lengths,
     "handle": _handles,
+    "separators": _separators,
     "compression": _compressed,
     "footer": _footer,
     "metaindex": _metaindex,

@@ -57,6 +57,7 @@ EXPLAINED = (
     ("partitioned variable", "slices of a partitioned variable: TensorFlow reads those that fit; we ask for it whole"),
     ("more than a bundle's index", "bytes in the footer or the metaindex that no bundle has: TensorFlow does not look"),
     ("keys must rise", "keys out of order or twice: TensorFlow does not look, and finds some of them or others"),
+    ("separator", "separators out of order: TensorFlow does not look, and finds the names that they lead to"),
     ("big-endian", "a big-endian bundle: TensorFlow swaps the bytes"),
     ("utf-8", "a name that is no text: TensorFlow's reader takes bytes"),
     ("variable-length number", "a number written longer than it is: TensorFlow takes it"),
@@ -65,6 +66,7 @@ EXPLAINED = (
     ("data files", "a number of data files past 32 bits, or of none: TensorFlow drops the upper bits"),
     ("wire type", "a field of another kind than the format's: TensorFlow skips it"),
     ("a message is expected", "a field of another kind than the format's: TensorFlow skips it"),
+    ("cannot have", "a field of another kind than the format's: TensorFlow skips it"),
     ("a dimension of size", "a dimension of another kind than the format's: TensorFlow skips it"),
     ("no array has", "more than 32 dimensions"),
     (
@@ -77,6 +79,7 @@ EXPLAINED = (
         "a block outside of the file: TensorFlow leaves the block's tensors out without a word",
     ),
     ("past its end", "a record past its block: TensorFlow leaves the block's tensors out without a word"),
+    ("asks not to be read by", "versions that are not to read it, of which TensorFlow's is none"),
     ("asks for a reader of version", "a version past 31 bits: TensorFlow takes it for a negative one"),
     ("holds no numbers", "a type that holds no numbers"),
 )

@@ -76,7 +76,7 @@ def safetensors_mutated(random: Random, data: bytes) -> bytes:
 
 
 def torch_mutated(random: Random, data: bytes) -> bytes:
-    """Change, rename, compress or drop a member of the zip file, or change the bytes of a legacy file."""
+    """Change, cut, rename, compress or drop a member of the zip file, or change the bytes of a legacy file."""
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
@@ -84,7 +84,7 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
         return pickle_mutated(random, data)
     if not members or random.random() < 0.1:
         return flipped(random, data)
-    number, kind = random.randrange(len(members)), random.randrange(6)
+    number, kind = random.randrange(len(members)), random.randrange(8)
     pickled = next((at for at, (name, _) in enumerate(members) if name.endswith("data.pkl")), number)
     if kind == 0:
         name, content = members[number]
@@ -93,15 +93,21 @@ def torch_mutated(random: Random, data: bytes) -> bytes:
         members[number] = random.choice(("archive/data.pkl", "../x", "/x", "archive/version")), members[number][1]
     elif kind == 2:
         del members[number]
-    else:
+    elif kind == 3:
+        name, content = members[number]
+        size = max(0, len(content) + random.choice((-8, -4, -1, 1, 4, 64)))
+        members[number] = name, (content + bytes(64))[:size]
+    elif kind < 7:
         name, content = members[pickled]
         members[pickled] = name, pickle_mutated(random, content)
     out = BytesIO()
     compression = zipfile.ZIP_DEFLATED if random.random() < 0.1 else zipfile.ZIP_STORED
+    chosen = number if kind == 7 else -1
     with zipfile.ZipFile(out, "w", compression) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two members of one name are wanted here
-        for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, compression)
+        for place, (name, content) in enumerate(members):
+            method = zipfile.ZIP_DEFLATED if place == chosen else compression
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, method)
     return out.getvalue()
 
 

@@ -143,6 +143,8 @@ def paddlenlp(request: Arrays) -> Reader:
 
     def read(folder: Path, inputs: Arrays) -> tuple[Arrays, Any]:
         model = model_class.from_pretrained(str(folder))
+        stored = paddle.load(str(folder / "model_state.pdparams"))
+        loaded_fully(sorted(set(model.state_dict()) - set(stored) - {"cls.predictions.decoder_weight"}))
         model.eval()
         with paddle.no_grad():
             outputs = model(**{name: paddle.to_tensor(array) for name, array in inputs.items()}, return_dict=True)
@@ -167,8 +169,10 @@ def keys(program: str) -> list[str]:
 
         built = [*models.NEZHA.__mro__, models.build_transformer_model]
         parts = [getattr(part, "__init__", part) if isinstance(part, type) else part for part in built]
-        return sorted({name for part in parts if inspect.isfunction(part) for name in inspect.signature(part).parameters}
-                      - {"self", "args", "kwargs", "config_path"})
+        return sorted(
+            {name for part in parts if inspect.isfunction(part) for name in inspect.signature(part).parameters}
+            - {"self", "args", "kwargs", "config_path"}
+        )
     return []
 
 

@@ -153,41 +153,100 @@ _HUAWEI_KEYS = (
     *("num_attention_heads", "num_hidden_layers", "type_vocab_size", "use_relative_position", "vocab_size"),
     *("is_decoder", "application", "tie_word_embeddings", "pooler_type", "num_labels", "no_such_key"),
 )
-_LABEL_KEYS = ("id2label", "label2id", "num_labels", "problem_type", "classifier_dropout", "finetuning_task", "is_decoder")
+_LABEL_KEYS = (
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "classifier_dropout",
+    "finetuning_task",
+    "is_decoder",
+)
 
 SUBJECTS = {
     "transformers": Subject(
-        "transformers 4.40.2, masked LM", "transformers", _MASKED, "config.json", TRANSFORMERS, "masked-lm",
-        path=_release, model_class="NezhaForMaskedLM",
+        "transformers 4.40.2, masked LM",
+        "transformers",
+        _MASKED,
+        "config.json",
+        TRANSFORMERS,
+        "masked-lm",
+        path=_release,
+        model_class="NezhaForMaskedLM",
     ),
     "transformers-labels": Subject(
-        "transformers 4.40.2, classifier", "transformers", _CLASSES, "config.json", TRANSFORMERS,
-        "sequence-classification", path=_release, model_class="NezhaForSequenceClassification", keys=_LABEL_KEYS,
+        "transformers 4.40.2, classifier",
+        "transformers",
+        _CLASSES,
+        "config.json",
+        TRANSFORMERS,
+        "sequence-classification",
+        path=_release,
+        model_class="NezhaForSequenceClassification",
+        keys=_LABEL_KEYS,
     ),
     "tokenizer": Subject(
-        "transformers 4.40.2, vocab.txt", "tokenizer", _MASKED, "tokenizer_config.json", TRANSFORMERS, "masked-lm",
-        path=_release, keys=TOKENIZER_KEYS, tokenizer=True,
+        "transformers 4.40.2, vocab.txt",
+        "tokenizer",
+        _MASKED,
+        "tokenizer_config.json",
+        TRANSFORMERS,
+        "masked-lm",
+        path=_release,
+        keys=TOKENIZER_KEYS,
+        tokenizer=True,
     ),
     "tokenizer-whole": Subject(
-        "transformers 4.40.2, tokenizer.json", "tokenizer", _MASKED, "tokenizer_config.json", TRANSFORMERS, "masked-lm",
-        path=_release, keys=TOKENIZER_KEYS, tokenizer=True, whole=True,
+        "transformers 4.40.2, tokenizer.json",
+        "tokenizer",
+        _MASKED,
+        "tokenizer_config.json",
+        TRANSFORMERS,
+        "masked-lm",
+        path=_release,
+        keys=TOKENIZER_KEYS,
+        tokenizer=True,
+        whole=True,
     ),
     "huawei-torch": Subject(
-        "Huawei's NEZHA-PyTorch", "huawei-torch", "huawei-torch-pretraining", "bert_config.json", HUAWEI_TORCH,
-        "pretraining", code=_clone, keys=_HUAWEI_KEYS,
+        "Huawei's NEZHA-PyTorch",
+        "huawei-torch",
+        "huawei-torch-pretraining",
+        "bert_config.json",
+        HUAWEI_TORCH,
+        "pretraining",
+        code=_clone,
+        keys=_HUAWEI_KEYS,
     ),
     "huawei-tf": Subject(
-        "Huawei's NEZHA-TensorFlow", "huawei-tf", "huawei-tf-pretraining", "bert_config.json", HUAWEI_TF,
-        "pretraining", python=_python_of("NEZHA_TF_PYTHON", "tensorflow", "tf_keras", "tf_slim"), code=_clone,
+        "Huawei's NEZHA-TensorFlow",
+        "huawei-tf",
+        "huawei-tf-pretraining",
+        "bert_config.json",
+        HUAWEI_TF,
+        "pretraining",
+        python=_python_of("NEZHA_TF_PYTHON", "tensorflow", "tf_keras", "tf_slim"),
+        code=_clone,
         keys=_HUAWEI_KEYS,
     ),
     "bert4torch": Subject(
-        "bert4torch 0.5.3", "bert4torch", "bert4torch-pretraining", "bert4torch_config.json", BERT4TORCH,
-        "pretraining", path=_bert4torch,
+        "bert4torch 0.5.3",
+        "bert4torch",
+        "bert4torch-pretraining",
+        "bert4torch_config.json",
+        BERT4TORCH,
+        "pretraining",
+        path=_bert4torch,
     ),
     "paddlenlp": Subject(
-        "PaddleNLP 2.8.1", "paddlenlp", "paddlenlp-pretraining", "config.json", PADDLE, "pretraining",
-        path=_paddlenlp, model_class="NeZhaForPretraining",
+        "PaddleNLP 2.8.1",
+        "paddlenlp",
+        "paddlenlp-pretraining",
+        "config.json",
+        PADDLE,
+        "pretraining",
+        path=_paddlenlp,
+        model_class="NeZhaForPretraining",
     ),
 }
 
@@ -217,11 +276,26 @@ class Outcomes:
 
 def run_original(subject: Subject, work: Path, **request: Any) -> list[Any]:
     """What the program says of each folder of the request."""
-    asked = {"program": subject.program, "code": subject.code(), "class": subject.model_class, "harness": str(HARNESS),
-             "path": [str(folder) for folder in subject.path()], "texts": TEXTS, **request}
+    asked = {
+        "program": subject.program,
+        "code": subject.code(),
+        "class": subject.model_class,
+        "harness": str(HARNESS),
+        "path": [str(folder) for folder in subject.path()],
+        "texts": TEXTS,
+        **request,
+    }
     (work / "request.json").write_text(json.dumps(asked))
-    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "USE_TF": "0",
-             "HF_HUB_OFFLINE": "1", "HF_HOME": str(work), "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    quiet = {
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_USE_LEGACY_KERAS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "USE_TF": "0",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(work),
+        "PYTHONPATH": "",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [subject.python(), "-B", str(WORKER), str(work / "request.json")]
     done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False, cwd=work)
     assert done.returncode == 0, f"{subject.title}: {done.stderr[-2000:]}"
@@ -235,10 +309,16 @@ def source(subject: Subject, folder: Path) -> dict[str, Any]:
     for file in (FIXTURES / subject.fixture).iterdir():
         if file.name not in ("expected.npz", subject.config, "variable_mapping.json"):
             os.link(file, folder / file.name) if file.stat().st_dev == folder.stat().st_dev else (
-                folder / file.name).write_bytes(file.read_bytes())
+                folder / file.name
+            ).write_bytes(file.read_bytes())
     if subject.tokenizer:
         lay_tokenizer(folder, subject.whole)
-        return {"do_lower_case": True, "unk_token": "[UNK]", "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
+        return {
+            "do_lower_case": True,
+            "unk_token": "[UNK]",
+            "model_max_length": 512,
+            "tokenizer_class": "BertTokenizer",
+        }
     config: dict[str, Any] = json.loads((FIXTURES / subject.fixture / subject.config).read_text())
     if subject.program == "bert4torch":
         config["max_position_embeddings"] = 96
@@ -264,9 +344,11 @@ def longer_tables(path: Path, length: int, clip: int) -> None:
 
 def lay_tokenizer(folder: Path, whole: bool) -> None:
     """A vocabulary of the model's 64 rows, with words, pieces, capitals and accents; and a tokenizer.json of it."""
-    words = ("[PAD] [UNK] [CLS] [SEP] [MASK] hello world word wort Wort WORLD ä ö ü a o u ( ) , ! . ' ## un ##able ##bel "
-             "##ie ##vable ##word 中 国 人 ##国 ##人 中国人 fix the abc ABC ångström angstrom Ångström ##a b c [ ] mask sep unk "
-             "don t < s > z ##z ##1 unused ＡＢＣ ﬁx # able").split(" ")
+    words = (
+        "[PAD] [UNK] [CLS] [SEP] [MASK] hello world word wort Wort WORLD ä ö ü a o u ( ) , ! . ' ## un ##able ##bel "
+        "##ie ##vable ##word 中 国 人 ##国 ##人 中国人 fix the abc ABC ångström angstrom Ångström ##a b c [ ] mask sep unk "
+        "don t < s > z ##z ##1 unused ＡＢＣ ﬁx # able"
+    ).split(" ")
     words += [f"[unused{i}]" for i in range(64 - len(words))]
     assert len(words) == len(set(words)) == 64
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
@@ -308,7 +390,11 @@ def changes(subject: Subject, work: Path, config: Mapping[str, Any], every: int)
 def may_change(subject: Subject, key: str) -> bool:
     """Whether our table says that the key may change what is computed."""
     word = subject.family.words.get(key)
-    return bool(subject.keys) or key in subject.family.defaults.causal or bool(word and word.harmless)
+    return (
+        bool(subject.keys)
+        or key in ("tie_word_embeddings", "is_decoder", *subject.family.defaults.causal)
+        or bool(word and word.harmless)
+    )
 
 
 def tokens_of(folder: Path) -> list[list[int]]:
@@ -368,8 +454,16 @@ def _quiet() -> Iterator[None]:
     transformers.logging.set_verbosity(before)
 
 
-def judge(subject: Subject, folder: Path, out: Path, original: Mapping[str, Any], expected: Mapping[str, Any],
-          inputs: Mapping[str, Any], entries: Mapping[str, Any], seen: dict[str, Any]) -> tuple[str, str]:
+def judge(
+    subject: Subject,
+    folder: Path,
+    out: Path,
+    original: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    seen: dict[str, Any],
+) -> tuple[str, str]:
     """The kind of outcome of one folder, and more of it in words."""
     if "error" in original:
         return "original refuses", original["error"]
@@ -427,7 +521,9 @@ def measure(subject: Subject, only: Sequence[Change] = (), every: int = 1) -> Ou
             details.append((change, kind, more))
             shutil.rmtree(work / f"{number}-out", ignore_errors=True)
     assert details[0][1] == "agree", f"{subject.title}, unchanged: {details[0][1:]}"
-    wrong = tuple(f"{c.key} = {json.dumps(c.value)}: {k}: {m}" for c, k, m in details if k in ("wrong", "oracle differs"))
+    wrong = tuple(
+        f"{c.key} = {json.dumps(c.value)}: {k}: {m}" for c, k, m in details if k in ("wrong", "oracle differs")
+    )
     counts = Counter(kind for _, kind, _ in details[1:])
     return Outcomes(len({change.key for change in tried[1:]}), counts, wrong, tuple(details[1:]))
 
@@ -446,8 +542,14 @@ def main(names: Sequence[str]) -> int:
             left.append(f"{subject.title}: left out: {reason}")
             continue
         counts = found.counts
-        row = (found.keys, counts.total(), counts["agree"], counts["we refuse"], counts["original refuses"],
-               len(found.wrong))
+        row = (
+            found.keys,
+            counts.total(),
+            counts["agree"],
+            counts["we refuse"],
+            counts["original refuses"],
+            len(found.wrong),
+        )
         print(f"| {subject.title} | " + " | ".join(f"{number:,}" for number in row) + " |", flush=True)
         faults += [f"{subject.title}: {fault}" for fault in found.wrong]
         print(f"{subject.title}: {time.monotonic() - begun:.0f} s", file=sys.stderr)

@@ -102,7 +102,6 @@ def test_what_no_nezha_computes_is_refused_and_its_absence_is_not(fields: dict[s
     "fixture, field, value",
     [
         (HF, "is_decoder", True),
-        (TORCH, "is_decoder", True),
         (TORCH, "application", "lm"),
         ("bert4torch-pretraining", "application", "lm"),
     ],
@@ -119,6 +118,24 @@ def test_a_program_that_sees_only_what_is_before_makes_a_decoder(fixture: str, f
 @pytest.mark.parametrize("value", [1, 2, -1, "encoder", "false", [0]])
 def test_whatever_python_calls_true_makes_a_decoder_as_it_does_in_transformers(value: object) -> None:
     assert build(HF, is_decoder=value).fields["is_decoder"] is True
+
+
+def test_is_decoder_counts_by_who_wrote_it() -> None:
+    assert build(TORCH, is_decoder=True, model_type="nezha").fields["is_decoder"] is True
+    with pytest.raises(MappingError, match="is_decoder is True: Huawei's program does not read it"):
+        build(TORCH, is_decoder=True)
+    assert "is_decoder" not in build("bert4torch-pretraining", "pretraining", is_decoder=True).fields
+
+
+@pytest.mark.parametrize("value", [None, 0, 2, "false", {}])
+def test_whether_the_decoder_is_tied_is_said_by_true_or_false_alone(value: object) -> None:
+    with pytest.raises(MappingError, match="tie_word_embeddings is .*, expected true or false"):
+        build("bert4torch-pretraining", "pretraining", tie_word_embeddings=value)
+
+
+def test_paddlenlp_without_relative_positions_is_refused() -> None:
+    with pytest.raises(MappingError, match="use_relative_position is False"):
+        build("paddlenlp-pretraining", "pretraining", use_relative_position=False)
 
 
 @pytest.mark.parametrize("value", ["unilm", "LM"])

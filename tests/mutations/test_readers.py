@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 
 import nezha_convert
 from nezha_convert.checkpoint import Checkpoint, TensorEntry
+from nezha_convert.errors import CheckpointError
 from nezha_convert.formats import open as opening
 from nezha_convert.mapping import config, survey
+from nezha_convert.tokenizer import make
 
 Entries = dict[str, TensorEntry]
 
@@ -203,7 +205,68 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "pytorch_model.bin", weights_only=True)
 
 
+# The vocabulary.
+
+
+@pytest.mark.parametrize("mistake", ["two tokens exchanged", "a strip left out", "nothing"])
+def test_a_mistake_in_reading_the_vocabulary_fails(mistake, tmp_path, monkeypatch):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\nb \n##b\n我\n们\n", "utf-8")
+    read = make.read_vocab
+
+    def mistaken(path: Path, **options: Any) -> Any:
+        if mistake == "a strip left out":
+            options["strip"] = False
+        vocabulary = read(path, **options)
+        if mistake == "two tokens exchanged":
+            *first, one, other = vocabulary.tokens
+            return replace(vocabulary, tokens=(*first, other, one))
+        return vocabulary
+
+    monkeypatch.setattr(make, "read_vocab", mistaken)
+    source = FIXTURES / "huawei-tf-pretraining"
+    nezha_convert.convert(source, tmp_path / "out", vocab=vocab)
+    report = nezha_convert.verify(source, tmp_path / "out", vocab=vocab)
+    assert report.passed == (mistake == "nothing")
+    assert report.passed or "tokenizer: " in report.verdict
+
+
 # What the second readers must not miss.
+
+
+@pytest.mark.parametrize(
+    "name", ["", "model.ckpt-12345", "model.ckpt-12345.index", "model.ckpt-12345.data-00000-of-00001"]
+)
+def test_a_bundle_is_read_again_by_each_of_its_names(name, tmp_path):
+    source = FIXTURES / "huawei-tf-pretraining"
+    nezha_convert.convert(source, tmp_path / "out")
+    assert nezha_convert.verify(source / name, tmp_path / "out").passed
+    archive = shutil.make_archive(str(tmp_path / "packed"), "gztar", FIXTURES, source.name)
+    assert name or nezha_convert.verify(archive, tmp_path / "out").passed
+
+
+@pytest.mark.parametrize("asked", ["student.", "teacher."])
+def test_the_model_that_was_asked_for_is_read_again(asked, tmp_path):
+    source = Path(shutil.copytree(FIXTURES / "huawei-torch-pretraining", tmp_path / "source"))
+    model = torch.load(source / "pytorch_model.bin", weights_only=True)
+    both = {
+        f"{prefix}{name}": tensor * scale
+        for prefix, scale in (("student.", 1), ("teacher.", 2))
+        for name, tensor in model.items()
+    }
+    torch.save({"epoch": 3, "net": both}, source / "pytorch_model.bin")
+    nezha_convert.convert(source, tmp_path / "out", prefix=asked)
+    assert nezha_convert.verify(source, tmp_path / "out").passed
+
+
+def test_a_data_file_that_is_gone_is_named(tmp_path):
+    source = Path(shutil.copytree(FIXTURES / "huawei-tf-pretraining", tmp_path / "source"))
+    nezha_convert.convert(source, tmp_path / "out")
+    (source / "model.ckpt-12345.data-00000-of-00001").unlink()
+    with pytest.raises(CheckpointError, match="data-00000-of-00001 is not there"):
+        nezha_convert.verify(source, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        nezha_convert.verify(tmp_path / "nowhere", tmp_path / "out")
 
 
 def test_bfloat16_and_shards_are_read_again(tmp_path):

@@ -139,6 +139,16 @@ def test_a_carried_tokenizer_json_that_was_changed_fails(tmp_path: Path) -> None
     assert differs(again(folder, tmp_path / "out"))
 
 
+def test_a_tokenizer_json_without_vocab_txt_is_carried_and_compared(tmp_path: Path) -> None:
+    case = "a tokenizer.json that differs from vocab.txt"
+    folder = transformers_source(tmp_path, case)
+    (folder / "vocab.txt").unlink()
+    assert not differs(compared(folder, tmp_path / "out", TEXTS))
+    tokenizer = load_tokenizer(tmp_path / "out")
+    assert [tokenizer(text).input_ids for text in TEXTS] == CASES[case]["framed"]
+    assert (tmp_path / "out" / "vocab.txt").is_file()
+
+
 # The vocabulary as the program reads it
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bert_tokenizers import CASES, TEXTS, source
+from languages import strings
+from tokenizers import Tokenizer as Library
 from transformers import AutoTokenizer
 
 from nezha_convert.checkpoint import Origin
@@ -48,6 +51,34 @@ def test_the_reference_gives_the_ids_of_the_source_s(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"do_lower_case": True},
+        {"do_lower_case": False},
+        {"do_lower_case": True, "strip_accents": False},
+        {"do_lower_case": False, "strip_accents": True, "tokenize_chinese_chars": False},
+        {"do_basic_tokenize": False},
+        {"do_lower_case": True, "additional_special_tokens": ["<E1>"], "cls_token": "<s>"},
+    ],
+    ids=str,
+)
+def test_random_strings_in_11_languages_have_the_reference_s_ids(config: dict[str, Any], tmp_path: Path) -> None:
+    """The reference gave the ids of transformers 4.40.2 on 3,000 such strings for each of these settings."""
+    marks = ("[MASK]", "[mask]", "<E1>", "<s>", " ")
+    texts = [f"{text[:3]}{marks[i % 5]}{text[3:]}" for i, text in enumerate(strings(3000)[:1000])]
+    characters = {v for text in texts for c in text for v in (c, c.lower(), c.upper())}
+    forms = {c for v in characters for form in ("NFC", "NFD") for c in unicodedata.normalize(form, v)}
+    letters = sorted(c for c in forms if not c.isspace())
+    vocab = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", *letters, *(f"##{c}" for c in letters)])
+    path = source(tmp_path, {"tokenizer_config.json": config}, vocab)
+    rows = {**ROWS, "vocab_size": 100_000}
+    tokenizer = Library.from_str(make_tokenizer(path, rows).files["tokenizer.json"].decode())
+    reference = BertTokenizer(path, 100_000)
+    for text, made in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        assert made.ids == reference.encode(text), text
+
+
+@pytest.mark.parametrize(
     ("case", "text", "ids"),
     [
         ("other special tokens", "abc", [43, 37, 44]),
@@ -85,6 +116,16 @@ def test_the_casing_that_is_asked_for_wins_over_the_files(tmp_path: Path) -> Non
         made = make_tokenizer(source(tmp_path / case, CASES[case]["files"]), ROWS, True)
         assert (decisions(made)["do_lower_case"].value, decisions(made)["do_lower_case"].origin) == (True, Origin.ASKED)
         assert loaded(made, tmp_path / f"{case} out")("HELLO").input_ids == [2, 45, 3]
+
+
+def test_a_casing_that_a_tokenizer_json_cannot_take_is_refused(tmp_path: Path) -> None:
+    first = make_tokenizer(source(tmp_path / "in", CASES["cased"]["files"]), ROWS)
+    loaded(first, tmp_path / "out")
+    again = make_tokenizer(tmp_path / "out" / "vocab.txt", ROWS, False)
+    assert again.files["tokenizer.json"] == first.files["tokenizer.json"]
+    assert json.loads(again.files["tokenizer_config.json"])["do_lower_case"] is False
+    with pytest.raises(MappingError, match=r"no BertNormalizer, so --lower-case and --cased change nothing"):
+        make_tokenizer(tmp_path / "out" / "vocab.txt", ROWS, True)
 
 
 def test_a_setting_that_nobody_knows_is_named_with_its_value(tmp_path: Path) -> None:
@@ -132,6 +173,8 @@ def test_a_mask_for_which_no_row_is_left_is_left_out_and_said(tmp_path: Path) ->
     [
         ({"never_split": ["ab"]}, "never_split is \"['ab']\"; expected none"),
         ({"split_special_tokens": True}, "split_special_tokens is 'True'; expected false"),
+        ({"tokenizer_class": "RoFormerTokenizer"}, "tokenizer_class is 'RoFormerTokenizer'; expected BertTokenizer"),
+        ({"padding_side": "top"}, "padding_side is 'top'; expected right or left"),
         ({"do_lower_case": "yes"}, "do_lower_case is 'yes'; expected true or false"),
         ({"strip_accents": 1}, "strip_accents is '1'; expected true or false"),
         ({"cls_token": 7}, "cls_token is '7'; expected a text"),
@@ -149,6 +192,11 @@ def test_a_setting_that_cannot_be_carried_is_refused_with_a_way_out(
     assert "--vocab FOLDER/vocab.txt" in caught.value.hint
 
 
+def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MappingError, match=r"special_tokens_map\.json: sep_token is '7'; expected a text"):
+        make_tokenizer(source(tmp_path, {"special_tokens_map.json": {"sep_token": 7}}), ROWS)
+
+
 def test_never_split_of_nothing_or_of_special_tokens_is_no_obstacle(tmp_path: Path) -> None:
     for number, kept in enumerate((None, [], ["[MASK]", "[CLS]"])):
         made = make_tokenizer(source(tmp_path / str(number), {"tokenizer_config.json": {"never_split": kept}}), ROWS)
@@ -162,6 +210,13 @@ def test_added_tokens_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
         make_tokenizer(source(tmp_path / "b", {"added_tokens.json": {"<e>": 99}}), ROWS)
     with pytest.raises(MappingError, match="61 tokens, but the embedding has 60 rows"):
         make_tokenizer(source(tmp_path / "c", {"added_tokens.json": {"<e>": 60}}), {**ROWS, "vocab_size": 60})
+
+
+def test_a_tokenizer_json_that_cannot_encode_a_text_is_refused(tmp_path: Path) -> None:
+    whole = json.loads(json.dumps(CASES["a tokenizer.json and another casing"]["files"]["tokenizer.json"]))
+    whole["model"]["unk_token"] = "unknown"
+    with pytest.raises(MappingError, match=r"cannot read it .*Missing"):
+        make_tokenizer(source(tmp_path, {"tokenizer.json": whole}), ROWS)
 
 
 def test_a_tokenizer_json_that_the_library_cannot_read_is_refused(tmp_path: Path) -> None:

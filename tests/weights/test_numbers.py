@@ -332,14 +332,14 @@ def test_a_nan_on_both_sides_is_no_agreement(changed, tmp_path):
 
 def test_a_nan_that_no_input_reaches_fails_too(changed, tmp_path):
     def change(tensors):
-        tensors["nezha.embeddings.token_type_embeddings.weight"] = np.vstack(
-            [tensors["nezha.embeddings.token_type_embeddings.weight"], np.full((1, 32), np.nan, "f4")]
-        )
+        words = tensors["nezha.embeddings.word_embeddings.weight"]
+        tensors["nezha.embeddings.word_embeddings.weight"] = many = np.tile(words, (400, 1))
+        many[12_345] = np.nan  # of 25,600 words, a few hundred are in the inputs, the same each time
 
     source = changed(change)
     config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps(config | {"type_vocab_size": 3}))
-    convert(source, tmp_path / "out")
+    (source / "config.json").write_text(json.dumps(config | {"vocab_size": 25_600}))
+    convert(source, tmp_path / "out", head="encoder")
     report = verify(source, tmp_path / "out")
     assert report.first_departs is None
     (failure,) = report.failures

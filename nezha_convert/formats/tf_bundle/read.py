@@ -153,7 +153,11 @@ def masked(crc: int) -> int:
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of an SSTable, in order."""
+    """The (key, value) pairs of an SSTable, in order.
+
+    The index block names each block by a separator: no key of the block is above it, and every later key is.
+    TensorFlow finds a name by these separators, so that it misses one whose block has another's.
+    """
     if len(data) < FOOTER_BYTES:
         raise _FormatError(f"it has {len(data)} bytes, fewer than the footer's {FOOTER_BYTES}")
     footer = data[-FOOTER_BYTES:]
@@ -164,13 +168,18 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     offset, size, position = _handle(footer, position)
     if any(_block(data, *metaindex)) or any(footer[position:-8]):
         raise _FormatError("it holds more than a bundle's index does")
-    last: bytes | None = None
-    for _, value in _block(data, offset, size):
+    last = above = None
+    for separator, value in _block(data, offset, size):
         for key, record in _block(data, *_handle(value, 0)[:2]):
             if last is not None and key <= last:
                 raise _FormatError(f"key {key!r} follows {last!r}; keys must rise")
+            if above is not None and key <= above:
+                raise _FormatError(f"key {key!r} is not above {above!r}, the separator of the block before its own")
             last = key
             yield key, record
+        if separator < (last or b"") or (above is not None and separator <= above):
+            raise _FormatError(f"separator {separator!r} of a block follows {max(last or b'', above or b'')!r}")
+        above = separator
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -268,7 +277,10 @@ def _header(record: bytes | None) -> int:
     shards, endianness = fields.get(1, 0), fields.get(2, 0)
     if endianness != 0:
         raise _FormatError("it was written on a big-endian machine")
-    version = dict(_fields(_bytes(fields.get(3, b""))))
+    numbers = list(_fields(_bytes(fields.get(3, b""))))
+    version = dict(numbers)
+    if any(number == 3 for number, _ in numbers):  # VersionDef's bad_consumers, which no writer has used
+        raise _FormatError(f"it asks not to be read by version {version[3]!r}; this one is of version 1")
     if version.get(2, 0) not in (0, 1):  # VersionDef's min_consumer against kTensorBundleVersion
         raise _FormatError(f"it asks for a reader of version {version[2]!r}; this one is of version 1")
     if not isinstance(shards, int) or not 0 < shards <= 100_000:

@@ -17,12 +17,16 @@ import numpy as np
 
 from ...checkpoint import Decision, Origin, TensorEntry
 from ...errors import CheckpointError, UsageError
+from ...files.memory import need_addresses
 from ...files.state import State, check_unchanged, state_of
 from ..blocks import row_blocks, unchanged
 from .scan import check_torch_file
 
 if TYPE_CHECKING:
     import torch
+
+LEAST_MEMORY = 768 << 20
+"""Bytes of addresses below which the import of torch ends the process."""
 
 MAX_DEPTH = 3
 """How deep in nested dictionaries the model's is searched for."""
@@ -56,6 +60,7 @@ def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[D
 
 def _load(file: Path) -> tuple[Any, State]:
     """What `file` holds, and its state. Only tensors, numbers, strings and containers of them are ever loaded."""
+    need_addresses(LEAST_MEMORY, "PyTorch")
     import torch
 
     try:
@@ -67,7 +72,7 @@ def _load(file: Path) -> tuple[Any, State]:
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
         check_unchanged(file, seen)
         return loaded, seen
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -78,6 +83,8 @@ def _load(file: Path) -> tuple[Any, State]:
             hint="If you trust where it came from, load it there and save model.state_dict() alone.",
         ) from error
     except Exception as error:  # for corrupt files, torch.load raises errors of many unrelated types
+        if "allocate memory" in str(error) or "mmap" in str(error):
+            raise MemoryError(_first_line(error)) from error
         raise CheckpointError(
             f"{file}: cannot be read as a PyTorch file ({type(error).__name__}: {_first_line(error)})",
             hint="The file is damaged or cut short: copy it again from where it came from.",

@@ -22,6 +22,7 @@ MAX_NAME = 200
 MAX_INFLATION = 4
 """How many times a file's size its compressed members may have. Deflated weights take nine tenths of their size."""
 
+_FOLDER = 0x10  # among a member's attributes (MS-DOS)
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, its storages' keys (torch/serialization.py)
 _CODECS = ("latin1", "latin-1", "utf-8", "ascii")  # pickle writes bytes with these; others take quadratic time
 _CONSTANTS = ("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "LONG1")
@@ -105,6 +106,10 @@ def _check_zip(archive: ZipFile, size: int) -> bool:
     members = archive.infolist()
     if len({member.filename.lower() for member in members}) < len(members):  # torch does not look at the case
         raise ValueError("two of its members have the same name")
+    if any(
+        member.external_attr & _FOLDER for member in members
+    ):  # torch reads nothing of it, and leaves memory as it is
+        raise ValueError("one of its members is marked as a folder")
     if sum(member.compress_size for member in members) > size:
         raise ValueError("its members overlap")
     if sum(member.file_size for member in members) > MAX_INFLATION * size:

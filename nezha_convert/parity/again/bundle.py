@@ -34,6 +34,10 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
         records = _records(index.read_bytes())
         shards = _Message(records.pop(b"")).number(1)
         data = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
+        if missing := [file.name for file in data if not file.is_file()]:
+            raise CheckpointError(
+                f"{prefix.parent}: {', '.join(missing[:3])} is not there", hint="Copy it beside the index."
+            )
         return {key.decode(): _tensor(key.decode(), _Message(value), data) for key, value in records.items()}
     except (IndexError, KeyError, ValueError) as error:
         raise CheckpointError(f"{index}: not a sound TensorFlow checkpoint index ({error!r})") from error

@@ -62,8 +62,9 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
     meant = [one for one in found if one.path == _pointed_at(folder)]
     meant = meant or [one for one in found if {file.name for file in one.files} <= set(recorded)] or found[:1]
     if not meant:
+        there = "no checkpoint in it that can be read a second time" if source.exists() else "no such file or folder"
         raise CheckpointError(
-            f"{source}: no checkpoint that can be read a second time is there",
+            f"{source}: {there}",
             hint="Name what was converted: nezha-convert verify SOURCE OUTPUT",
         )
     if len(meant) > 1:

@@ -181,8 +181,9 @@ def _added(folder: Path, settings: dict[str, Any], listed_too: bool = True) -> l
     else:
         found = [(number, Marker(text)) for text, number in _read(folder / "added_tokens.json").items()]
         if listed_too:
-            listed = _read(folder / "tokenizer.json").get("added_tokens") or ()
-            found += [(item["id"], _marker(item)) for item in listed]
+            listed = _read(folder / "tokenizer.json").get("added_tokens")
+            items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+            found += [(item["id"], _marker(item)) for item in items if type(item.get("id")) is int]
     return sorted(found, key=lambda item: item[0])
 
 

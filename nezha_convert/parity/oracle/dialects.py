@@ -151,7 +151,7 @@ PYTORCH = Dialect(
     # Huawei's program ties them, so it writes equal ones; bert_seq2seq, whose files look the same, has two tensors.
     unties=True,
     tied=False,
-    causal={"application": ("lm",), "is_decoder": (True,)},  # of bert4torch, which can write these names
+    causal={"application": ("lm",)},  # of bert4torch, which can write these names
 )
 
 TRANSFORMERS = Dialect(
@@ -168,7 +168,7 @@ TRANSFORMERS = Dialect(
     tied_to_decoder=True,
     decoder_bias_wins=True,
     unties=True,
-    causal={"is_decoder": (True,)},
+    causal={"is_decoder": (True,), "application": ("lm",)},  # the latter is of bert4torch
 )
 
 BERT4TORCH = Dialect(
@@ -197,10 +197,11 @@ BERT4TORCH = Dialect(
     activations=_ACTIVATIONS,  # the same in its activations.py
     masked=_FLOAT32_MIN,
     epsilon=None,
+    tied_to_decoder=True,
     decoder_bias_wins=True,
     unties=True,
     tied=False,
-    causal={"application": ("lm",), "is_decoder": (True,)},
+    causal={"application": ("lm",)},
 )
 
 _INNER = ("q_dense", "k_dense", "v_dense", "o_dense"), ("i0_dense", "o_dense")

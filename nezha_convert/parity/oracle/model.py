@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import MappingError, UsageError
-from .dialects import dialect_of
+from .dialects import BERT4TORCH, PYTORCH, dialect_of
 from .formulas import Array, Function, attention, layer_norm, relative_table
 
 __all__ = ["HEADS", "Oracle"]
@@ -76,6 +76,10 @@ class Oracle:
             config.get(name) in values or (True in values and bool(config.get(name)))
             for name, values in self.dialect.causal.items()
         )
+        # Both programs that are causal add the smallest number. A folder of nezha itself says what it does.
+        self._masked = BERT4TORCH.masked if self._causal else self.dialect.masked
+        if config.get("masked_rows") == "unmasked":
+            self._masked = PYTORCH.masked
         # 1e-12 is fixed in all of TensorFlow's (modeling.py:486) and in PyTorch's head (modeling_nezha.py:731).
         epsilon = float(config.get("layer_norm_eps", 1e-12))
         self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
@@ -136,7 +140,7 @@ class Oracle:
             raise MappingError(f"hidden size {width} is not a multiple of {self._heads} attention heads")
         outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
         table = self._table(width // self._heads)
-        masks = [(1.0 - self._seen(case.mask)) * self.dialect.masked for case in inputs]
+        masks = [(1.0 - self._seen(case.mask)) * self._masked for case in inputs]
         for i in range(self._layers):
             states = self._layer(i, states, masks, table)
             if record or (self.head == "encoder" and i == self._layers - 1):

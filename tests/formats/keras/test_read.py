@@ -184,7 +184,7 @@ def test_its_rows_are_the_clip_distance_whatever_the_config_says(tmp_path):
     (source / "bert_config.json").write_text(json.dumps(config | {"max_relative_position": 64}))
     report = convert(source, tmp_path / "out").to_dict()
     assert json.loads((tmp_path / "out/config.json").read_text())["max_relative_position"] == 32
-    assert "65 rows" in next(d["reason"] for d in report["decisions"] if d["field"] == "max_relative_position")
+    assert "clipped at 32" in next(d["reason"] for d in report["decisions"] if d["field"] == "max_relative_position")
 
 
 def test_without_it_the_same_names_are_a_roformer_s(tmp_path):

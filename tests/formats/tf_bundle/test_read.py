@@ -306,6 +306,25 @@ def raw_record(shared: int, key: bytes, value: bytes) -> bytes:
     return varint(shared) + varint(len(key)) + varint(len(value)) + key + value
 
 
+def separated(*separators: bytes) -> bytes:
+    """A table of the header and a, b and c, each in a block of its own, whose index block has these separators."""
+    out = bytearray()
+    blocks = [
+        block_of((b"", header()), (b"a", FOUR_FLOATS)),
+        block_of((b"b", FOUR_FLOATS)),
+        block_of((b"c", FOUR_FLOATS)),
+    ]
+    handles = [bundles.append_block(out, data, 0) for data in blocks]
+    return bundles.finished(out, bundles.block(zip(separators, handles, strict=True)), bundles.block([]))
+
+
+def test_separators_may_lie_anywhere_between_the_keys_of_their_blocks(tmp_path: Path) -> None:
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(16))
+    for separators in ((b"a", b"b", b"c"), (b"aa", b"bzz", b"d")):
+        (tmp_path / "m.index").write_bytes(separated(*separators))
+        assert [*read_bundle(tmp_path / "m")[1]] == ["a", "b", "c"]
+
+
 ENDING = struct.pack("<2I", 0, 1)  # one restart, at 0
 CRC_OF_16_ZEROS = bundles.masked(google_crc32c.value(bytes(16)))
 FOUR_FLOATS = entry(1, (4,), 0, 0, 16, 0)
@@ -352,6 +371,16 @@ INDEXES: dict[str, tuple[bytes, str]] = {
         bundles.unsorted_table([(b"", header()), (b"b", FOUR_FLOATS), (b"a", FOUR_FLOATS)], block_bytes=1),
         "b'a' follows b'b'",
     ),
+    **{
+        f"separators that {what}": (separated(*separators), words)
+        for what, separators, words in (
+            ("are swapped", (b"b", b"a", b"c"), "key b'b' is not above b'b', the separator"),
+            ("are one", (b"a", b"a", b"c"), "separator b'a' of a block follows b'b'"),
+            ("are below the block's last key", (b"a", b"", b"c"), "separator b'' of a block follows b'b'"),
+            ("reach a later block's key", (b"bb", b"bbb", b"c"), "key b'b' is not above b'bb', the separator"),
+            ("are a later block's key", (b"b", b"bb", b"c"), "key b'b' is not above b'b', the separator"),
+        )
+    },
     "a name that is not UTF-8": (bundles.unsorted_table([(b"", header()), (b"\xff\xfe", FOUR_FLOATS)]), "utf-8"),
     "a shard past their number": (table({"": header(), "a": entry(1, (4,), 1, 0, 16, 0)}), "'a' lies in shard 1"),
     "a negative shard": (table({"": header(), "a": entry(1, (4,), NEGATIVE, 0, 16, 0)}), "'a' lies in shard"),
@@ -393,6 +422,10 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "a later version's readers": (
         table({"": bundles.number(1, 1) + bundles.message(3, bundles.number(2, 2))}),
         "a reader of version 2",
+    ),
+    "versions that are not to read it": (
+        table({"": bundles.number(1, 1) + bundles.message(3, bundles.number(3, 1))}),
+        "asks not to be read by version 1",
     ),
     "a text for the shards": (table({"": bundles.message(1, b"1")}), "data files"),
 }

@@ -387,6 +387,17 @@ def test_a_record_twice_is_refused(tmp_path: Path) -> None:
         read(file)
 
 
+def test_a_record_that_is_marked_as_a_folder_is_refused(tmp_path: Path) -> None:
+    file = save(LARGE, tmp_path / "m.bin", True)
+    data = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        at = data.index(b"m/data/0", archive.start_dir)
+    data[at - 8 : at - 4] = (0x10).to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="marked as a folder"):
+        read(file)
+
+
 def test_a_legacy_file_that_lacks_a_storage_is_refused(tmp_path: Path) -> None:
     file = save({"w": torch.rand(4, 4), "v": torch.rand(4)}, tmp_path / "m.bin", False)
     data = file.read_bytes()

@@ -1,0 +1,154 @@
+"""Our reader of PyTorch's files against ``torch.load(weights_only=True, mmap=False)`` on broken ones.
+
+``python -m fuzz.torch_differential``. What we read, torch must read, and every byte must be equal. Both run in a fork,
+in which fresh memory is filled with a pattern, another one for each, so that memory that nothing has filled differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import signal
+import warnings
+from collections import Counter
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from nezha_convert.errors import CheckpointError, UsageError
+from nezha_convert.formats.torch.read import read_torch
+
+from .check import MEMORY_DISK
+from .targets import TARGETS
+
+Outcome = dict[str, Any]
+
+SECONDS, MEMORY = 5, 4 << 30
+"""What torch may take for a file. Some of those that we refuse would run on for years."""
+
+PERTURB, MMAP_THRESHOLD = -6, -3
+"""Parameters of glibc's mallopt: the pattern of fresh memory, and the size from which it comes as zeros from Linux."""
+
+
+def mutant(number: int) -> bytes:
+    """The mutant `number`, the same each time."""
+    random, target = Random(number), TARGETS["torch"]
+    data = random.choice(SEEDS)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        data = target.mutated(random, data)
+    return data
+
+
+SEEDS = TARGETS["torch"].seeds()
+
+
+def ours(file: Path) -> Outcome:
+    """The tensors that our reader gives, and the place of their dictionary."""
+    try:
+        entries, decisions = read_torch((file,))
+        found = {name: [e.dtype, list(e.shape), _digest(e.read().tobytes())] for name, e in entries.items()}
+    except (CheckpointError, UsageError) as error:
+        return {"refused": error.message}
+    return {"read": found, "at": decisions[0].value if decisions else "the top"}
+
+
+def theirs(file: Path, at: str) -> Outcome:
+    """The tensors that torch gives, in the dictionary at `at`."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.alarm(SECONDS)
+    try:
+        warnings.simplefilter("ignore")
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+        for key in at.split(".") if at != "the top" else ():
+            loaded = loaded[key]
+        items = dict.items(loaded) if isinstance(loaded, dict) else ()
+        return {"read": {name: _described(v) for name, v in items if isinstance(v, torch.Tensor) and type(name) is str}}
+    except Exception as error:  # any error of torch is an answer
+        return {"refused": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _described(tensor: torch.Tensor) -> list[Any]:
+    tensor = torch.Tensor.detach(tensor)
+    if tensor.layout != torch.strided:
+        return [str(tensor.dtype), list(tensor.shape), "not strided"]
+    data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), _digest(data)]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def both(file: Path) -> tuple[Outcome, Outcome]:
+    """Our outcome and torch's, from a process in which fresh memory is filled with another pattern for each."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if not child:
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(MMAP_THRESHOLD, 1 << 30)
+        with os.fdopen(writable, "w") as out:
+            mallopt(PERTURB, 0x5A)
+            mine = ours(file)
+            print(json.dumps(mine), file=out, flush=True)
+            mallopt(PERTURB, 0xC3)
+            print(json.dumps(theirs(file, mine.get("at", "the top"))), file=out, flush=True)
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable) as result:
+        answers: list[Outcome] = [json.loads(line) for line in result]
+    _, status = os.waitpid(child, 0)
+    died = {"died": signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else str(status)}
+    mine, other, *_ = (*answers, died, died)
+    return mine, other
+
+
+def verdict(mine: Outcome, other: Outcome) -> str:
+    """ "agree: ...", "stricter" if only we refuse it, or "DISAGREE: ..."."""
+    if "died" in mine:
+        return f"DISAGREE: our reader died ({mine['died']})"
+    if "read" in mine and "read" in other:
+        same = mine["read"] == other["read"]
+        return "agree: both read the same" if same else "DISAGREE: other tensors"
+    if "read" in mine:
+        return f"DISAGREE: we alone read it: torch {json.dumps(other)[:200]}"
+    if "read" in other:
+        return "stricter: we alone refuse it"
+    return "agree: both refuse it" if "refused" in other else f"agree: we refuse it, torch ends ({other['died']})"
+
+
+def compare(data: bytes) -> tuple[str, Outcome]:
+    """The verdict on the file `data`, and our outcome."""
+    with TemporaryDirectory(prefix="fuzz-", dir=MEMORY_DISK) as folder:
+        file = Path(folder) / "pytorch_model.bin"
+        file.write_bytes(data)
+        mine, other = both(file)
+        return verdict(mine, other), mine
+
+
+def main() -> int:
+    """Run the command. The exit code is 1 if something differs, or if only we read it."""
+    parser = argparse.ArgumentParser(prog="python -m fuzz.torch_differential", description=__doc__)
+    parser.add_argument("--mutants", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first mutant")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    verdicts: Counter[str] = Counter()
+    for number in range(options.first, options.first + options.mutants):
+        outcome, mine = compare(mutant(number))
+        if not verdicts[outcome] or outcome.startswith("DISAGREE"):
+            print(f"{outcome}; mutant {number}: {str(mine.get('refused', 'read'))[:200]}", flush=True)
+        verdicts[outcome] += 1
+    for outcome, count in verdicts.most_common():
+        print(f"{count:6,}  {outcome}")
+    return int(any(outcome.startswith("DISAGREE") for outcome in verdicts))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
