@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoint import Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families import HUAWEI_TORCH, TRANSFORMERS
-from ..families.heads import CLASSIFIER, HEADS, Head
+from ..families.heads import CLASSIFIER, HEADS, MLM, Head
 from ..families.rules import Default, Family, Op, layer_of
 from ..families.transformers import ACTIVATIONS
 from ..files.json import read_json
@@ -184,6 +184,9 @@ def decide_config(
     _check_padding(group.fields)
     if not isinstance(tied := raw.get("tie_word_embeddings", True), bool):  # programs differ in what they take for true
         raise _unexpected("tie_word_embeddings", tied, "true or false")
+    epsilon, huawei = group.fields["layer_norm_eps"], _program(raw, family).name == HUAWEI_TORCH.name
+    if huawei and MLM in head.parts and epsilon != _NUMBERS["layer_norm_eps"].value:
+        raise _unexpected("layer_norm_eps", epsilon, "1e-12, which is hard-coded in Huawei's masked-LM head")
     group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family) + _attention(raw, family)
     ignored, unknown = _account(raw, family, group.fields)
     names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")

@@ -148,7 +148,7 @@ def paddlenlp(request: Arrays) -> Reader:
         model.eval()
         with paddle.no_grad():
             outputs = model(**{name: paddle.to_tensor(array) for name, array in inputs.items()}, return_dict=True)
-        return {key: outputs[key].numpy() for key in outputs.keys() if key.endswith("logits")}, None
+        return {key: outputs[key].numpy() for key in list(outputs.keys()) if key.endswith("logits")}, None
 
     return read
 

@@ -71,6 +71,13 @@ TOKENIZER_CHANGES: tuple[Any, ...] = (
     *({}, {"5": {"content": "word", "special": True}}, {"__type": "AddedToken", "content": "[SEP]"}),
 )
 
+VOCABULARY = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] hello world word wort Wort WORLD ä ö ü a o u ( ) , ! . ' ## un "
+    "##able ##bel ##ie ##vable ##word "
+    "中 国 人 ##国 ##人 中国人 fix the abc ABC ångström angstrom Ångström ##a b c [ ] mask sep unk "
+    "don t < s > z ##z ##1 unused ＡＢＣ ﬁx # able"
+)
+
 CLASSES = tuple(
     f"{name}Tokenizer{fast}"
     for name in ("DistilBert", "Electra", "MobileBert", "RoFormer", "Tapas", "Funnel", "Splinter", "GPT2", "PreTrained")
@@ -151,7 +158,7 @@ _HUAWEI_KEYS = (
     *("attention_probs_dropout_prob", "directionality", "hidden_act", "hidden_dropout_prob", "hidden_size"),
     *("initializer_range", "intermediate_size", "max_position_embeddings", "max_relative_position", "layer_norm_eps"),
     *("num_attention_heads", "num_hidden_layers", "type_vocab_size", "use_relative_position", "vocab_size"),
-    *("is_decoder", "application", "tie_word_embeddings", "pooler_type", "num_labels", "no_such_key"),
+    *("is_decoder", "tie_word_embeddings", "pooler_type", "num_labels", "no_such_key"),
 )
 _LABEL_KEYS = (
     "id2label",
@@ -344,11 +351,7 @@ def longer_tables(path: Path, length: int, clip: int) -> None:
 
 def lay_tokenizer(folder: Path, whole: bool) -> None:
     """A vocabulary of the model's 64 rows, with words, pieces, capitals and accents; and a tokenizer.json of it."""
-    words = (
-        "[PAD] [UNK] [CLS] [SEP] [MASK] hello world word wort Wort WORLD ä ö ü a o u ( ) , ! . ' ## un ##able ##bel "
-        "##ie ##vable ##word 中 国 人 ##国 ##人 中国人 fix the abc ABC ångström angstrom Ångström ##a b c [ ] mask sep unk "
-        "don t < s > z ##z ##1 unused ＡＢＣ ﬁx # able"
-    ).split(" ")
+    words = VOCABULARY.split(" ")
     words += [f"[unused{i}]" for i in range(64 - len(words))]
     assert len(words) == len(set(words)) == 64
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
@@ -435,7 +438,7 @@ def distance(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
 
 
 def inputs_for(subject: Subject) -> dict[str, Any]:
-    """A batch that is longer than the clip distances, padded, of two segments; id 0 is padding, which bert4torch masks."""
+    """A batch longer than the clip distances, padded, of two segments; bert4torch masks the id 0."""
     generator = np.random.default_rng(15)
     length = 90
     mask = (np.arange(length) < np.array([[length], [50]])).astype(np.int64)

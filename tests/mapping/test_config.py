@@ -129,8 +129,13 @@ def test_is_decoder_counts_by_who_wrote_it() -> None:
 
 @pytest.mark.parametrize("value", [None, 0, 2, "false", {}])
 def test_whether_the_decoder_is_tied_is_said_by_true_or_false_alone(value: object) -> None:
-    with pytest.raises(MappingError, match="tie_word_embeddings is .*, expected true or false"):
+    with pytest.raises(MappingError, match=r"tie_word_embeddings is .*, expected true or false"):
         build("bert4torch-pretraining", "pretraining", tie_word_embeddings=value)
+
+
+def test_another_epsilon_than_that_of_huawei_s_masked_lm_head_is_refused() -> None:
+    with pytest.raises(MappingError, match=r"layer_norm_eps is 0\.5, expected 1e-12"):
+        build("huawei-torch-pretraining", "pretraining", layer_norm_eps=0.5)
 
 
 def test_paddlenlp_without_relative_positions_is_refused() -> None:
