@@ -56,7 +56,7 @@ _DECIDED = frozenset((*FLAGS, *ORDER, *CARRIED, _FURTHER, "added_tokens_decoder"
 _DECIDED |= {"tokenizer_class", "split_special_tokens", "model_max_length", RULES_FIELD}
 _CLASSES = ("BertTokenizer", "NezhaTokenizer", "NeZhaTokenizer")
 _ALIKE = ("DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "PreTrainedTokenizer")
-_OTHER_RULES = ("BertJapaneseTokenizer", "TapasTokenizer", "RoFormerTokenizer")
+_OTHER_RULES = ("BertJapaneseTokenizer", "TapasTokenizer", "RoFormerTokenizer", "FunnelTokenizer")
 """Classes of transformers that do not take tokenizer.json, or not as it is: they have rules of their own."""
 
 
