@@ -29,6 +29,7 @@ _DEFAULTS = Defaults(
         "layer_norm_eps": Default(1e-12, "bert4torch's default"),
     },
     tied=False,
+    old_names={"tie_emb_prj_weight": "tie_word_embeddings"},
     causal={"application": ("lm",)},
     notes=(
         Decision(

@@ -29,6 +29,7 @@ HUAWEI_TORCH = Family(
         gelu='Huawei\'s PyTorch code computes "gelu" by erf, as transformers does',
         masked_rows="unmasked",
         switch=True,
+        old_names={"tie_emb_prj_weight": "tie_word_embeddings"},  # of bert4torch, with this prefix
         tied=False,  # Huawei's program ties them; bert_seq2seq, which has the same names, does not
         causal={"application": ("lm",)},  # of bert4torch, with this prefix
     ),

@@ -115,7 +115,7 @@ BERT4TORCH_WORDS: Mapping[str, Word] = {
         "how the weights are loaded", ("skip_init", "low_cpu_mem_usage", "device_map", "checkpoint_path", "verbose")
     ),
     **_never("memory is saved, and no output changes", ("gradient_checkpoint", "flash_attention")),
-    "tie_emb_prj_weight": Word("tie_word_embeddings by its old name", _NONE),
+    **_never("read as tie_word_embeddings", ("tie_emb_prj_weight",)),
     **_never("the same number as type_vocab_size or max_position_embeddings", ("segment_vocab_size", "max_position")),
     **_never("training alone", ("is_dropout", "dropout_rate", "add_trainer")),
     "model": Word("another model", ("nezha",)),

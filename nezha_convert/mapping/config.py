@@ -455,7 +455,7 @@ def _account(
         if word is None:
             unknown[name] = value
         elif word.harmless is not None and value not in word.harmless:
-            wrong.append(f"{name} is {value!r}: {word.effect}, which no Nezha computes")
+            wrong.append(f"{name} is {value!r}: {word.effect}; no Nezha computes that")
     if wrong:
         raise MappingError(
             f"config: {wrong[0]}" if len(wrong) == 1 else f"config: {len(wrong)} fields say what no Nezha computes",

@@ -112,12 +112,18 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         inference = infer_head(family, checkpoint.entries)
         _refuse_foreign(checkpoint, asked)
         config_path = asked.config or checkpoint.config
-        raw = read_config(config_path, checkpoint.path)
+        raw = _by_new_names(read_config(config_path, checkpoint.path), family)
         assert config_path  # read_config refuses None
         inference = infer_head(family, checkpoint.entries, architecture_of(raw))
         return _survey(checkpoint, asked, family, inference, config_path, raw)
     except (CheckpointError, MappingError, UsageError) as error:
         return Unclear(checkpoint, family, inference, error)
+
+
+def _by_new_names(raw: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """`raw` with the keys that the program also takes by an older name."""
+    old = family.defaults.old_names
+    return {**raw, **{new: raw.get(new) or raw[name] for name, new in old.items() if name in raw}}
 
 
 def _family(checkpoint: Checkpoint, asked: Asked) -> Family:

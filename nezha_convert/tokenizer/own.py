@@ -180,6 +180,7 @@ def _from_whole(
     """The source's tokenizer.json, with what BertTokenizerFast changes in it when it is loaded."""
     path = settings.folder / WHOLE
     tokenizer = _loaded(path, settings.whole or {})
+    _check_ids(path, tokenizer)
     before = tokenizer.to_str()
     if settings.adjustable:
         _override(tokenizer, settings.whole or {}, flags)
@@ -225,6 +226,16 @@ def _guarded(path: Path, make: Callable[[], Any]) -> Any:
         ) from None
 
 
+def _check_ids(path: Path, tokenizer: Any) -> None:
+    """Refuse ids far past the number of tokens: the library writes a line for each number in between."""
+    ids = tokenizer.get_vocab().values()
+    if max(ids, default=-1) >= 2 * len(ids) + 1000:
+        raise MappingError(
+            f"{path}: {len(ids):,} tokens have ids up to {max(ids):,}; expected them without such gaps",
+            hint="Move it away to make the tokenizer from vocab.txt.",
+        )
+
+
 def _override(tokenizer: Any, document: Mapping[str, Any], flags: Mapping[str, bool | None]) -> None:
     """Give the BERT normalizer of `document` the settings of `flags`."""
     from tokenizers.normalizers import BertNormalizer
@@ -241,8 +252,6 @@ def _listed(vocab_file: Path, tokenizer: Any, found: set[str]) -> Vocabulary:
     """The tokens of `tokenizer` by their ids."""
     names = {number: token for token, number in tokenizer.get_vocab(with_added_tokens=False).items()}
     count = 1 + max(names, default=-1)
-    if count > 2 * len(names) + 1000:
-        raise MappingError(f"{vocab_file.parent / WHOLE}: {len(names):,} tokens have ids up to {count - 1:,}")
     tokens = tuple(names.get(number, f"[unused {number}]") for number in range(count))
     added = [t for n, t in sorted(tokenizer.get_added_tokens_decoder().items()) if n >= count]
     return Vocabulary(vocab_file, tokens, tuple(AddedToken(token.content, token.special) for token in added))

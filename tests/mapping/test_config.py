@@ -91,7 +91,7 @@ def test_fields_that_say_nothing_about_a_nezha_are_listed() -> None:
     ids=lambda fields: next(iter(fields)),
 )
 def test_what_no_nezha_computes_is_refused_and_its_absence_is_not(fields: dict[str, Any]) -> None:
-    with pytest.raises(MappingError, match=f"{next(iter(fields))} is .*, which no Nezha computes") as caught:
+    with pytest.raises(MappingError, match=f"{next(iter(fields))} is .*; no Nezha computes that") as caught:
         build(HF, **fields)
     assert "--config" in caught.value.hint
     for value in (None, False, 0, {}):

@@ -229,3 +229,16 @@ def test_a_field_that_no_table_knows_is_named_with_its_value_as_an_assumption(tm
     assert 'attention_style = "sparse"' in assumption.text
     assert report.unknown_fields == {"attention_style": "sparse"}
     assert "attention_style" not in report.ignored_fields
+
+
+@pytest.mark.parametrize("field", ["tie_word_embeddings", "tie_emb_prj_weight"])
+def test_bert4torch_ties_by_either_name_what_its_file_holds_twice(field: str, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(FIXTURES / "bert4torch-pretraining", tmp_path / "source"))
+    path = source / "bert4torch_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: True}))
+    convert(source, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is True
+    assert verify(source, tmp_path / "out").passed
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: False}))
+    convert(source, tmp_path / "untied")
+    assert json.loads((tmp_path / "untied" / "config.json").read_text())["tie_word_embeddings"] is False

@@ -223,3 +223,14 @@ def test_a_tokenizer_json_that_the_library_cannot_read_is_refused(tmp_path: Path
     with pytest.raises(MappingError, match="the tokenizers library cannot read it") as caught:
         make_tokenizer(source(tmp_path, {"tokenizer.json": {"model": {"type": "Other"}}}), ROWS)
     assert "Move it away" in caught.value.hint
+
+
+def test_a_token_of_an_enormous_id_is_refused_at_once(tmp_path: Path) -> None:
+    """The library would write a line for each number up to it: 2,785 bytes took a second, others would never end."""
+    case = next(case for case in CASES.values() if "tokenizer.json" in case["files"])
+    folder = source(tmp_path / "in", case["files"])
+    document = json.loads((folder.parent / "tokenizer.json").read_text("utf-8"))
+    document["model"]["vocab"]["enormous"] = 4_294_967_290
+    (folder.parent / "tokenizer.json").write_text(json.dumps(document), "utf-8")
+    with pytest.raises(MappingError, match="have ids up to 4,294,967,290"):
+        make_tokenizer(folder, ROWS)

@@ -36,6 +36,7 @@ class Dialect:
         tied_to_decoder: with the masked-LM head, the program loads the decoder's rows over the word embeddings.
         decoder_bias_wins: the head's two biases are one parameter, and the decoder's is loaded last.
         unties: the program honours ``tie_word_embeddings: false``.
+        tied_by: keys of its JSON that tie the decoder, if one is true.
         tied: if the JSON does not say, the decoder is the word embeddings.
         lower_case: the program reads names of activations in any case.
         causal: by key of its JSON, the values with which a token sees only itself and what is before it.
@@ -55,6 +56,7 @@ class Dialect:
     tied_to_decoder: bool = False
     decoder_bias_wins: bool = False
     unties: bool = False
+    tied_by: tuple[str, ...] = ("tie_word_embeddings",)
     tied: bool = True
     lower_case: bool = False
     causal: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -150,6 +152,7 @@ PYTORCH = Dialect(
     epsilon=None,
     # Huawei's program ties them, so it writes equal ones; bert_seq2seq, whose files look the same, has two tensors.
     unties=True,
+    tied_by=("tie_word_embeddings", "tie_emb_prj_weight"),
     tied=False,
     causal={"application": ("lm",)},  # of bert4torch, which can write these names
 )
@@ -200,6 +203,7 @@ BERT4TORCH = Dialect(
     tied_to_decoder=True,
     decoder_bias_wins=True,
     unties=True,
+    tied_by=("tie_word_embeddings", "tie_emb_prj_weight"),
     tied=False,
     causal={"application": ("lm",)},
 )

@@ -84,7 +84,8 @@ class Oracle:
         epsilon = float(config.get("layer_norm_eps", 1e-12))
         self._epsilon = epsilon if self.dialect.epsilon is None else self.dialect.epsilon
         self._head_epsilon = epsilon if self.dialect.head_epsilon is None else self.dialect.head_epsilon
-        tied = config.get("tie_word_embeddings", self.dialect.tied or _DECODER not in self._names)
+        stated = [config[name] for name in self.dialect.tied_by if name in config]
+        tied = any(stated) if stated else self.dialect.tied or _DECODER not in self._names
         self._untied = self.dialect.unties and not tied
         activation = str(config.get("hidden_act", "gelu") or "")
         activation = activation.lower() if self.dialect.lower_case else activation
