@@ -155,7 +155,7 @@ class Defaults:
         switch: its JSON says ``use_relative_position``.
         padding_label: its token classifier numbers labels from 1; 0 is padding.
         tied: where its JSON does not say, the masked-LM decoder is the word embeddings.
-        old_names: keys of its JSON that it also takes by an older name, by that name. One that is true is true for both.
+        old_names: keys of its JSON by an older name that it also reads. If either is true, it is true.
         masked_rows: what a query does whose keys are all masked, as NezhaConfig calls it. A program that adds -10000 to
             each score attends as if none were masked.
         notes: what a report says of every model of the family.
