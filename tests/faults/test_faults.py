@@ -18,13 +18,14 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 from goldens import FIXTURES
 from kill import check_hashes, tree
 
 from nezha_convert import convert
+from nezha_convert.cli import console
 from nezha_convert.cli.app import main
 from nezha_convert.commands import inspect as inspect_verb
 from nezha_convert.errors import OutputError
@@ -334,11 +335,11 @@ def test_a_signal_that_comes_while_a_library_written_in_c_runs_python_keeps_its_
 
 
 def test_a_command_that_is_stopped_while_it_prints_its_document_prints_no_second_one(run, monkeypatch) -> None:
-    def stopped(content: object, stream: TextIO, **options: Any) -> None:
-        stream.write("{")
+    def stopped(document: str) -> None:
+        sys.stdout.write(document[:1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(json, "dump", stopped)
+    monkeypatch.setattr(console, "print", stopped, raising=False)
     assert run("inspect", TF, "--json") == (130, "{", "interrupted; nothing half-written was left behind\n")
 
 
