@@ -335,9 +335,11 @@ def test_a_signal_that_comes_while_a_library_written_in_c_runs_python_keeps_its_
 
 
 def test_a_command_that_is_stopped_while_it_prints_its_document_prints_no_second_one(run, monkeypatch) -> None:
-    def stopped(document: str) -> None:
-        sys.stdout.write(document[:1])
-        raise KeyboardInterrupt
+    def stopped(text: str, file: TextIO | None = None) -> None:
+        if file is None:
+            sys.stdout.write(text[:1])
+            raise KeyboardInterrupt
+        file.write(f"{text}\n")
 
     monkeypatch.setattr(console, "print", stopped, raising=False)
     assert run("inspect", TF, "--json") == (130, "{", "interrupted; nothing half-written was left behind\n")
