@@ -21,8 +21,7 @@ LONGEST = (
     *("exports/test_onnx.py", "matrix/test_transformers.py", "examples/test_many_machines.py"),
     *("model/test_modeling_nezha.py", "model/test_first_losses.py", "test_supply.py", "commands/test_verify.py"),
     *("tokenizer/test_byte_bpe.py", "commands/test_push.py", "examples/test_examples.py"),
-    *("model/test_upstream_model_tester.py", "words/test_words.py", "fuzz/test_torch_differential.py"),
-    *("model/test_remote_code.py", "fuzz/test_fuzz.py"),
+    "model/test_upstream_model_tester.py",
 )
 """Modules that take longest or have the longest tests, in the order in which they are begun.
 
