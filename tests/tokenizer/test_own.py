@@ -192,6 +192,24 @@ def test_a_setting_that_cannot_be_carried_is_refused_with_a_way_out(
     assert "--vocab FOLDER/vocab.txt" in caught.value.hint
 
 
+@pytest.mark.parametrize("fast", ["", "Fast"])
+@pytest.mark.parametrize("name", ["BertJapanese", "Tapas", "RoFormer", "Funnel"])
+def test_a_class_with_rules_of_its_own_is_refused_beside_a_tokenizer_json_too(
+    name: str, fast: str, tmp_path: Path
+) -> None:
+    """It does not take that file, or not as it is; a class that does is no obstacle."""
+    named = f"{name}Tokenizer{fast}"
+    files = CASES["a tokenizer.json that differs from vocab.txt"]["files"]
+    config = files.get("tokenizer_config.json", {})
+    for known in ("BertTokenizer", "ElectraTokenizer"):
+        kept = source(tmp_path / known, files | {"tokenizer_config.json": config | {"tokenizer_class": known + fast}})
+        assert "tokenizer.json" in make_tokenizer(kept, ROWS).files
+    path = source(tmp_path / "in", files | {"tokenizer_config.json": config | {"tokenizer_class": named}})
+    with pytest.raises(MappingError, match=f"tokenizer_class is '{named}'; expected BertTokenizer") as caught:
+        make_tokenizer(path, ROWS)
+    assert "--vocab FOLDER/vocab.txt" in caught.value.hint
+
+
 def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(MappingError, match=r"special_tokens_map\.json: sep_token is '7'; expected a text"):
         make_tokenizer(source(tmp_path, {"special_tokens_map.json": {"sep_token": 7}}), ROWS)
