@@ -227,8 +227,19 @@ def _guarded(path: Path, make: Callable[[], Any]) -> Any:
 
 
 def _check_ids(path: Path, tokenizer: Any) -> None:
-    """Refuse ids far past the number of tokens: the library writes a line for each number in between."""
-    ids = tokenizer.get_vocab().values()
+    """Refuse two tokens of one id, of which the library would write one, by chance; and ids far past all tokens.
+
+    The library takes a step for each number up to the largest id.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids = vocabulary.values()
+    by_id = {number: token for token, number in sorted(vocabulary.items())}
+    if len(by_id) < len(ids):
+        first, number = next((t, n) for t, n in sorted(vocabulary.items()) if by_id[n] != t)
+        raise MappingError(
+            f"{path}: {first!r} and {by_id[number]!r} are both token {number:,}; expected an id for each",
+            hint="Move it away to make the tokenizer from vocab.txt.",
+        )
     if max(ids, default=-1) >= 2 * len(ids) + 1000:
         raise MappingError(
             f"{path}: {len(ids):,} tokens have ids up to {max(ids):,}; expected them without such gaps",

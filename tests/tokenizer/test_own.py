@@ -252,3 +252,14 @@ def test_a_token_of_an_enormous_id_is_refused_at_once(tmp_path: Path) -> None:
     (folder.parent / "tokenizer.json").write_text(json.dumps(document), "utf-8")
     with pytest.raises(MappingError, match="have ids up to 4,294,967,290"):
         make_tokenizer(folder, ROWS)
+
+
+def test_two_tokens_of_one_id_are_refused(tmp_path: Path) -> None:
+    """The library keeps both and writes one of them, another one each time."""
+    case = next(case for case in CASES.values() if "tokenizer.json" in case["files"])
+    folder = source(tmp_path / "in", case["files"])
+    document = json.loads((folder.parent / "tokenizer.json").read_text("utf-8"))
+    document["model"]["vocab"]["double"] = document["model"]["vocab"]["[UNK]"]
+    (folder.parent / "tokenizer.json").write_text(json.dumps(document), "utf-8")
+    with pytest.raises(MappingError, match=r"'\[UNK\]' and 'double' are both token \d+"):
+        make_tokenizer(folder, ROWS)
