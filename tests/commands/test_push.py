@@ -14,8 +14,8 @@ import pytest
 import trainings
 from goldens import HELPERS
 from hub_fixtures import CANARY, NAME, PUSH, TF, commits, process, pushed
+from stranger import WITHOUT_PACKAGES
 
-import nezha
 from nezha_convert import convert, pull, push
 from nezha_convert.cli.console import Console
 
@@ -256,13 +256,7 @@ def test_a_folder_that_nobody_converted_is_4(run, tmp_path):
 
 LOAD = """
 import sys
-sys.path = [{tests!r}, *(path for path in sys.path if path != {root!r})]
-for package in ("nezha", "nezha_convert"):
-    try:
-        __import__(package)
-    except ImportError:
-        continue
-    raise SystemExit(f"{{package}} is installed")
+sys.path.insert(0, {tests!r})
 from goldens import GOLDENS, errors
 from transformers import AutoModelForPreTraining
 model, info = AutoModelForPreTraining.from_pretrained({name!r}, trust_remote_code=True, output_loading_info=True)
@@ -276,8 +270,7 @@ print("equal")
 
 def test_a_stranger_loads_the_pushed_model_and_computes_what_the_original_computed(run, server, folder, tmp_path):
     assert run("push", folder, NAME, *PUSH).code == 0
-    root = Path(nezha.__file__).parents[1]
-    code = LOAD.format(root=str(root), tests=str(HELPERS), name=NAME)
+    code = WITHOUT_PACKAGES + LOAD.format(tests=str(HELPERS), name=NAME)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal\n"
@@ -316,11 +309,6 @@ def test_a_trained_model_goes_out_with_its_record_and_without_what_its_trainer_l
 
 
 LOAD_TRAINED = """
-import sys
-sys.path = [{tests!r}, *(path for path in sys.path if path != {root!r})]
-import importlib.util
-for package in ("nezha", "nezha_convert"):
-    assert importlib.util.find_spec(package) is None, package
 import json
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -337,8 +325,7 @@ print(json.dumps(found.tolist()))
 
 def test_a_stranger_loads_the_trained_model_and_computes_what_its_trainer_computed(run, server, trained, tmp_path):
     assert run("push", trained, NAME, *PUSH).code == 0
-    root = Path(nezha.__file__).parents[1]
-    code = LOAD_TRAINED.format(root=str(root), tests=str(HELPERS), name=NAME, texts=trainings.TEXTS)
+    code = WITHOUT_PACKAGES + LOAD_TRAINED.format(name=NAME, texts=trainings.TEXTS)
     done = process(server, "-c", code, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     expected = trainings.logits(trained)

@@ -718,6 +718,7 @@ def test_the_documented_example_fails_when_the_folder_stops_matching(tmp_path):
     shutil.copytree(TF.folder, tmp_path / "NEZHA-Base")
     converted(TF, tmp_path / "nezha-base")
     (tmp_path / "test_parity.py").write_text(example, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")  # a folder above may be ours, with our options
 
     def outcome() -> tuple[int, str]:
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]

@@ -14,8 +14,8 @@ import warm_python
 from goldens import FIXTURES, GOLDENS
 from hub_server import hub
 from huggingface_hub import ModelCard, constants
+from stranger import WITHOUT_PACKAGES
 
-import nezha
 from nezha_convert import convert, verify
 from nezha_convert.families.heads import HEADS
 from nezha_convert.folder.card import LICENSES, conversion_card
@@ -212,14 +212,11 @@ def test_its_lines_load_the_model_where_no_package_is_installed_and_nobody_answe
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
     convert(TF, tmp_path / "out", vocab=tmp_path / "vocab.txt")
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
-    hidden = f"""
-import sys
-sys.path[:] = [entry for entry in sys.path if entry not in ("", {str(Path(nezha.__file__).parents[1])!r})]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
-import importlib.util
-assert importlib.util.find_spec("nezha") is None
-"""
-    program = hidden + code.replace("path/to/this/folder", str(tmp_path / "out")) + 'print(tokenizer("a").input_ids)'
+    program = (
+        WITHOUT_PACKAGES
+        + code.replace("path/to/this/folder", str(tmp_path / "out"))
+        + 'print(tokenizer("a").input_ids)'
+    )
     environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": ""}
     done = warm_python.run(["-c", program], cwd=tmp_path, env=environment | {"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr

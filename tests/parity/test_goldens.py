@@ -14,6 +14,7 @@ import transformers
 import warm_python
 from goldens import GOLDENS, Golden, errors
 from safetensors.torch import load_file, save_file
+from stranger import WITHOUT_PACKAGES
 
 import nezha
 from nezha import attention_nezha
@@ -86,12 +87,7 @@ def backbone_only(expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_a_converted_folder_loads_where_no_package_is_installed(tmp_path):
     folder = converted(TF, tmp_path / "out")
-    script = f"""
-import sys
-sys.path[:] = [entry for entry in sys.path if entry not in ("", {str(Path(nezha.__file__).parents[1])!r})]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
-import importlib.util
-assert importlib.util.find_spec("nezha") is None
+    script = f"""{WITHOUT_PACKAGES}
 import numpy, torch
 from transformers import AutoModelForPreTraining
 model, info = AutoModelForPreTraining.from_pretrained({str(folder)!r}, trust_remote_code=True, output_loading_info=True)
