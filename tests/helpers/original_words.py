@@ -2,7 +2,8 @@
 
 REQUEST is a JSON file: the program, where its code is, and folders that differ by a word of their config. Beside it
 come outputs.npz (FOLDER'S NUMBER/OUTPUT) and results.json: by folder what else the program says of it, or its error.
-It imports nothing of the checkout but the harness of `verify --original`, which imports nothing of it in turn.
+It imports nothing of the checkout but the harness of `verify --original` and the maker of bert4keras' fixtures, which
+import nothing of it in turn. PYTHONPATH says where the program and the numpy that it needs are.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Arrays = dict[str, Any]
 Reader = Callable[[Path, Arrays], tuple[Arrays, Any]]
 
 
-def harness(request: Arrays) -> Any:
-    """parity/originals/process.py, as a module of its own."""
-    spec = importlib.util.spec_from_file_location("process", request["harness"])
+def module_of(path: str) -> Any:
+    """The file, as a module of its own."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -77,7 +78,7 @@ def transformers_tokenizer(request: Arrays) -> Reader:
 
 def huawei_pytorch(request: Arrays) -> Reader:
     """Huawei's NEZHA-PyTorch, as `verify --original` runs it."""
-    process = harness(request)
+    process = module_of(request["harness"])
 
     def read(folder: Path, inputs: Arrays) -> tuple[Arrays, Any]:
         config = json.loads((folder / "bert_config.json").read_text("utf-8"))
@@ -93,7 +94,7 @@ def huawei_pytorch(request: Arrays) -> Reader:
 
 def huawei_tensorflow(request: Arrays) -> Reader:
     """Huawei's NEZHA-TensorFlow, as `verify --original` runs it."""
-    process = harness(request)
+    process = module_of(request["harness"])
     tf = process.import_tensorflow_1()
     process.import_tensorflow_1 = lambda: tf
     sys.argv = sys.argv[:1]
@@ -134,6 +135,30 @@ def bert4torch(request: Arrays) -> Reader:
     return read
 
 
+def bert4keras(request: Arrays) -> Reader:
+    """bert4keras: the model that its config asks for, with the parts that were saved."""
+    module_of(request["maker"]).modern_keras()
+    from bert4keras.backend import keras
+    from bert4keras.models import build_transformer_model
+
+    def read(folder: Path, inputs: Arrays) -> tuple[Arrays, Any]:
+        keras.backend.clear_session()
+        config = str(folder / "bert_config.json")
+        model = build_transformer_model(config, model="nezha", with_nsp=True, with_mlm="linear")
+        (weights,) = folder.glob("*.weights")
+        named = folder / "weights.h5"  # this Keras recognises HDF5 only by the suffix
+        named.symlink_to(weights)
+        model.load_weights(str(named))
+        named.unlink()
+        (nsp,) = [layer for layer in model.layers if layer.name.endswith("NSP-Proba")]
+        nsp.activation = keras.activations.linear  # logits, as of the others
+        outputs = model.predict([inputs["input_ids"], inputs["token_type_ids"]], verbose=0)
+        two, three = sorted(outputs, key=np.ndim)
+        return {"prediction_logits": three, "seq_relationship_logits": two}, None
+
+    return read
+
+
 def paddlenlp(request: Arrays) -> Reader:
     """PaddleNLP: the class of the head."""
     import paddle
@@ -153,8 +178,9 @@ def paddlenlp(request: Arrays) -> Reader:
     return read
 
 
-def keys(program: str) -> list[str]:
+def keys(request: Arrays) -> list[str]:
     """The keys of a config that the program's own classes have attributes or arguments for."""
+    program = request["program"]
     if program == "transformers":
         import transformers
 
@@ -167,13 +193,23 @@ def keys(program: str) -> list[str]:
     if program == "bert4torch":
         import bert4torch.models as models
 
-        built = [*models.NEZHA.__mro__, models.build_transformer_model]
-        parts = [getattr(part, "__init__", part) if isinstance(part, type) else part for part in built]
-        return sorted(
-            {name for part in parts if inspect.isfunction(part) for name in inspect.signature(part).parameters}
-            - {"self", "args", "kwargs", "config_path"}
-        )
+        return arguments(*(part.__init__ for part in models.NEZHA.__mro__), models.build_transformer_model)
+    if program == "bert4keras":
+        module_of(request["maker"]).modern_keras()
+        from bert4keras import models
+
+        made = (part.__init__ for part in models.NEZHA.__mro__)
+        # build_transformer_model looks these up by hand.
+        read = {"max_position_embeddings", "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size"}
+        return sorted({*read, *arguments(*made, models.Transformer.build, models.build_transformer_model)})
     return []
+
+
+def arguments(*functions: Any) -> list[str]:
+    """The names of their arguments, in order of the alphabet."""
+    written = [function for function in functions if inspect.isfunction(function)]
+    names = {name for function in written for name in inspect.signature(function).parameters}
+    return sorted(names - {"self", "args", "kwargs", "config_path"})
 
 
 READERS = {
@@ -182,6 +218,7 @@ READERS = {
     "huawei-torch": huawei_pytorch,
     "huawei-tf": huawei_tensorflow,
     "bert4torch": bert4torch,
+    "bert4keras": bert4keras,
     "paddlenlp": paddlenlp,
 }
 
@@ -189,9 +226,8 @@ READERS = {
 def main(path: Path) -> None:
     """Read the folders of the request in `path`."""
     request = json.loads(path.read_text("utf-8"))
-    sys.path[:0] = request["path"]
     if request.get("keys"):
-        path.with_name("results.json").write_text(json.dumps(keys(request["program"])))
+        path.with_name("results.json").write_text(json.dumps(keys(request)))
         return
     read = READERS[request["program"]](request)
     with np.load(request["inputs"]) as stored:

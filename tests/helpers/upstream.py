@@ -28,6 +28,9 @@ PADDLE_REQUIREMENTS = (
 )
 """Of PaddleNLP 2.8.1."""
 
+KERAS_REQUIREMENTS = ("tensorflow-cpu==2.15.1", "h5py==3.14.0", "numpy==1.26.4", "setuptools<70")
+"""Of bert4keras 0.11.5."""
+
 
 class UnavailableError(Exception):
     """A release could not be fetched; the message is a reason to skip a test."""

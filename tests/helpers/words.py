@@ -29,7 +29,7 @@ from goldens import FIXTURES
 
 from nezha_convert import convert
 from nezha_convert.errors import NezhaConvertError
-from nezha_convert.families import BERT4TORCH, HUAWEI_TF, HUAWEI_TORCH, PADDLE, TRANSFORMERS
+from nezha_convert.families import BERT4KERAS, BERT4TORCH, HUAWEI_TF, HUAWEI_TORCH, PADDLE, TRANSFORMERS
 from nezha_convert.families.rules import Family
 from nezha_convert.parity.again.files import find_files
 from nezha_convert.parity.again.source import reread
@@ -153,6 +153,15 @@ def _paddlenlp() -> list[Path]:
     return [upstream.installed_program("paddlenlp-2.8.1", *upstream.PADDLE_REQUIREMENTS, alone=("paddlenlp==2.8.1",))]
 
 
+def _bert4keras() -> list[Path]:
+    if sys.version_info[:2] > (3, 11):
+        raise upstream.UnavailableError(
+            "TensorFlow 2.15, on whose Keras bert4keras runs, has no release for this Python"
+        )
+    alone = ("bert4keras==0.11.5",)
+    return [upstream.installed_program("bert4keras-0.11.5", *upstream.KERAS_REQUIREMENTS, alone=alone)]
+
+
 _MASKED, _CLASSES = "transformers-4.40.2-masked-lm", "transformers-4.40.2-sequence-classification"
 _HUAWEI_KEYS = (
     *("attention_probs_dropout_prob", "directionality", "hidden_act", "hidden_dropout_prob", "hidden_size"),
@@ -245,6 +254,15 @@ SUBJECTS = {
         "pretraining",
         path=_bert4torch,
     ),
+    "bert4keras": Subject(
+        "bert4keras 0.11.5",
+        "bert4keras",
+        "bert4keras-pretraining",
+        "bert_config.json",
+        BERT4KERAS,
+        "pretraining",
+        path=_bert4keras,
+    ),
     "paddlenlp": Subject(
         "PaddleNLP 2.8.1",
         "paddlenlp",
@@ -288,7 +306,7 @@ def run_original(subject: Subject, work: Path, **request: Any) -> list[Any]:
         "code": subject.code(),
         "class": subject.model_class,
         "harness": str(HARNESS),
-        "path": [str(folder) for folder in subject.path()],
+        "maker": str(FIXTURES / "make_bert4keras.py"),
         "texts": TEXTS,
         **request,
     }
@@ -300,7 +318,7 @@ def run_original(subject: Subject, work: Path, **request: Any) -> list[Any]:
         "USE_TF": "0",
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(work),
-        "PYTHONPATH": "",
+        "PYTHONPATH": os.pathsep.join(map(str, subject.path())),  # before all of this Python's own
         "OMP_NUM_THREADS": "1",
     }
     command = [subject.python(), "-B", str(WORKER), str(work / "request.json")]
@@ -512,7 +530,7 @@ def measure(subject: Subject, only: Sequence[Change] = (), every: int = 1) -> Ou
             folders.append(folder)
         results = run_original(subject, work, folders=[str(f) for f in folders], inputs=str(work / "inputs.npz"))
         names = {file.name for file in base.iterdir() if file.suffix not in (".json", ".txt")}
-        entries = reread(find_files(base, names), None, None).entries
+        again = reread(find_files(base, names), None, None)  # kept: its entries read from a folder that goes with it
         details, seen = [], {}
         with np.load(work / "outputs.npz") as stored:
             computed: list[dict[str, Any]] = [{} for _ in tried]
@@ -520,7 +538,9 @@ def measure(subject: Subject, only: Sequence[Change] = (), every: int = 1) -> Ou
                 number, name = key.split("/")
                 computed[int(number)][name] = stored[key]
         for number, (change, folder, result) in enumerate(zip(tried, folders, results, strict=True)):
-            kind, more = judge(subject, folder, work / f"{number}-out", result, computed[number], inputs, entries, seen)
+            kind, more = judge(
+                subject, folder, work / f"{number}-out", result, computed[number], inputs, again.entries, seen
+            )
             details.append((change, kind, more))
             shutil.rmtree(work / f"{number}-out", ignore_errors=True)
     assert details[0][1] == "agree", f"{subject.title}, unchanged: {details[0][1:]}"

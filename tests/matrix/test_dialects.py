@@ -75,8 +75,6 @@ def test_paddlenlp_loads_what_is_exported_and_saves_the_same(golden, tmp_path):
 
 # bert4keras
 
-KERAS_REQUIREMENTS = ("tensorflow-cpu==2.15.1", "h5py==3.14.0", "numpy==1.26.4", "setuptools<70")
-
 KERAS_PROGRAM = """
 import sys
 from pathlib import Path
@@ -114,7 +112,9 @@ def test_bert4keras_loads_the_fixture_and_saves_it_in_both_layouts(tmp_path):
     if sys.version_info[:2] > (3, 11):
         pytest.skip("tensorflow 2.15, the last whose own Keras bert4keras runs on, has no release for this Python")
     try:
-        path = upstream.installed_program("bert4keras-0.11.5", *KERAS_REQUIREMENTS, alone=("bert4keras==0.11.5",))
+        path = upstream.installed_program(
+            "bert4keras-0.11.5", *upstream.KERAS_REQUIREMENTS, alone=("bert4keras==0.11.5",)
+        )
     except upstream.UnavailableError as reason:
         pytest.skip(str(reason))
     source = tmp_path / "source.h5"  # this Keras recognises HDF5 only by the suffix
