@@ -1,193 +1,320 @@
-"""PyTorch state dicts (.bin, .pt, .pth, .ckpt), zip or legacy, read only by ``torch.load(weights_only=True)``."""
+"""PyTorch files (.bin, .pt, .pth, .ckpt), read without torch: a pickle that is followed and not run, and its storages.
+
+Three containers, by torch/serialization.py and caffe2/serialize/inline_container.cc: a zip file (torch 1.6 and later);
+five pickles and the data (legacy, torch 0.1 to 1.5); a tar file (torch up to 0.1.10).
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import reprlib
-import shlex
-import warnings
-from collections.abc import Iterator
+import zlib
+from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from struct import unpack
+from typing import Any, BinaryIO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from ...checkpoint import Decision, Origin, TensorEntry
-from ...errors import CheckpointError, UsageError
-from ...files.memory import need_addresses
+from ...checkpoint import Contents, Decision, TensorEntry
+from ...errors import CheckpointError
 from ...files.state import State, check_unchanged, state_of
-from ..blocks import row_blocks, unchanged
-from .scan import check_torch_file
+from ..blocks import MAX_RANK
+from ..pickles.entries import DAMAGED, Compressed, Place, entry_of
+from ..pickles.machine import BROKEN, Pickled, follow
+from ..pickles.meanings import STORAGES, storage_type, view
+from ..pickles.model import NOT_RUN, model_in, settings_in, written_by_torch
+from ..pickles.values import Array, Name, Span, Storage, UnexpectedError
 
-if TYPE_CHECKING:
-    import torch
+MAX_INFLATION = 4
+"""How many times a file's size its compressed members may have. Deflated weights take nine tenths of their size."""
 
-LEAST_MEMORY = 768 << 20
-"""Bytes of addresses below which the import of torch ends the process."""
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a legacy file begins: a pickle of its magic number."""
 
-MAX_DEPTH = 3
-"""How deep in nested dictionaries the model's is searched for."""
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"x\x01", b"x\x9c", b"x\xda")
+"""How files begin that joblib compressed."""
 
-_TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
-"""Keys that hold tensors of the training, not the model."""
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_FOLDER, _UTF8, _ENCRYPTED = 0x10, 0x800, 1  # among a member's attributes (MS-DOS), and its flags
+_HEADER_BYTES, _TAR_BLOCK = 30, 512
+_TAR_PARTS = {"pickle", "storages", "tensors"}
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
+_QUANTIZED = {"QInt8Storage": 1, "QUInt8Storage": 1, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1, "QInt32Storage": 4}
+"""Bytes of an element of the storages that hold no plain numbers."""
+
+_BROKEN = (*BROKEN, BadZipFile, NotImplementedError, RuntimeError, OverflowError, zlib.error)
 
 
-def read_torch(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
-    """The tensors of `files` by name, and a decision for each file that holds more than them: which part was read.
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A file's pickle, and where its storages lie."""
 
-    A zip file is memory-mapped, unless something in it is compressed; a legacy file (torch < 1.6) is read into memory.
+    pickled: Pickled
+    places: dict[str, Place]
+
+
+def read_torch(files: tuple[Path, ...], part: str | None = None) -> Contents:
+    """The model's tensors in `files`.
+
+    Args:
+        part: the keys of the model's dictionary, joined by dots, where a file holds several.
 
     Raises:
-        CheckpointError: a file is corrupt, asks for code to be run, or holds no dictionary of tensors.
+        CheckpointError: a file is corrupt, or holds no dictionary of tensors.
         UsageError: a file holds several dictionaries that may be the model's.
     """
     entries: dict[str, TensorEntry] = {}
     decisions: dict[Decision, None] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for number, file in enumerate(files):
-        loaded, seen = _load(file)
-        tensors, decision = _state_dict(file, loaded)
-        if decision:
-            decisions[decision] = None
+        container, seen = open_pickle(file)
+        tensors, decided = model_in(file, container.pickled, part)
+        decisions |= dict.fromkeys(decided)
+        settings |= settings_in(container.pickled.value)
         for name, tensor in tensors.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} is in another shard too")
-            entries[name] = _entry(file, number, name, tensor, seen)
-    return entries, tuple(decisions)
+            entries[name] = entry_of(file, number, name, tensor, container.places, seen)
+    return Contents(entries, tuple(decisions), settings)
 
 
-def _load(file: Path) -> tuple[Any, State]:
-    """What `file` holds, and its state. Only tensors, numbers, strings and containers of them are ever loaded."""
-    need_addresses(LEAST_MEMORY, "PyTorch")
-    import torch
-
+def is_pickle(path: Path) -> bool:
+    """Whether `path` is a file that PyTorch or Python's pickle wrote, by its content."""
+    if not path.is_file():
+        return False
     try:
-        with open(file, "rb") as head:
-            seen = state_of(os.fstat(head.fileno()))
-        mappable = check_torch_file(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's warnings about old pickle protocols do not help our users
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
-        check_unchanged(file, seen)
-        return loaded, seen
-    except (CheckpointError, MemoryError):
-        raise
-    except UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if not wanted:
-            raise CheckpointError(f"{file}: not a PyTorch state dict ({_first_line(error)})") from error
-        raise CheckpointError(
-            f"{file}: refused: it asks for {wanted[1]} to be loaded, and only tensors are. Nothing in it was run",
-            hint="If you trust where it came from, load it there and save model.state_dict() alone.",
-        ) from error
-    except Exception as error:  # for corrupt files, torch.load raises errors of many unrelated types
-        if "allocate memory" in str(error) or "mmap" in str(error):
-            raise MemoryError(_first_line(error)) from error
-        raise CheckpointError(
-            f"{file}: cannot be read as a PyTorch file ({type(error).__name__}: {_first_line(error)})",
-            hint="The file is damaged or cut short: copy it again from where it came from.",
-        ) from error
+        with open(path, "rb") as data:
+            head = data.read(4)
+            if head == b"PK\x03\x04":
+                with ZipFile(data) as archive:
+                    return any(name.endswith("/data.pkl") for name in archive.namelist())
+            return (head[:1] == b"\x80" and head[1:2] in _PROTOCOLS) or _tar_members(data).keys() >= _TAR_PARTS
+    except (OSError, *_BROKEN):
+        return False
 
 
-def _state_dict(file: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], Decision | None]:
-    """The model's dictionary of tensors: `loaded` itself, or the only one inside it."""
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{file}: holds a {type(loaded).__name__}, expected a dictionary of tensors")
-    items = dict.items(loaded)  # not loaded.items(): a pickle can give an OrderedDict an attribute of that name
-    strange = next((name for name, value in items if not _is_tensor(name, value)), None)
-    if strange is None:
-        return dict(items), None
-    models = list(_models(loaded))
-    if not models:
-        raise CheckpointError(
-            f"{file}: {_shown(strange)} is a {type(loaded[strange]).__name__}; expected a dictionary of tensors by "
-            "name, alone or under one key",
-            hint="Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin').",
-        )
-    if len(models) > 1:
-        listing = ", ".join(
-            f"{'.'.join(path) or 'at its top'} ({len(_tensors(held))} tensors)" for path, held in models
-        )
-        raise UsageError(
-            f"{file}: it holds {len(models)} dictionaries of tensors: {listing}",
-            hint=_save_one(file, next(path for path, _ in models if path)),
-        )
-    ((path, model),) = models
-    beside = [name for name in dict.keys(loaded) if path and name != path[0]]
-    others = ", ".join(
-        map(_shown, [*beside, *(name for name, value in dict.items(model) if not _is_tensor(name, value))])
-    )
-    reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
-    return _tensors(model), Decision("tensors read from", ".".join(path) or "the top", reason, Origin.FILE)
+def open_pickle(file: Path) -> tuple[Container, State]:
+    """What the pickle in `file` holds, whatever its container, and the file's state.
 
-
-def _models(holder: dict[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
-    """The dictionaries in `holder` that may be a model's, each with its keys: they hold a matrix by its name.
-
-    Numbers and texts beside the tensors make no difference: an average may be free of them, and the model not. Beside
-    a dictionary that may be the model's, a matrix alone is none.
+    Raises:
+        CheckpointError: it is damaged, or no pickle.
     """
-    inside = [
-        found
-        for key, value in dict.items(holder)
-        if isinstance(key, str) and isinstance(value, dict) and len(path) < MAX_DEPTH and not _TRAINING.search(key)
-        for found in _models(value, (*path, key))
-    ]
-    matrices = sum(tensor.ndim > 1 for tensor in _tensors(holder).values())
-    if matrices > bool(inside):
-        yield path, holder
-    yield from inside
-
-
-def _tensors(holder: dict[Any, Any]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in dict.items(holder) if _is_tensor(name, value)}
-
-
-def _save_one(file: Path, path: tuple[str, ...]) -> str:
-    """How to save the dictionary at `path` alone, and what to do with it."""
-    target = file.with_name(f"{file.stem}-{re.sub(r'[^A-Za-z0-9_-]', '_', path[-1])}.bin")
-    keys = "".join(f"[{part!r}]" for part in path)
-    code = f"import torch; torch.save(torch.load({str(file)!r}){keys}, {str(target)!r})"
-    quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
-    return f"Save the one you mean by itself, such as: python -c {quoted}, and name its file: {target}"
-
-
-def _is_tensor(name: Any, value: Any) -> bool:
-    import torch
-
-    return isinstance(name, str) and isinstance(value, torch.Tensor)
-
-
-def _shown(key: Any) -> str:
-    """`key` for a message, cut short: sixty bytes of pickle can make a key whose text has megabytes."""
-    return repr(key) if isinstance(key, str) else reprlib.repr(key)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no more is said").splitlines()[0]
-
-
-def _entry(file: Path, number: int, name: str, tensor: torch.Tensor, seen: State) -> TensorEntry:
-    import torch
-
-    tensor = torch.Tensor.detach(tensor)  # of the class: a pickle can give a tensor attributes that hide its methods
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({tensor.layout}, {tensor.device})")
     try:
-        if tensor.dtype == torch.bfloat16:
-            array = tensor.view(torch.uint16).numpy().view(np.dtype("bfloat16"))
+        with open(file, "rb") as data:
+            seen = state_of(os.fstat(data.fileno()))
+            container = _read(data, seen[0])
+            check_unchanged(file, seen, data.fileno())
+            return container, seen
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except UnexpectedError as error:
+        raise CheckpointError(f"{file}: not a pickle of tensors: it has {error}. {NOT_RUN}", hint=DAMAGED) from error
+    except _BROKEN as error:
+        detail = (str(error).strip() or "no more is said").splitlines()[0]
+        raise CheckpointError(
+            f"{file}: cannot be read as a PyTorch file ({type(error).__name__}: {detail:.300})", hint=DAMAGED
+        ) from error
+
+
+def _read(data: BinaryIO, size: int) -> Container:
+    head = data.read(len(_LEGACY))
+    if head.startswith(b"PK\x03\x04"):
+        with ZipFile(data) as archive:
+            return _zip(archive, data, size)
+    if head.startswith(_COMPRESSED):
+        raise UnexpectedError("compressed data, which cannot be read by their place: write it without compression")
+    if (members := _tar_members(data)).keys() >= _TAR_PARTS:
+        return _tar(members, data, size)
+    data.seek(0)
+    return _legacy(data, size) if head == _LEGACY else _bare(data, size)
+
+
+class _Storages:
+    """Resolves the identities of storages in a pickle, and keeps what it says of each."""
+
+    def __init__(self, big_endian: bool = False) -> None:
+        self.by_key: dict[str, Storage] = {}
+        self._big_endian = big_endian
+
+    def resolve(self, identity: Any) -> Any:
+        """The storage ("storage", type, key, location, number of elements[, view]); the class of a pickled module."""
+        match identity:
+            case ("storage", kind, str() as key, _, int() as count, *view) if count >= 0:
+                if view not in ([], [None]):
+                    raise UnexpectedError("a view of a storage, which torch has not written since 2018")
+                storage = Storage(storage_type(kind), str(key), count, self._big_endian)
+                known = self.by_key.setdefault(storage.key, storage)
+                if (known.dtype, known.count) != (storage.dtype, count):  # torch takes the first
+                    raise UnexpectedError(f"storage {key!r:.40} described in two ways")
+                return known
+            case ("module", Name() as kind, *_):  # with the source code of its class, which is not looked at
+                return kind
+        raise UnexpectedError("a storage without a size")
+
+
+def _width(storage: Storage) -> int:
+    """Bytes of an element."""
+    if storage.dtype not in (*_QUANTIZED, *STORAGES.values()):
+        raise UnexpectedError(f"a storage of type {storage.dtype:.40}")
+    return _QUANTIZED.get(storage.dtype) or np.dtype(storage.dtype).itemsize
+
+
+def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Container:
+    members = {member.filename: member for member in archive.infolist()}
+    starts = _check_members(archive.infolist(), data, size)
+    root = next(iter(members)).partition("/")[0]
+    if f"{root}/constants.pkl" in members:
+        raise CheckpointError(
+            f"{data.name}: a program of TorchScript; only state dicts and modules of Python are read",
+            hint=written_by_torch(Path(data.name), "torch.jit.load({!r}).state_dict()", "weights"),
+        )
+    order = archive.read(members[f"{root}/byteorder"]) if f"{root}/byteorder" in members else b"little"
+    if order not in (b"little", b"big"):
+        raise UnexpectedError(f"bytes in the order {order[:20]!r}")
+    storages, member = _Storages(order == b"big"), members[f"{root}/data.pkl"]
+    if member.compress_type == ZIP_STORED:
+        data.seek(starts[member.filename])
+        pickled = follow(data, starts[member.filename] + member.file_size, storages.resolve, more=size)
+    else:
+        pickle = archive.read(member)
+        pickled = follow(BytesIO(pickle), len(pickle), storages.resolve, base=size, more=size)
+    places: dict[str, Place] = {}
+    for key, storage in storages.by_key.items():
+        record, expected = members[f"{root}/data/{key}"], storage.count * _width(storage)
+        if record.file_size != expected:
+            raise ValueError(f"record {record.filename} has {record.file_size:,} bytes, expected {expected:,}")
+        if record.compress_type == ZIP_STORED:
+            places[key] = Span(starts[record.filename], expected)
         else:
-            array = tensor.numpy()
-    except (TypeError, RuntimeError) as error:  # eight-bit floats, half complex, conjugates
-        raise CheckpointError(f"{file}: {name!r} is of type {tensor.dtype}, which NumPy does not have") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: {name!r} has {tensor.ndim} dimensions, which no weight has") from error
-    stream = partial(_stream, array, file, seen)
-    position = (number, tensor.data_ptr())
-    return TensorEntry(name, str(array.dtype), tuple(array.shape), array.nbytes, stream, position)
+            places[key] = Compressed(expected, partial(_inflated, Path(data.name), record))
+    return Container(pickled, places)
 
 
-def _stream(array: np.ndarray, file: Path, seen: State, limit: int) -> Iterator[np.ndarray]:
-    return unchanged(row_blocks(array, limit), file, seen)
+def _inflated(file: Path, record: ZipInfo) -> bytes:
+    try:
+        with ZipFile(file) as archive:
+            return archive.read(record)
+    except (*_BROKEN, OSError) as error:
+        raise CheckpointError(f"{file}: {record.filename} cannot be unpacked ({error})", hint=DAMAGED) from error
+
+
+def _check_members(members: list[ZipInfo], data: BinaryIO, size: int) -> dict[str, int]:
+    """Where the data of each member begin. Their headers agree, and no two lie over each other."""
+    if len({member.filename.lower() for member in members}) < len(members):  # torch does not look at the case
+        raise ValueError("two of its members have the same name")
+    if sum(member.file_size for member in members) > MAX_INFLATION * size:
+        raise ValueError(
+            "its members are compressed to a fourth or less; torch stores them as they are. Write it again: "
+            "torch.save(torch.load(FILE), FILE)"
+        )
+    starts, end = {}, 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        data.seek(member.header_offset)
+        signature, flags, method, lengths = unpack("<4s2x2H16xI", data.read(_HEADER_BYTES))
+        name = data.read(lengths & 0xFFFF).decode("utf-8" if flags & _UTF8 else "cp437")
+        if signature != b"PK\x03\x04" or name != member.orig_filename or method != member.compress_type:
+            raise ValueError(f"the two headers of {member.filename!r:.80} differ")
+        # torch reads nothing of a member that is marked as a folder, and leaves memory as it is
+        if member.external_attr & _FOLDER or flags & _ENCRYPTED or method not in (ZIP_STORED, ZIP_DEFLATED):
+            raise ValueError(f"{member.filename!r:.80} is marked as a folder, encrypted or compressed in another way")
+        if method == ZIP_STORED and member.compress_size != member.file_size:
+            raise ValueError(
+                f"{member.filename!r:.80} is stored in {member.compress_size:,} bytes of {member.file_size:,}"
+            )
+        if member.header_offset < end:
+            raise ValueError("its members overlap")
+        starts[member.filename] = member.header_offset + _HEADER_BYTES + (lengths & 0xFFFF) + (lengths >> 16)
+        end = starts[member.filename] + member.compress_size
+    if end > size:
+        raise ValueError("its members reach past its end")
+    return starts
+
+
+def _legacy(data: BinaryIO, size: int) -> Container:
+    """Five pickles (magic number, protocol, system, the object, the storages' keys), and the storages."""
+    storages = _Storages()
+    magic, protocol, _, pickled, keys = (follow(data, size, storages.resolve) for _ in range(5))
+    if magic.value != _MAGIC or protocol.value != _PROTOCOL:
+        raise UnexpectedError("another beginning than PyTorch's files")
+    places: dict[str, Place] = {}
+    for key in keys.value:
+        storage = storages.by_key[key]
+        places[key] = _counted(data, size, storage)
+    if lacking := storages.by_key.keys() - places:
+        raise ValueError(f"it does not hold storage {min(lacking)!r:.40}, which a tensor lies in")
+    return Container(pickled, places)
+
+
+def _bare(data: BinaryIO, size: int) -> Container:
+    """A pickle by itself: NumPy's arrays, or tensors that Python's pickle wrote, each storage as a legacy file."""
+    places: dict[str, Place] = {}
+    storages: dict[int, Storage] = {}
+
+    def load(span: Span) -> Storage:
+        if span.offset not in storages:
+            position = data.tell()
+            data.seek(span.offset)
+            inner = _legacy(data, span.offset + span.length)
+            data.seek(position)
+            if span.text or not isinstance(storage := inner.pickled.value, Storage):
+                raise UnexpectedError("a tensor without a storage")
+            storages[span.offset] = Storage(storage.dtype, str(span.offset), storage.count)
+            places[str(span.offset)] = inner.places[storage.key]
+        return storages[span.offset]
+
+    return Container(follow(data, size, load_bytes=load), places)
+
+
+def _counted(data: BinaryIO, size: int, storage: Storage) -> Span:
+    """A storage as a legacy file has it: the number of its elements, and the elements."""
+    (count,) = unpack("<q", data.read(8))
+    span = Span(data.tell(), storage.count * _width(storage))
+    if count != storage.count or span.offset + span.length > size:
+        raise ValueError(f"storage {storage.key!r:.40} has {count:,} elements in {size:,} bytes, not {storage.count:,}")
+    data.seek(span.length, 1)
+    return span
+
+
+def _tar_members(data: BinaryIO) -> dict[str, int]:
+    """Where the data of each member of a tar file begin. Python's tarfile allocates what a header claims."""
+    members, position = {}, 0
+    while data.seek(position) == position and (block := data.read(_TAR_BLOCK))[257:262] == b"ustar":
+        length = int(block[124:136].strip(b" \0") or b"0", 8)
+        if length < 0:
+            raise ValueError("a member of negative length")
+        members[block[:100].partition(b"\0")[0].decode("latin-1")] = position + _TAR_BLOCK
+        position += _TAR_BLOCK * (1 - -length // _TAR_BLOCK)
+    return members
+
+
+def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
+    """Storages, the tensors that lie in them, and a pickle that names the tensors by their keys."""
+    places: dict[str, Place] = {}
+    storages: dict[Any, Storage] = {}
+    data.seek(members["storages"])
+    for _ in range(follow(data, size).value):
+        key, _, kind = follow(data, size).value
+        (count,) = unpack("<q", data.read(8))
+        data.seek(-8, 1)
+        storages[key] = Storage(storage_type(kind), str(key), max(0, count))
+        places[str(key)] = _counted(data, size, storages[key])
+    if follow(data, size).value:
+        raise UnexpectedError("views of storages, which torch has not written since 2018")
+    tensors: dict[int, Array] = {}
+    data.seek(members["tensors"])
+    for _ in range(follow(data, size).value):
+        key, storage, _ = follow(data, size).value
+        (rank,) = unpack("<i4x", data.read(8))
+        if not 0 <= rank <= MAX_RANK:
+            raise ValueError(f"a tensor of {rank} dimensions")
+        numbers = unpack(f"<{2 * rank + 1}q", data.read(8 * (2 * rank + 1)))
+        tensors[int(key)] = view(storages[storage], numbers[-1], numbers[:rank], numbers[rank:-1])
+    data.seek(members["pickle"])
+
+    def resolve(identity: Any) -> Any:
+        return identity[0] if isinstance(identity, tuple) else tensors[int(identity)]
+
+    return Container(follow(data, size, resolve), places)
