@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from math import prod
 from struct import Struct
 from typing import Any, BinaryIO
@@ -26,15 +25,18 @@ MAX_STEPS = 1 << 22
 """The most steps of a pickle; 100,000 arrays take 3 million. A step creates at most one object of some hundred bytes,
 so this bounds the memory, whatever the pickle claims."""
 
-FREE_STEPS, STEP_BYTES = 1 << 15, 16
+FREE_STEPS, STEP_BYTES = 1 << 15, 10
 """How many steps any pickle may have, and how many bytes the file must have for each further step. So time and memory
-are bounded by the size of the file. An array takes 20 to 45 steps: 700 arrays (40 layers) may be of any size, and
-further arrays need 720 bytes each on average, of which 150 are names and types. NEZHA's arrays have thousands."""
+are bounded by the size of the file. An array takes 10 to 30 steps: 1,000 arrays may be of any size, and further arrays
+need 300 bytes each on average, of which 150 are names and types. NEZHA's arrays have thousands."""
 
 MAX_TEXT = 4096
 """The most bytes of a name, a number or a line. Longer text can only be an array's data, and is skipped."""
 
 _JOBLIB, _BYTES = "joblib.numpy_pickle.NumpyArrayWrapper", "torch.storage._load_from_bytes"
+
+_NO_TEXT = Text()
+_NO_TEXT.offset, _NO_TEXT.length, _NO_TEXT.text = 0, 0, True
 
 BROKEN = (IndexError, KeyError, struct.error, ValueError, TypeError, EOFError)
 """What following a damaged pickle raises, besides `UnexpectedError`."""
@@ -95,9 +97,10 @@ class _Machine:
         self._wanted: dict[str, None] = {}
 
     def run(self, limit: int) -> Pickled:
-        read = self._data.read
-        for _ in repeat(None, limit):  # unlike range, it allocates no number for each step
+        read, left = self._data.read, limit
+        while left:
             step = read(1)
+            left -= step not in _SMALL
             if step == b".":
                 return Pickled(self._stack.pop(), tuple(self._wanted))
             action = _STEPS.get(step)
@@ -137,23 +140,15 @@ class _Machine:
         length, offset = self._number(form), self._data.tell()
         if not 0 <= length <= self._size - offset:
             raise EOFError(f"{length} bytes declared at offset {offset} of {self._size}")
-        span = Span(self._base + offset, length, encoding == "utf-8")
-        if encoding and length <= MAX_TEXT:
-            self._push_text(self._data.read(length), span, encoding)
+        if encoding and not length:
+            self._stack.append(_NO_TEXT)
+        elif encoding and length <= MAX_TEXT:
+            text = Text(_decoded(self._data.read(length), encoding))
+            text.offset, text.length, text.text = self._base + offset, length, encoding == "utf-8"
+            self._stack.append(text)
         else:
-            self._stack.append(span)
+            self._stack.append(Span(self._base + offset, length, encoding == "utf-8"))
             self._data.seek(length, 1)
-
-    def _push_text(self, data: bytes, span: Span, encoding: str) -> None:
-        if encoding == "utf-8":
-            text = Text(data.decode("utf-8", "surrogatepass"))
-        else:
-            try:
-                text = Text(data.decode("utf-8"))
-            except UnicodeDecodeError:
-                text = Text(data.decode("latin-1"))
-        text.span = span
-        self._stack.append(text)
 
     def _line(self) -> bytes:
         line = self._data.readline(MAX_TEXT)
@@ -302,6 +297,15 @@ def _fill(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     return target
 
 
+def _decoded(data: bytes, encoding: str) -> str:
+    if encoding == "utf-8":
+        return data.decode("utf-8", "surrogatepass")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def _whole_number(line: bytes) -> int | bool:
     """Protocols 0 and 1 write True and False as 01 and 00."""
     return {b"01": True, b"00": False}[line] if line in (b"00", b"01") else int(line)
@@ -385,6 +389,9 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x83": partial(_Machine._extension, form=_TWO_BYTES),
     b"\x84": partial(_Machine._extension, form=_SIGNED),
 }
+
+_SMALL = frozenset((b"N", b"\x88", b"\x89", b")", b"K", b"h", b"j"))
+"""Steps that create nothing, so that they are not counted: a constant, a byte, what is in the memory."""
 
 STEPS = (*_STEPS, b".")
 """All known steps. Those for buffers outside of the file (protocol 5) are not among them: no file has them."""

@@ -42,7 +42,7 @@ STORAGES = {
 }
 """NumPy's names of element types by the class of a torch storage."""
 
-MAX_KEY = 1000
+MAX_KEY = 32
 """The most parts of a key, and of an item of a set."""
 
 _Values = tuple[Any, ...]

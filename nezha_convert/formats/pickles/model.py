@@ -79,12 +79,14 @@ def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], 
             f"{file}: holds {kind_of(value)}, expected a dictionary of tensors. {NOT_RUN}", hint=_SAVE
         )
     strange = next((name for name, value in top.items() if not _named(name, value)), None)
-    if strange is None and not part and isinstance(value, dict):
+    if strange is None and top and not part and isinstance(value, dict):
         return (), top
     models = [(path, holder) for path, holder in _models(top) if part in (None, _at(path))]
     if len(models) == 1:
         return models[0]
     models = models or list(_models(top))
+    if not top:
+        raise CheckpointError(f"{file}: it holds an empty dictionary, expected tensors by name", hint=_SAVE)
     if not models:
         raise CheckpointError(
             f"{file}: {shown(strange)} is {kind_of(top.get(strange))}; expected a dictionary of tensors by "
@@ -103,7 +105,7 @@ def contents(value: Any) -> Mapping[Any, Any] | None:
     """What `value` holds by name: a dictionary's items, a module's state dict, another object's attributes."""
     if isinstance(value, dict):
         return value
-    if isinstance(value, list | tuple):
+    if isinstance(value, list) and any(isinstance(item, dict | Record) for item in value[:_MAX_ITEMS]):
         return {str(number): item for number, item in enumerate(value[:_MAX_ITEMS])}
     if not isinstance(value, Record):
         return None

@@ -23,10 +23,17 @@ class Span:
 
 
 class Text(str):
-    """A text short enough to be a name, and its bytes in the file."""
+    """A text short enough to be a name, and the place of its bytes in the file; see `Span`."""
 
-    __slots__ = ("span",)
-    span: Span
+    __slots__ = ("length", "offset", "text")
+    offset: int
+    length: int
+    text: bool
+
+    @property
+    def span(self) -> Span:
+        """Its bytes in the file."""
+        return Span(self.offset, self.length, self.text)
 
 
 @dataclass(slots=True)
