@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from ...errors import MappingError
 from ...formats.torch.read import open_pickle
 from .safetensors_file import as_array
 from .tensor import Tensor
-from .unpickle import Inert, Unpickler
+from .unpickle import STAND_INS, Inert, Unpickler
 
 _LAYER = re.compile(r"(^|\.)(encoder\.layer|encoderLayer)\.0\.")
 """Part of the names of a first layer, in every program that writes PyTorch files."""
@@ -76,8 +75,7 @@ def _load(file: Path) -> Any:
         data.seek(0)
         if not is_torch:
             return Unpickler(data).load()
-        inert = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=lambda data, **_: Unpickler(data).load())
-        return torch.load(data, map_location="cpu", weights_only=False, mmap=False, pickle_module=inert)
+        return torch.load(data, map_location="cpu", weights_only=False, mmap=False, pickle_module=STAND_INS)
 
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P"

@@ -6,6 +6,7 @@ import io
 import pickle
 from collections import OrderedDict
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,14 +79,15 @@ class Unpickler(pickle.Unpickler):
 @cache
 def _safe() -> dict[tuple[str, str], Any]:
     """What stands for a name, by the first part of its module: functions that make values of what they are given."""
-    from torch import Size, _utils, load
+    import torch
+    from torch import Size, _utils
 
     rebuild = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
     return {
         **{("torch", name): getattr(_utils, name) for name in rebuild},
         ("torch", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
         ("torch", "_rebuild_from_type_v2"): lambda function, _, arguments, *__: function(*arguments),
-        ("torch", "_load_from_bytes"): lambda data: load(io.BytesIO(data), weights_only=True),
+        ("torch", "_load_from_bytes"): lambda data: torch.load(io.BytesIO(data), weights_only=True),
         ("torch", "Parameter"): lambda *values: values[0] if values else Inert(),
         ("torch", "Size"): Size,
         **_PLAIN,
@@ -115,3 +117,6 @@ _PLAIN: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy", "scalar"): lambda kind, data: np.frombuffer(data, kind)[0],
 }
+
+STAND_INS = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=lambda data, **_: Unpickler(data).load())
+"""What `torch.load` takes as its module for pickles."""
