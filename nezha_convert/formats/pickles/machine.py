@@ -101,11 +101,11 @@ class _Machine:
         while left:
             step = read(1)
             left -= step not in _SMALL
-            if step == b".":
+            if step == b"." and self._data.tell() <= self._size:
                 return Pickled(self._stack.pop(), tuple(self._wanted))
             action = _STEPS.get(step)
             if action is None:
-                if not step:
+                if step in (b"", b"."):
                     raise EOFError("it ends in the middle")
                 raise UnexpectedError(f"step {step!r}, which no pickle has")
             action(self)
