@@ -17,7 +17,8 @@ from .keras.read import read_keras
 from .paddle import read_paddle
 from .safetensors import read_safetensors
 from .tf_bundle.read import read_bundle
-from .torch.read import is_pickle, read_torch
+from .torch.containers import is_pickle
+from .torch.read import read_torch
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
 

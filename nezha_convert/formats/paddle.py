@@ -21,7 +21,7 @@ from .pickles.entries import entry_of
 from .pickles.model import NOT_RUN, kind_of, shown
 from .pickles.values import Array, ArrayType
 from .tensor import Tensor, raw
-from .torch.read import open_pickle
+from .torch.containers import open_pickle
 
 _NAMES = "StructuredToParameterName@@"
 """The key under which `paddle.save` keeps Paddle's own names of the parameters. It holds no tensor."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import MappingError
-from ...formats.torch.read import open_pickle
+from ...formats.torch.containers import open_pickle
 from .safetensors_file import as_array
 from .tensor import Tensor
 from .unpickle import STAND_INS, Inert, Unpickler

@@ -20,7 +20,8 @@ from nezha_convert.errors import CheckpointError, UsageError
 from nezha_convert.formats.pickles.machine import BROKEN, follow
 from nezha_convert.formats.pickles.machine import STEPS as STEPS_KNOWN
 from nezha_convert.formats.pickles.values import UnexpectedError
-from nezha_convert.formats.torch.read import open_pickle, read_torch
+from nezha_convert.formats.torch.containers import open_pickle
+from nezha_convert.formats.torch.read import read_torch
 
 FOLDER = Path(__file__).parents[2]
 FIXTURES = FOLDER.parent / "fixtures"
