@@ -109,6 +109,8 @@ def inspect(
 )
 @options.prefix
 @options.part
+@options.drop
+@options.rename
 @options.dry_run
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
 @options.as_json

@@ -23,12 +23,30 @@ def size(value: str) -> int:
     return nbytes
 
 
+def pair(value: str) -> tuple[str, str]:
+    """Two names, from OLD=NEW."""
+    old, sign, new = value.partition("=")
+    if not (old and sign and new):
+        raise click.BadParameter(f"{value!r} is no OLD=NEW, such as fc=classifier")
+    return old, new
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")
 config = click.option("--config", type=EXISTING_FILE, help="bert_config.json, if it is not beside the weights.")
 vocab = click.option("--vocab", type=EXISTING_FILE, help="vocab.txt, if it is not beside the weights.")
 part = click.option("--part", metavar="KEY", help="Which dictionary of a PyTorch file is the model, such as ema.shadow")
 prefix = click.option(
     "--prefix", metavar="NAME.", help="Where the model lies inside a larger one, such as encoder. or student/"
+)
+drop = click.option(
+    "--drop", metavar="GLOB", multiple=True, help="Leave these tensors out, such as 'crf.*'. Repeatable."
+)
+rename = click.option(
+    "--rename",
+    metavar="OLD=NEW",
+    multiple=True,
+    callback=lambda context, parameter, values: [pair(value) for value in values],
+    help="Read a layer by another name, such as fc=classifier. Repeatable.",
 )
 token = click.option(
     "--token", help="The Hub's token. HF_TOKEN or `hf auth login` are better: others may see a command line."

@@ -17,6 +17,7 @@ from ..folder.report import FileRecord, Report
 from ..hub import Pulled, Pushed
 from ..mapping.plan import Dropped
 from ..parity.report import Comparison, ParityReport
+from ..weights.write import EXTRA
 
 SHOWN = 20
 """Problems in the text of a result or error; ``--json`` has all."""
@@ -75,6 +76,9 @@ def _report(report: Report) -> Iterator[Part]:
     yield "tensors", f"{used:,} used, {dropped:,} dropped, {tied:,} tied"
     yield "saved", f"{size(report.source_nbytes - report.weight_nbytes)} of {size(report.source_nbytes)}"
     yield from _dropped(report.dropped)
+    if report.kept:
+        names = shorten(", ".join(tensor.target for tensor in report.kept), 200)
+        yield "kept", f"{len(report.kept):,} in {EXTRA}, beside the model: {names}"
     yield from _decided(report.decisions)
     if report.ignored_fields:
         yield "ignored", f"fields of the config that change no output: {', '.join(report.ignored_fields)}"

@@ -49,6 +49,8 @@ def convert(
     allow_overflow: bool = False,
     prefix: str | None = None,
     part: str | None = None,
+    drop: Sequence[str] = (),
+    rename: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
     force: bool = False,
@@ -73,6 +75,8 @@ def convert(
         allow_overflow: write finite values that `dtype` cannot hold as infinities, instead of refusing them.
         prefix: what stands in front of the model's names inside a larger model, whose other tensors are left out.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
+        drop: globs of tensors to leave out. What is not in the model, and not left out, is kept beside it.
+        rename: tensors' and layers' names, and the names by which they are known here, such as {"fc": "classifier"}.
         max_shard_bytes: size past which weights are split.
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
@@ -95,11 +99,13 @@ def convert(
     config_file, labels_file = (Path(file) if file else None for file in (config, labels))
     tokenizer_files = [vocab_file.parent / name for name in FILES] if vocab_file else []
     states = _states(checkpoint, config_file, vocab_file, labels_file, *tokenizer_files)
-    survey = understand(checkpoint, Asked(head, config_file, labels_file, activation, max_relative_position, prefix))
+    renamed = tuple(dict(rename).items())
+    asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, tuple(drop), renamed)
+    survey = understand(checkpoint, asked)
     survey.plan.check()
     strip = survey.family.name not in _KEEPS_SPACES
     made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=strip)
-    layout = lay_out(survey.plan.steps, dtype, max_shard_bytes)
+    layout = lay_out(survey.plan.steps, dtype, max_shard_bytes, survey.plan.kept)
     files = _files(survey, made, layout)
     beside = [path for path in (survey.config_file, vocab_file, survey.labels_file, *made.sources) if path]
     sources = [*checkpoint.files, *dict.fromkeys(beside)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..files.progress import Progress
 from ..folder.record import ConvertedFolder
 from ..parity.assumed import check_accepted, list_assumptions
+from ..parity.beside import compare_extras
 from ..parity.compare import compare_model
 from ..parity.converted import LoadedModel, load_tokenizer
 from ..parity.inputs import built_in_cases, check_memory, grouped, list_texts, text_cases
@@ -89,7 +90,7 @@ def verify(
         changed=tuple(file.name for file, _ in changed),
         failures=list_failures(
             changed,
-            (tokens.casing, wrong_labels(folder, opened.labels)),
+            (tokens.casing, wrong_labels(folder, opened.labels), *compare_extras(folder, opened.checkpoint)),
             compared.comparisons,
             tokens.parity,
             weights,

@@ -239,12 +239,18 @@ class Family:
             if fnmatchcase(bare, drop.pattern):
                 return drop
         if not name.startswith(self.prefix):
-            return self.rest
+            return self.rest or self._head_outside(name)
         pattern, layer = _split(bare)
         if pattern not in self._by_source or (layer is None and "{i}" in bare):
             return None
         part, rule = self._by_source[pattern]
         return Match(part, Rule(bare, _fill(rule.target, layer), rule.op))
+
+    def _head_outside(self, name: str) -> Match | None:
+        """The match of a tensor of a head that lies outside of the prefix, as where a program wraps the encoder."""
+        part, rule = self._by_source.get(name, (None, None))
+        is_head = part is not None and not name.startswith(self.backbone)
+        return Match(part, rule) if is_head and part and rule else None
 
     def match(self, name: str) -> Match | None:
         """The match of `name`, or None where it is dropped or unknown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..formats.safetensors import write_safetensors
-from .heads import ENCODER, HEADS, POOLER, TARGETS
+from .heads import HEADS, TARGETS
 from .program import Program
 from .rules import Defaults, Family
 from .torch_names import BUFFERS, torch_rules
@@ -33,7 +33,7 @@ TRANSFORMERS_BASE = Family(
     name="transformers",
     title="transformers up to 4.57, the model without a head",
     known_by="embeddings.word_embeddings.weight",
-    rules=torch_rules("", (ENCODER, POOLER)),
+    rules=torch_rules("", tuple(TARGETS)),
     defaults=_DEFAULTS,
     drops=BUFFERS,
     backbone=("embeddings.", "encoder.", "pooler."),

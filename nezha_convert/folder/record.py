@@ -59,6 +59,7 @@ _CONVERSION: Form = {
     "assumptions?": [{"name": str, "text": str}],
     "dropped": [{"name": str, "nbytes": int, "reason": str}],
     "written": [{"target": str, "shape": [int]}],
+    "kept?": [{"target": str, "dtype": str, "shape": [int]}],
     "numbers?": {"tensors": [{"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}]},
     "parity?": _PARITY,
 }

@@ -14,7 +14,7 @@ from ..files.json import json_bytes
 from ..mapping.plan import Dropped
 from ..mapping.survey import Survey
 from ..weights.numbers import Numbers
-from ..weights.write import Layout
+from ..weights.write import EXTRA, Layout, Placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A conversion: what was read, decided, written, dropped, measured; `numbers` is None of a dry run."""
+    """A conversion: what was read, decided, written, dropped, measured; `numbers` is None of a dry run.
+
+    `written` are the model's tensors, and `kept` those beside it, in extra.safetensors.
+    """
 
     version: str
     source: str
@@ -60,6 +63,7 @@ class Report:
     optimizer_nbytes: int
     written: tuple[Written, ...]
     dropped: tuple[Dropped, ...]
+    kept: tuple[Written, ...]
     tied: tuple[Tie, ...]
     numbers: Numbers | None = None
     card: FileRecord | None = None
@@ -108,13 +112,11 @@ class Report:
             source_files=tuple(FileRecord(path.name, path.stat().st_size) for path in source_files),
             output_files=tuple(FileRecord(name, size) for name, size in sorted(sizes.items())),
             source_nbytes=sum(entry.nbytes for entry in survey.checkpoint.entries.values()),
-            weight_nbytes=sum(placed.nbytes for placed in layout.placed),
+            weight_nbytes=sum(placed.nbytes for placed in layout.weights),
             optimizer_nbytes=sum(dropped.nbytes for dropped in survey.plan.dropped if dropped.optimizer),
-            written=tuple(
-                Written(p.step.entry.name, p.step.target, p.step.op.value, p.dtype, p.step.shape)
-                for p in sorted(layout.placed, key=lambda p: p.step.target)
-            ),
+            written=_written(layout.weights),
             dropped=survey.plan.dropped,
+            kept=_written(placed for placed in layout.placed if placed.file == EXTRA),
             tied=survey.plan.tied,
             output=str(output),
             dry_run=dry_run,
@@ -146,3 +148,10 @@ class Report:
         for name in ("output", "dry_run", "seconds"):
             del content[name]
         return json_bytes(content).decode()
+
+
+def _written(placed: Iterable[Placed]) -> tuple[Written, ...]:
+    return tuple(
+        Written(p.step.entry.name, p.step.target, p.step.op.value, p.dtype, p.step.shape)
+        for p in sorted(placed, key=lambda p: p.step.target)
+    )

@@ -55,8 +55,10 @@ _BY_SUFFIX = {suffix: format for format in FORMATS for suffix in format.suffixes
 _BUNDLE = "tensorflow-bundle"
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _INDEX = ".index.json"
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pt|pth|ckpt)")
-"""Files that transformers' Trainer leaves beside a model."""
+_NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pt|pth|ckpt)|extra\.safetensors"
+)
+"""Files that transformers' Trainer leaves beside a model, and what a conversion keeps beside one."""
 
 _HINT = "Name one of them: nezha-convert inspect FOLDER/NAME"
 

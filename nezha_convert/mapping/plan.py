@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError
@@ -56,6 +57,7 @@ class Plan:
     Attributes:
         steps: what is written.
         dropped: what is not.
+        kept: what the model has no place for; it is written beside it, under the source's names.
         tied: targets that share another target's values and are not written.
         missing: targets that nothing fills.
         unmatched: source names that the family does not know.
@@ -67,6 +69,7 @@ class Plan:
 
     steps: tuple[Step, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    kept: tuple[TensorEntry, ...] = ()
     tied: tuple[Tie, ...] = ()
     missing: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
@@ -119,8 +122,8 @@ class _Place:
     beyond: bool = False
 
 
-_Fate = Dropped | _Place | None
-"""What becomes of a tensor; None: the family does not know it."""
+_Fate = Dropped | _Place | TensorEntry | None
+"""What becomes of a tensor; an entry is kept beside the model; None: the family does not know it."""
 
 
 def make_plan(
@@ -130,6 +133,7 @@ def make_plan(
     dimensions: Mapping[str, int],
     untied: bool = False,
     loaded_over: Sequence[Tie] = (),
+    drop: Sequence[str] = (),
 ) -> Plan:
     """Plan the conversion of `entries` to `head`.
 
@@ -141,6 +145,7 @@ def make_plan(
         untied: the masked-LM decoder is a tensor of its own, so it is written.
         loaded_over: ties whose two names hold different values. The originals have one tensor for both and load
             `target` last, so its values are the ones that they compute with.
+        drop: globs of names that the user wants to be left out.
     """
     family = family.under(head.parts)
     layers = dimensions["num_hidden_layers"]
@@ -149,7 +154,8 @@ def make_plan(
     ties = () if untied else tuple(tie for tie in TIES if tie.target in wanted)
 
     fates: dict[str, _Fate] = {
-        name: _fate(family, head, name, entry.nbytes, wanted, ties, loaded_over) for name, entry in entries.items()
+        name: _asked_fate(name, entry, drop) or _fate(family, head, entry, wanted, ties, loaded_over)
+        for name, entry in entries.items()
     }
     filled: dict[str, list[TensorEntry]] = {}
     ops: dict[str, Op] = {}
@@ -169,6 +175,7 @@ def make_plan(
     return Plan(
         steps=tuple(_own_name(step, head) for step in steps),
         dropped=tuple(fate for fate in fates.values() if isinstance(fate, Dropped)),
+        kept=tuple(fate for fate in fates.values() if isinstance(fate, TensorEntry)),
         tied=ties,
         missing=tuple(missing),
         unmatched=(*(name for name, fate in fates.items() if fate is None), *unmatched),
@@ -181,16 +188,22 @@ def make_plan(
     )
 
 
+def _asked_fate(name: str, entry: TensorEntry, drop: Iterable[str]) -> Dropped | None:
+    """The fate of a tensor that the user wants to be left out."""
+    pattern = next((pattern for pattern in drop if fnmatchcase(name, pattern)), None)
+    return Dropped(name, entry.nbytes, f"asked for: --drop {pattern}") if pattern else None
+
+
 def _fate(
     family: Family,
     head: Head,
-    name: str,
-    nbytes: int,
+    entry: TensorEntry,
     wanted: Mapping[str, None],
     ties: Iterable[Tie],
     loaded_over: Iterable[Tie],
 ) -> _Fate:
-    """What becomes of the tensor `name`, of `nbytes` bytes."""
+    """What becomes of a tensor. What is no part of the model was trained all the same, so it is kept."""
+    name, nbytes = entry.name, entry.nbytes
 
     def dropped(reason: str, optimizer: bool = False) -> Dropped:
         return Dropped(name, nbytes, reason, optimizer)
@@ -199,10 +212,11 @@ def _fate(
         case Drop(reason=reason, optimizer=optimizer):
             return dropped(reason, optimizer)
         case None:
-            outside = not family.unwrapped(name).startswith(family.backbone)
-            return dropped("not part of the encoder") if head.parts == (ENCODER, POOLER) and outside else None
-        case Match(part=part) if part not in head.parts:
-            return dropped(f"the {head.name} model has no {part}")
+            outside = not name.startswith(family.prefix) or not family.unwrapped(name).startswith(family.backbone)
+            return entry if outside else None
+        case Match(part=part, rule=rule) if part not in head.parts:
+            equal = next((tie for tie in TIES if tie.target == rule.target and tie not in loaded_over), None)
+            return dropped(f"equal to {equal.of}, to which it is tied") if equal else entry
         case Match(rule=rule):
             over = next((tie for tie in loaded_over if rule.target in (tie.of, tie.target)), None)
             if over and rule.target == over.of:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -13,13 +14,21 @@ from ..families.foreign import FOREIGN, Foreign
 from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
 from ..families.rules import Drop, Family, Match, Op
 
+_WIDTH = "nezha.embeddings.LayerNorm.bias"
+"""A target of one dimension, the hidden size."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """The heads that fit the tensors, and why: one when the tensors say it, several when they do not."""
+    """The heads that fit the tensors, and why: one when the tensors say it, several when they do not.
+
+    Attributes:
+        layers: layers of unknown names that may be a classifier.
+    """
 
     heads: tuple[str, ...]
     reason: str
+    layers: tuple[str, ...] = ()
 
 
 def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
@@ -83,9 +92,13 @@ def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture:
         match family.find(name):
             case Match(part=part):
                 parts.add(part)
-            case None if not family.unwrapped(name).startswith(family.backbone):
+            case None if not name.startswith(family.prefix) or not family.unwrapped(name).startswith(family.backbone):
                 unknown.append(name)
     if CLASSIFIER in parts:
+        if any("crf" in name.lower() for name in unknown):
+            return Inference(
+                ("token-classification",), "it has a classifier, and a CRF that reads a class for each token"
+            )
         return _classifier(family, entries[_weight(family, entries)], POOLER in parts, architecture)
     for present, head in (
         ({MLM, NSP}, "pretraining"),
@@ -97,8 +110,26 @@ def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture:
             return Inference((head,), f"it has the tensors of the {' and the '.join(sorted(present))}")
     if unknown:
         listing = ", ".join(unknown[:4]) + (", ..." if len(unknown) > 4 else "")
-        return Inference((), f"its head is none that is known here: {listing}")
+        layers = _like_a_classifier(family, entries, unknown)
+        if layers:
+            return Inference((), f"its head is none that is known here: {listing}", layers)
+        return Inference(("encoder",), f"its head is none that is known here, and is kept beside the model: {listing}")
     return Inference(("encoder",), "it has no tensors of a head")
+
+
+def _like_a_classifier(family: Family, entries: Mapping[str, TensorEntry], unknown: Iterable[str]) -> tuple[str, ...]:
+    """Layers of names that are not known, which have the shapes of a classifier over the hidden states."""
+    hidden = next(
+        (entry.shape[0] for name, entry in entries.items() if (m := family.match(name)) and m.rule.target == _WIDTH), 0
+    )
+    layers = []
+    for name in unknown:
+        layer, _, last = name.rpartition("/" if "/" in name else ".")
+        bias = {"weight": ".bias", "kernel": "/bias", "output_weights": "/output_bias"}.get(last)
+        shape = entries[name].shape
+        if bias and len(shape) == 2 and hidden in shape and layer + bias in entries and max(shape) == hidden:
+            layers.append(layer)
+    return tuple(layers)
 
 
 def _weight(family: Family, entries: Mapping[str, TensorEntry]) -> str:
@@ -156,9 +187,11 @@ def choose_head(asked: str | None, inference: Inference) -> Head:
             raise UsageError(f"--head {asked}: no such head; expected one of {', '.join(HEADS)}")
         return HEADS[asked]
     if len(inference.heads) != 1:
-        fitting = inference.heads or ("encoder",)
+        choices = [f"--head {head}" for head in inference.heads] or [
+            *(f"--rename {shlex.quote(f'{layer}=classifier')}" for layer in inference.layers),
+            "--head encoder, which keeps the rest beside the model",
+        ]
         raise UsageError(
-            f"the tensors do not say which head this is: {inference.reason}",
-            hint=f"Add --head {' or --head '.join(fitting)}{'' if inference.heads else ' to convert the rest alone'}.",
+            f"the tensors do not say which head this is: {inference.reason}", hint=f"Add {', or '.join(choices)}."
         )
     return HEADS[inference.heads[0]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ class Asked:
         activation: transformers' name of the activation.
         max_relative_position: the clip distance.
         prefix: what stands in front of the model's names inside a larger model.
+        drop: globs of tensors to leave out.
+        rename: beginnings of names, and what to put in their place: a tensor's whole name, or a layer's.
     """
 
     head: str | None = None
@@ -37,6 +41,8 @@ class Asked:
     activation: str | None = None
     max_relative_position: int | None = None
     prefix: str | None = None
+    drop: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,10 @@ def understand(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey:
 def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear:
     """As `understand`, for a caller who can use a part of the answer."""
     asked = asked or Asked()
+    try:
+        checkpoint = _renamed(checkpoint, asked.rename)
+    except UsageError as error:
+        return Unclear(checkpoint, None, Inference((), ""), error)
     family, inference = None, Inference((), "")
     try:
         family = _family(checkpoint, asked)
@@ -128,6 +138,29 @@ def _by_new_names(raw: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """`raw` with the keys that the program also takes by an older name."""
     old = family.defaults.old_names
     return {**raw, **{new: raw.get(new) or raw[name] for name, new in old.items() if name in raw}}
+
+
+def _renamed(checkpoint: Checkpoint, rename: Sequence[tuple[str, str]]) -> Checkpoint:
+    """`checkpoint` with the names that the user gives its tensors.
+
+    Raises:
+        UsageError: no tensor has such a name, or two get the same.
+    """
+    entries, decisions = dict(checkpoint.entries), []
+    for old, new in rename:
+        names = [name for name in entries if re.fullmatch(rf"{re.escape(old)}([./].*)?", name)]
+        if not names:
+            raise UsageError(
+                f"--rename {old}={new}: no tensor is called {old} or begins with it",
+                hint=f"nezha-convert inspect {shlex.quote(str(checkpoint.path))} --tensors lists the names.",
+            )
+        given = {name: new + name[len(old) :] for name in names}
+        if taken := [name for name in given.values() if name in entries and name not in given]:
+            raise UsageError(f"--rename {old}={new}: {taken[0]} is there already", hint="Choose another name.")
+        entries = {given.get(name, name): entry for name, entry in entries.items()}
+        decisions.append(Decision("renamed", f"{old}={new}", "asked for", Origin.ASKED))
+    entries = {name: replace(entry, name=name) for name, entry in entries.items()}
+    return replace(checkpoint, entries=entries, decisions=(*checkpoint.decisions, *decisions))
 
 
 def _family(checkpoint: Checkpoint, asked: Asked) -> Family:
@@ -157,7 +190,8 @@ def _survey(
     """The rest of the way, from the head to the plan."""
     head = choose_head(asked.head, inference)
     labels_path = asked.labels or (checkpoint.labels if head.name in LABELLED else None)
-    over = _loaded_over(checkpoint, family) if MLM in head.parts else ()
+    differ = _loaded_over(checkpoint, family)
+    over = differ if MLM in head.parts else ()
     labels, labels_note = _labels(raw, _rows(checkpoint, family), asked, labels_path)
     untied = _is_untied(raw, family, head, over)
     config = decide_config(
@@ -173,7 +207,8 @@ def _survey(
     )
     if untied:  # the bias is one tensor even then
         over = tuple(pair for pair in over if pair.tie.target != DECODER)
-    plan = make_plan(family, head, checkpoint.entries, config.dimensions, untied, [pair.tie for pair in over])
+    ties = [pair.tie for pair in (over if MLM in head.parts else differ)]
+    plan = make_plan(family, head, checkpoint.entries, config.dimensions, untied, ties, asked.drop)
     return Survey(
         checkpoint,
         asked,

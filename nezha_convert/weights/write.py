@@ -6,8 +6,9 @@ The bytes are those of safetensors' own serializer for the same tensors; see for
 from __future__ import annotations
 
 import json
+import shlex
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import prod
@@ -29,6 +30,9 @@ WRITERS, HASHERS = 2, 2
 """Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
 
 WEIGHTS = "model.safetensors"
+
+EXTRA = "extra.safetensors"
+"""What the source has besides the model, by its names there."""
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
@@ -57,7 +61,7 @@ class Layout:
 
     Attributes:
         files: (name, header bytes, size of the file) in order.
-        placed: every step with its place, in the files' order.
+        placed: every step with its place, in the files' order; last those of `EXTRA`.
         index: model.safetensors.index.json, when there are several files.
         decisions: what was asked for.
     """
@@ -68,10 +72,15 @@ class Layout:
     decisions: tuple[Decision, ...] = ()
 
     @property
+    def weights(self) -> tuple[Placed, ...]:
+        """The model's tensors."""
+        return tuple(placed for placed in self.placed if placed.file != EXTRA)
+
+    @property
     def dtype(self) -> str:
         """The element type of most of the weights."""
         sizes: dict[str, int] = {}
-        for placed in self.placed:
+        for placed in self.weights:
             sizes[placed.dtype] = sizes.get(placed.dtype, 0) + placed.nbytes
         return max(sizes, key=lambda name: sizes[name])
 
@@ -81,19 +90,17 @@ class Layout:
         return sum(size for _, _, size in self.files)
 
 
-def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> Layout:
+def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int, kept: Sequence[TensorEntry] = ()) -> Layout:
     """Decide each tensor's place; nothing is read.
 
     Args:
         steps: what is written.
+        kept: what is written beside the model, as it is.
         dtype: element type of the floating-point output; None keeps the source's.
         max_shard_bytes: size of the data that a file may have before another is begun.
     """
-    typed = [(step, dtype if dtype and step.entry.dtype in _FLOATS else step.entry.dtype) for step in steps]
-    for step, name in typed:
-        if name not in safetensors.NAMES:
-            raise MappingError(f"{step.entry.name} is of {name}, which safetensors cannot hold")
-    typed.sort(key=lambda item: (safetensors.ORDER[item[1]], item[0].target))
+    typed = _sorted((step, dtype if dtype and step.entry.dtype in _FLOATS else step.entry.dtype) for step in steps)
+    beside = _sorted((Step(entry, entry.name, Op.COPY, entry.shape), entry.dtype) for entry in kept)
     shards: list[list[Placed]] = [[]]
     filled = 0
     for step, name in typed:
@@ -114,12 +121,31 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
         placed_all += [Placed(p.step, file, p.dtype, len(header) + p.offset) for p in shard]
         weight_map.update({p.step.target: file for p in shard})
     index = None
+    if beside:
+        header = safetensors.header((step.target, name, step.shape) for step, name in beside)
+        offset = len(header)
+        for step, name in beside:
+            placed_all.append(Placed(step, EXTRA, name, offset))
+            offset += placed_all[-1].nbytes
+        files.append((EXTRA, header, offset))
     if len(shards) > 1:
-        total = sum(p.nbytes for p in placed_all)
+        total = sum(p.nbytes for p in placed_all if p.file != EXTRA)
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         index = (json.dumps(content, indent=2) + "\n").encode()
     decisions = (Decision("dtype", dtype, "asked for", Origin.ASKED),) if dtype else ()
     return Layout(tuple(files), tuple(placed_all), index, decisions)
+
+
+def _sorted(typed: Iterable[tuple[Step, str]]) -> list[tuple[Step, str]]:
+    """Steps with their element types, in the order of safetensors."""
+    steps = list(typed)
+    for step, name in steps:
+        if name not in safetensors.NAMES:
+            raise MappingError(
+                f"{step.entry.name} is of {name}, which safetensors cannot hold",
+                hint=f"Leave it out: --drop {shlex.quote(step.entry.name)}",
+            )
+    return sorted(steps, key=lambda item: (safetensors.ORDER[item[1]], item[0].target))
 
 
 def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
@@ -250,13 +276,16 @@ def _check_headers(folder: Path, layout: Layout) -> None:
 
     The safetensors library sees to it that the places do not overlap, so no tensor can lie over another's bytes.
     """
-    names = [name for name, _, _ in layout.files]
     try:
-        entries = safetensors.read_safetensors(tuple(folder / name for name in names))
+        entries = [
+            (name, entry)
+            for name, _, _ in layout.files
+            for entry in safetensors.read_safetensors((folder / name,)).values()
+        ]
     except CheckpointError as error:
         raise OutputError(f"what was written does not read back: {error.message}") from error
-    found = {e.name: (names[e.position[0]], e.position[1], e.dtype, e.shape) for e in entries.values()}
-    if found != {p.step.target: (p.file, p.offset, p.dtype, p.step.shape) for p in layout.placed}:
+    found = {(file, e.name): (e.position[1], e.dtype, e.shape) for file, e in entries}
+    if found != {(p.file, p.step.target): (p.offset, p.dtype, p.step.shape) for p in layout.placed}:
         raise OutputError(f"{folder}: the files hold other tensors than planned")
 
 

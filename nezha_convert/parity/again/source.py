@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,21 +32,24 @@ class Reread:
         path: the bundle's prefix, the index of the shards, or the file.
         files: every file that the tensors come from.
         entries: the model's tensors, without the prefix that a larger model puts in front of their names.
+        everything: all tensors, by their whole names.
         holder: what must live as long as a tensor may be read.
     """
 
     path: Path
     files: tuple[Path, ...]
     entries: Mapping[str, Tensor]
+    everything: Mapping[str, Tensor]
     holder: object = None
 
 
-def reread(files: Files, dictionary: str | None, prefix: str | None) -> Reread:
+def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: Iterable[tuple[str, str]] = ()) -> Reread:
     """Read `files`.
 
     Args:
         dictionary: the key of the model's dictionary in a wrapped file, if the user named it.
         prefix: the prefix of the model inside a larger one, if the user named it.
+        renamed: beginnings of names, and what the user put in their place.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -72,11 +75,16 @@ def reread(files: Files, dictionary: str | None, prefix: str | None) -> Reread:
     except Exception as error:  # libraries raise errors of many unrelated types for damaged files
         first_line = (str(error).strip() or "no more is said").splitlines()[0]
         raise CheckpointError(f"{files.path}: cannot be read a second time ({first_line})") from error
-    return Reread(files.path, files.files, _inside(files.path, tensors, prefix), holder)
+    for old, new in renamed:
+        tensors = {
+            new + name[len(old) :] if name == old or name.startswith((f"{old}.", f"{old}/")) else name: tensor
+            for name, tensor in tensors.items()
+        }
+    return Reread(files.path, files.files, _inside(files.path, tensors, prefix), tensors, holder)
 
 
 def _inside(path: Path, tensors: Mapping[str, Tensor], asked: str | None) -> dict[str, Tensor]:
-    """The tensors under the model's prefix, without it."""
+    """The tensors under the model's prefix, without it; and a head's outside of a prefix that nobody asked for."""
     found = {match["prefix"] for match in map(_WORDS.fullmatch, tensors) if match}
     prefix = asked
     if prefix is None:
@@ -86,4 +94,6 @@ def _inside(path: Path, tensors: Mapping[str, Tensor], asked: str | None) -> dic
                 hint="Convert one of them with --prefix, then verify.",
             )
         prefix = "" if "" in found else next(iter(found), "")
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    inside = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    # A program that wraps the encoder has its head outside of the prefix.
+    return inside if asked else {**{name: t for name, t in tensors.items() if not name.startswith(prefix)}, **inside}
