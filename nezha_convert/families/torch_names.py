@@ -37,5 +37,6 @@ BUFFERS = (
         positions=True,
     ),
     Drop("*embeddings.position_ids", "a buffer of 0, 1, 2, ..."),
+    Drop("n_averaged", "the counter of torch's AveragedModel"),
     Drop("*embeddings.token_type_ids", "a buffer of zeros"),
 )

@@ -56,9 +56,10 @@ _BUNDLE = "tensorflow-bundle"
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _INDEX = ".index.json"
 _NO_WEIGHTS = re.compile(
-    r"(training_args|optimizer|scheduler|scaler|rng_state).*\.(bin|pt|pth|ckpt)|extra\.safetensors"
+    r"((training_)?args|optimizer|scheduler|scaler|rng_state|label2id|id2label|logits).*\.(bin|pt|pth|ckpt)|"
+    r"extra\.safetensors"
 )
-"""Files that transformers' Trainer leaves beside a model, and what a conversion keeps beside one."""
+"""Files that training programs leave beside a model, and what a conversion keeps beside one."""
 
 _HINT = "Name one of them: nezha-convert inspect FOLDER/NAME"
 

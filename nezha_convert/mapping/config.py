@@ -241,6 +241,10 @@ def _decided(name: str, value: Any, reason: str, origin: Origin) -> _Group:
     return _Group({name: value}, (Decision(name, value, reason, origin),))
 
 
+_FROM_TENSORS = ("vocab_size", "num_hidden_layers", "intermediate_size", "type_vocab_size")
+"""Sizes that people change without the config: they add tokens, or cut layers. The tensors have the last word."""
+
+
 def _sizes(raw: Mapping[str, Any], evidence: _Evidence) -> _Group:
     """The sizes, from the JSON or the tensors' shapes."""
     embedding = evidence.shapes.get("nezha.embeddings.word_embeddings.weight", ())
@@ -256,7 +260,10 @@ def _sizes(raw: Mapping[str, Any], evidence: _Evidence) -> _Group:
     }
     group = _Group()
     for name, size in shapes.items():
-        if name in raw:
+        if name in raw and name in _FROM_TENSORS and size and _whole(name, raw[name]) != size[0]:
+            reason = f"the tensors have {size[0]:,}; the config's {raw[name]:,} is from before the model was changed"
+            group += _decided(name, size[0], reason, Origin.TENSORS)
+        elif name in raw:
             group += _Group({name: _whole(name, raw[name])})
         elif size:
             group += _decided(name, size[0], "the config does not say; the tensors do", Origin.TENSORS)

@@ -209,6 +209,8 @@ def _fate(
         return Dropped(name, nbytes, reason, optimizer)
 
     match family.find(name):
+        case Drop() as rest if rest is family.rest:
+            return entry
         case Drop(reason=reason, optimizer=optimizer):
             return dropped(reason, optimizer)
         case None:

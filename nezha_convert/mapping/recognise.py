@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError, UsageError
-from ..families import FAMILIES
+from ..families import FAMILIES, TRANSFORMERS_BASE
 from ..families.foreign import FOREIGN, Foreign
 from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
 from ..families.rules import Drop, Family, Match, Op
@@ -38,6 +38,14 @@ def foreign(entries: Mapping[str, TensorEntry]) -> Foreign | None:
         return any(fnmatchcase(name, pattern) for name in entries)
 
     return next((m for m in FOREIGN if has(m.pattern) and not (m.without and has(m.without))), None)
+
+
+def nezha_beside(entries: Mapping[str, TensorEntry]) -> tuple[str, ...]:
+    """The prefixes under which a NEZHA stands beside another model."""
+    known_by = f".{TRANSFORMERS_BASE.known_by}"
+    prefixes = [name.removesuffix(known_by[1:]) for name in entries if name.endswith(known_by)]
+    inside = {prefix: {n: e for n, e in entries.items() if n.startswith(prefix)} for prefix in prefixes}
+    return tuple(prefix for prefix, names in inside.items() if len(prefixes) > 1 and not foreign(names))
 
 
 def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> Family:

@@ -18,7 +18,7 @@ from .config import LABELLED, Config, architecture_of, decide_config, held_confi
 from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import config_clip, stored_clip
-from .recognise import Inference, choose_head, family_of, foreign, infer_head
+from .recognise import Inference, choose_head, family_of, foreign, infer_head, nezha_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,11 @@ def _refuse_foreign(checkpoint: Checkpoint, asked: Asked) -> None:
     entries = checkpoint.entries
     model = foreign({name: entry for name, entry in entries.items() if name.startswith(asked.prefix or "")})
     if model and not (model.encoder_converts and asked.head == "encoder"):
-        raise MappingError(model.message, hint=model.hint)
+        inside = nezha_beside(entries)
+        raise MappingError(
+            model.message if not inside else f"a NEZHA stands beside another model here: {model.message}",
+            hint=f"Name the NEZHA: --prefix {' or --prefix '.join(inside)}" if inside else model.hint,
+        )
 
 
 def _survey(

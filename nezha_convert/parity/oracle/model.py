@@ -9,6 +9,7 @@ Shapes below: B batch, L length, D hidden size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -68,7 +69,8 @@ class Oracle:
         if "embeddings.position_embeddings.weight" in self._names:
             raise MappingError("the source has absolute position_embeddings: a plain BERT, no NEZHA")
         # The originals' defaults. They are the same in all three: 12 layers, 12 heads, "gelu", 1e-12 and 64.
-        self._layers = int(config.get("num_hidden_layers", 12))
+        numbers = [int(found[1]) for found in map(re.compile(r"encoder\.layer\.(\d+)\.").match, self._names) if found]
+        self._layers = 1 + max(numbers, default=int(config.get("num_hidden_layers", 12)) - 1)
         self._heads = int(config.get("num_attention_heads", 12))
         self._clip = self.dialect.clip or int(config.get("max_relative_position", 64))
         # A program that asks whether a key is true takes anything that Python calls true.
