@@ -9,7 +9,7 @@ from . import bert4torch, huawei_tf, huawei_torch, paddle, transformers
 from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN
 from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
 from .huawei_tf import HUAWEI_TF
-from .huawei_torch import HUAWEI_TORCH, JABER
+from .huawei_torch import HUAWEI_TORCH, HUAWEI_TORCH_BASE, JABER
 from .paddle import PADDLE, PADDLE_BASE
 from .transformers import TRANSFORMERS, TRANSFORMERS_BASE
 
@@ -22,6 +22,7 @@ __all__ = [
     "FAMILIES",
     "HUAWEI_TF",
     "HUAWEI_TORCH",
+    "HUAWEI_TORCH_BASE",
     "JABER",
     "PADDLE",
     "PADDLE_BASE",

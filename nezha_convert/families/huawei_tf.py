@@ -46,7 +46,11 @@ HUAWEI_TF = Family(
             Rule("cls/predictions/output_bias", "cls.predictions.bias"),
         ),
         NSP: _output("cls/seq_relationship", "cls.seq_relationship"),
-        CLASSIFIER: linear("output", "classifier", "_weights", "_bias"),
+        CLASSIFIER: (
+            *linear("output", "classifier", "_weights", "_bias"),
+            *_linear("classifier", "classifier", written=False),  # of people's scripts, by --rename
+            *_output("classifier", "classifier", written=False),
+        ),
         QA: _output("cls/squad", "qa_outputs"),
     },
     defaults=Defaults(

@@ -39,6 +39,15 @@ HUAWEI_TORCH = Family(
     words=HUAWEI_TORCH_WORDS,
 )
 
+HUAWEI_TORCH_BASE = replace(
+    HUAWEI_TORCH,
+    title="Huawei's NEZHA-PyTorch, the model without a head",
+    known_by="embeddings.word_embeddings.weight",
+    rules=torch_rules("", tuple(TARGETS)),
+    backbone=("embeddings.", "encoder.", "pooler."),
+)
+"""The names are those of transformers' model without a head, too: only the JSON tells them apart."""
+
 JABER = replace(
     HUAWEI_TORCH,
     rules=_RULES | {CLASSIFIER: (*_RULES[CLASSIFIER], *_JABER)},

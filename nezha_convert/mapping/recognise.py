@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError, UsageError
-from ..families import FAMILIES, TRANSFORMERS_BASE
+from ..families import FAMILIES, HUAWEI_TORCH_BASE, TRANSFORMERS_BASE
 from ..families.foreign import FOREIGN, Foreign
 from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
 from ..families.rules import Drop, Family, Match, Op
@@ -87,6 +88,14 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
     )
 
 
+def by_config(family: Family, raw: Mapping[str, Any]) -> Family:
+    """The family once its JSON is known: Huawei's program and transformers give a model without a head the same names."""
+    of_transformers = {"model_type", "architectures", "transformers_version"} & raw.keys()
+    if family.known_by != HUAWEI_TORCH_BASE.known_by or of_transformers:
+        return family
+    return HUAWEI_TORCH_BASE.within(family.prefix, family.rest)
+
+
 def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
     """The heads that `entries` can be.
 
@@ -102,6 +111,11 @@ def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture:
                 parts.add(part)
             case None if not name.startswith(family.prefix) or not family.unwrapped(name).startswith(family.backbone):
                 unknown.append(name)
+    if CLASSIFIER in parts and _width(family, entries) not in entries[weight := _weight(family, entries)].shape:
+        shape = list(entries[weight].shape)
+        return Inference(
+            ("encoder",), f"its classifier {weight} {shape} reads more than one state: kept beside the model"
+        )
     if CLASSIFIER in parts:
         if any("crf" in name.lower() for name in unknown):
             return Inference(
@@ -127,9 +141,7 @@ def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture:
 
 def _like_a_classifier(family: Family, entries: Mapping[str, TensorEntry], unknown: Iterable[str]) -> tuple[str, ...]:
     """Layers of names that are not known, which have the shapes of a classifier over the hidden states."""
-    hidden = next(
-        (entry.shape[0] for name, entry in entries.items() if (m := family.match(name)) and m.rule.target == _WIDTH), 0
-    )
+    hidden = _width(family, entries)
     layers = []
     for name in unknown:
         layer, _, last = name.rpartition("/" if "/" in name else ".")
@@ -138,6 +150,12 @@ def _like_a_classifier(family: Family, entries: Mapping[str, TensorEntry], unkno
         if bias and len(shape) == 2 and hidden in shape and layer + bias in entries and max(shape) == hidden:
             layers.append(layer)
     return tuple(layers)
+
+
+def _width(family: Family, entries: Mapping[str, TensorEntry]) -> int:
+    """The hidden size."""
+    matches = ((entry, family.match(name)) for name, entry in entries.items())
+    return next((entry.shape[0] for entry, m in matches if m and m.rule.target == _WIDTH and entry.shape), 0)
 
 
 def _weight(family: Family, entries: Mapping[str, TensorEntry]) -> str:

@@ -18,7 +18,7 @@ from .config import LABELLED, Config, architecture_of, decide_config, held_confi
 from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import config_clip, stored_clip
-from .recognise import Inference, choose_head, family_of, foreign, infer_head, nezha_beside
+from .recognise import Inference, by_config, choose_head, family_of, foreign, infer_head, nezha_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,9 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         _refuse_foreign(checkpoint, asked)
         config_path = asked.config or checkpoint.config
         held = None if config_path else held_config(checkpoint.settings)
-        raw = _by_new_names(held[1] if held else read_config(config_path, checkpoint.path), family)
+        raw = held[1] if held else read_config(config_path, checkpoint.path)
+        family = by_config(family, raw)
+        raw = _by_new_names(raw, family)
         inference = infer_head(family, checkpoint.entries, architecture_of(raw))
         notes = (
             (Decision("config", held[0], "the model's config is in the pickle itself", Origin.FILE),) if held else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..errors import MappingError
@@ -9,6 +10,9 @@ from ..folder.record import ConvertedFolder
 from ..weights.write import EXTRA
 from .again.safetensors_file import read_safetensors
 from .again.source import Reread
+
+_KIND = re.compile(r"(/\d+)/\w+$")
+"""The kind of a weight after its number in a layer, in Keras' files: both readers know a weight by the number."""
 
 
 def compare_extras(folder: ConvertedFolder, source: Reread) -> Iterator[str]:
@@ -23,13 +27,15 @@ def compare_extras(folder: ConvertedFolder, source: Reread) -> Iterator[str]:
         raise MappingError(f"{path}: missing; {len(kept)} tensors were written to it", hint="Convert again.")
     beside = read_safetensors(path) if kept else {}
     for name in sorted(kept | beside.keys()):
-        if name not in beside or name not in source.everything:
+        original = source.everything.get(name) or source.everything.get(_KIND.sub(r"\1", name))
+        if name not in beside or not original:
             yield f"{name} is not in {'the source' if name in beside else EXTRA}"
             continue
-        mine, theirs = beside[name].read(), source.everything[name].read()
+        mine, theirs = beside[name].read(), original.read()
         if (mine.dtype, mine.shape, mine.tobytes()) != (theirs.dtype, theirs.shape, theirs.tobytes()):
             yield f"{EXTRA}: {name} is not the source's tensor"
     known = {tensor["source"] for tensor in (*record["written"], *(record.get("kept") or ()))}
     known |= {tensor["name"] for tensor in record["dropped"]}
+    known |= {_KIND.sub(r"\1", name) for name in known}
     for name in sorted(source.everything.keys() - known):
         yield f"{name} of the source is neither in the model, nor beside it, nor left out for a reason"

@@ -101,7 +101,7 @@ TENSORFLOW = Dialect(
         (r"_embeddings$", "_embeddings.weight"),
         (r"^cls\.predictions\.output_bias$", "cls.predictions.bias"),
         (r"^cls\.squad\.output_", "qa_outputs."),
-        (r"^output_", "classifier."),  # classifiers of sentences and of tokens have no scope
+        (r"^(classifier\.)?output_", "classifier."),  # classifiers of sentences and of tokens have no scope
         (r"^cls\.seq_relationship\.output_", "cls.seq_relationship."),
         (r"\.weights$", ".weight"),
     ),

@@ -273,7 +273,8 @@ class Oracle:
 
     def _classifier(self, name: str) -> Function:
         """A head's last linear layer. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
-        return self._product(name, self.dialect.classifiers_in_out)
+        kernel = self._names.get(f"{name}.weight", "").endswith("/kernel") and self.dialect.in_out
+        return self._product(name, kernel or self.dialect.classifiers_in_out)
 
     def _product(self, name: str, in_out: bool) -> Function:
         weight, bias = self._read(f"{name}.weight").astype(np.float64), self._read(f"{name}.bias").astype(np.float64)
