@@ -11,7 +11,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -191,6 +190,7 @@ def test_transposing_in_blocks_is_transposing(rows: int, columns: int, dtype: st
     array = np.random.default_rng(rows * 41 + columns).integers(0, 256, (rows, columns)).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "BLOCK_BYTES", block_bytes)
+        patch.setattr(writer, "TURNED_BYTES", 3 * block_bytes)
         blocks = [np.array(block) for block in converted(step_of("x", array, Op.TRANSPOSE), dtype)]
     row_bytes = rows * array.itemsize
     assert all(block.nbytes <= max(block_bytes, row_bytes) for block in blocks)
@@ -198,7 +198,7 @@ def test_transposing_in_blocks_is_transposing(rows: int, columns: int, dtype: st
 
 
 def test_a_square_kernel_is_transposed_and_cast_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(writer, "TURNED_BYTES", 256)
     array = np.random.default_rng(0).normal(size=(33, 33)).astype("f4")
     write(tmp_path, [step_of("x", array, Op.TRANSPOSE), step_of("y", array)], "bfloat16")
     found = load_file(tmp_path / "model.safetensors")
@@ -433,24 +433,6 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     assert threading.active_count() == threads
 
 
-def test_a_file_of_which_a_tensor_was_cancelled_is_not_waited_for(tmp_path: Path) -> None:
-    """The cancelling of what was queued races with the threads that take from the queue: one may get to the file."""
-    (tmp_path / "file").touch()
-    cancelled: Future = Future()
-    cancelled.cancel()
-    ended = []
-
-    def sync() -> None:
-        with pytest.raises(CancelledError):
-            writer._sync(tmp_path / "file", [(0, cancelled)])
-        ended.append(1)
-
-    thread = threading.Thread(target=sync, daemon=True)
-    thread.start()
-    thread.join(10)
-    assert ended
-
-
 def test_a_source_that_cannot_be_hashed_stops_everything(tmp_path: Path) -> None:
     with pytest.raises((OSError, CheckpointError)):
         write_weights(tmp_path, layout_of(TWO), [tmp_path / "no such file"], lambda nbytes: None)
@@ -459,7 +441,7 @@ def test_a_source_that_cannot_be_hashed_stops_everything(tmp_path: Path) -> None
 @pytest.mark.parametrize("op", Op)
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_a_tensor_larger_than_memory_should_be_passes_in_blocks(op: Op, dtype: str | None, tmp_path: Path) -> None:
-    shape = (4096, 2048)  # 32 MiB
+    shape = (8192, 2048)  # 64 MiB
 
     def stream(limit: int) -> Iterator[np.ndarray]:
         block = np.ones((max(1, limit // (4 * shape[1])), shape[1]), "f4")
@@ -474,5 +456,5 @@ def test_a_tensor_larger_than_memory_should_be_passes_in_blocks(op: Op, dtype: s
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (tmp_path / "model.safetensors").stat().st_size > (16 << 20 if dtype else 32 << 20)
-    assert peak < 16 << 20
+    assert (tmp_path / "model.safetensors").stat().st_size > (32 << 20 if dtype else 64 << 20)
+    assert peak < 24 << 20
