@@ -162,7 +162,7 @@ def _transposed(entry: TensorEntry) -> Iterator[np.ndarray]:
     for left in range(0, columns, width):
         target = out[: min(width, columns - left)]
         top = 0
-        for block in entry.blocks():
+        for block in entry.blocks(BLOCK_BYTES):
             for row in range(0, len(block), _TILE):
                 for column in range(0, len(target), _TILE):
                     part = block[row : row + _TILE, left + column : left + min(column + _TILE, len(target))]
