@@ -30,8 +30,9 @@ from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 THREADS = 3
 """How many hash and sync beside the one that writes."""
 
-TURNED_BYTES = 16 << 20
-"""How many bytes of a transposed tensor are in memory at a time. A larger one is read once for each of these."""
+TURNED_BYTES = 9 << 20
+"""How many bytes of a transposed tensor are in memory at a time: every one of a NEZHA-base fits. A larger one is read once
+for each of these."""
 
 _TILE = 128
 """Rows and columns that are transposed at a time, so that they stay in the processor's cache."""
