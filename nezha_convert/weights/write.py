@@ -31,8 +31,7 @@ THREADS = 3
 """How many hash and sync beside the one that writes."""
 
 TURNED_BYTES = 9 << 20
-"""How many bytes of a transposed tensor are in memory at a time: every one of a NEZHA-base fits. A larger one is read once
-for each of these."""
+"""Bytes of a transposed tensor that are in memory at a time. All of a NEZHA-base's fit; larger ones are read again."""
 
 _TILE = 128
 """Rows and columns that are transposed at a time, so that they stay in the processor's cache."""
