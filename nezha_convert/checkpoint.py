@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a NumPy dtype name)
 import numpy as np
@@ -92,6 +92,20 @@ class TensorEntry:
         return np.empty(self.shape, np.dtype(self.dtype)) if array is None else array
 
 
+class Contents(NamedTuple):
+    """What a reader finds in the files of a checkpoint.
+
+    Attributes:
+        entries: the tensors by name.
+        decisions: what the reader decided.
+        settings: the configs among the objects that a pickle holds, by where they stand in it.
+    """
+
+    entries: Mapping[str, TensorEntry]
+    decisions: tuple[Decision, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A checkpoint's tensors and the files beside it.
@@ -105,6 +119,7 @@ class Checkpoint:
         vocab: vocab.txt beside it, if there is one.
         labels: labels.txt beside it, if there is one.
         decisions: what its reader decided, such as which part of a wrapped file holds the model.
+        settings: the configs among the objects in it, by where they stand; see `Contents`.
         holder: an object that must live as long as the files are needed, such as the temporary folder of an archive.
     """
 
@@ -116,4 +131,5 @@ class Checkpoint:
     vocab: Path | None = None
     labels: Path | None = None
     decisions: tuple[Decision, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     holder: object = None

@@ -52,9 +52,12 @@ def cli() -> None:
 @click.argument("source")
 @options.config
 @options.prefix
+@options.part
 @click.option("--tensors", is_flag=True, help="List every tensor with its type and shape.")
 @options.as_json
-def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool, as_json: bool) -> None:
+def inspect(
+    source: str, config: Path | None, prefix: str | None, part: str | None, tensors: bool, as_json: bool
+) -> None:
     """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Writes nothing.
 
     \b
@@ -65,7 +68,7 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
     """
     from ..commands import inspect as verb
 
-    Console(as_json).show(verb.inspect(source, config=config, prefix=prefix, tensors=tensors))
+    Console(as_json).show(verb.inspect(source, config=config, prefix=prefix, part=part, tensors=tensors))
 
 
 @cli.command()
@@ -97,6 +100,7 @@ def inspect(source: str, config: Path | None, prefix: str | None, tensors: bool,
     help="Split the weights into files of at most this size.",
 )
 @options.prefix
+@options.part
 @options.dry_run
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a converted folder.")
 @options.as_json

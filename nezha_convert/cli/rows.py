@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:  # each command imports its own
@@ -52,6 +53,8 @@ def _inspection(inspection: Inspection) -> Iterator[Part]:
     if inspection.training:
         yield "trained", inspection.training
     yield "model", _model(inspection.model)
+    for where, fields in inspection.settings.items():
+        yield "holds", f"{where}: {shorten(', '.join(f'{name}={value}' for name, value in fields.items()), 300)}"
     yield (
         "tensors",
         f"{inspection.tensors:,} of {size(inspection.nbytes)}: {size(inspection.weight_nbytes)} weights kept, "

@@ -48,6 +48,7 @@ def convert(
     dtype: str | None = None,
     allow_overflow: bool = False,
     prefix: str | None = None,
+    part: str | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
     force: bool = False,
@@ -71,6 +72,7 @@ def convert(
         dtype: element type of the output's weights; None keeps the source's.
         allow_overflow: write finite values that `dtype` cannot hold as infinities, instead of refusing them.
         prefix: what stands in front of the model's names inside a larger model, whose other tensors are left out.
+        part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
         max_shard_bytes: size past which weights are split.
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
@@ -87,7 +89,7 @@ def convert(
     begun, output = time.monotonic(), Path(output)
     if not dry_run:
         check_output(output, force)
-    checkpoint, name = _opened(source)
+    checkpoint, name = _opened(source, part)
     keep_apart(checkpoint, output)
     vocab_file = Path(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
     config_file, labels_file = (Path(file) if file else None for file in (config, labels))
@@ -121,12 +123,12 @@ def convert(
     return replace(report, seconds=time.monotonic() - begun)
 
 
-def _opened(source: str | Path | Checkpoint) -> tuple[Checkpoint, str]:
+def _opened(source: str | Path | Checkpoint, part: str | None) -> tuple[Checkpoint, str]:
     """The checkpoint and its name."""
     if isinstance(source, Checkpoint):
         return source, source.path.name
     path, name = local_source(source)
-    return open_checkpoint(path), name
+    return open_checkpoint(path, part), name
 
 
 def keep_apart(checkpoint: Checkpoint, output: Path) -> None:

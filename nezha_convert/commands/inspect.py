@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Inspection:
         optimizer_tensors, optimizer_nbytes: the training's state among them.
         dropped: what that head would leave out.
         training: how it was trained, where a training.json says so.
+        settings: the plain fields of objects that the checkpoint holds besides tensors, by where they stand in it.
         entries: every tensor, where they were asked for.
     """
 
@@ -70,6 +72,7 @@ class Inspection:
     optimizer_nbytes: int
     dropped: tuple[Dropped, ...]
     training: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     entries: tuple[TensorListing, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def inspect(
     *,
     config: str | Path | None = None,
     prefix: str | None = None,
+    part: str | None = None,
     tensors: bool = False,
 ) -> Inspection:
     """Tell what `source` is. No tensor is read, but for a decoder and what it may be tied to.
@@ -93,6 +97,7 @@ def inspect(
         source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
         config: the model's JSON, where it does not lie beside the weights.
         prefix: what stands in front of the model's names inside a larger model.
+        part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
         tensors: list every tensor, too.
 
     Raises:
@@ -104,7 +109,7 @@ def inspect(
         >>> inspect("fixtures/huawei-tf-pretraining").heads
         ('pretraining',)
     """
-    checkpoint = open_checkpoint(local_source(source)[0])
+    checkpoint = open_checkpoint(local_source(source)[0], part)
     survey = _look(checkpoint, Path(config) if config else None, prefix)
     training, problems, hint = _outcome(survey, source)
     full = survey if isinstance(survey, Survey) else None
@@ -129,6 +134,7 @@ def inspect(
         optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
         dropped=plan.dropped if plan else (),
         training=training,
+        settings=checkpoint.settings,
         entries=tuple(TensorListing(e.name, e.dtype, e.shape) for e in checkpoint.entries.values())
         if tensors
         else None,

@@ -21,7 +21,7 @@ from ..errors import CheckpointError, OutputError
 from ..files.locks import TemporaryFolder
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""How an archive's name ends. The name decides, not the content: torch's own files are zip files too."""
+"""How an archive's name ends. Files of torch may end so too: those are told by their content."""
 
 MAX_MEMBERS = 10_000
 MAX_RATIO = 100
@@ -64,7 +64,7 @@ def unpack(path: Path) -> TemporaryFolder:
     """The plain files of the archive `path`, in a temporary folder of their own.
 
     Raises:
-        CheckpointError: it is damaged; it is a PyTorch file; it unpacks to far more than its size; or it holds a link,
+        CheckpointError: it is damaged; it unpacks to far more than its size; or it holds a link,
             a device, the same name twice, or a name that leads out of the folder.
         OutputError: there is no room to unpack it.
     """
@@ -132,11 +132,6 @@ def _write(member: _Member, place: Path, path: Path) -> None:
 def _zip(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if any(PurePosixPath(member.filename).name == "data.pkl" for member in members):
-            raise CheckpointError(
-                f"{path}: a PyTorch file, not an archive of a folder, though its name says so",
-                hint=f"Give it a name that says so: {path.with_suffix('.bin').name}",
-            )
         for member in _few(path, members):
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive does not record it
             if member.filename.endswith("/") or _is_litter(member.filename):  # is_dir() fails for an empty name

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
+from ..checkpoint import Checkpoint, Contents, Decision, Origin
 from ..errors import CheckpointError, UsageError
 from ..files.json import read_json
 from ..files.state import leads_outside
@@ -17,6 +17,7 @@ from .keras.read import read_keras
 from .paddle import read_paddle
 from .safetensors import read_safetensors
 from .tf_bundle.read import read_bundle
+from .torch.containers import is_pickle
 from .torch.read import read_torch
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
@@ -34,16 +35,18 @@ class Format(NamedTuple):
 
     name: str
     suffixes: tuple[str, ...]
-    read: Callable[[tuple[Path, ...]], tuple[dict[str, TensorEntry], tuple[Decision, ...]]]
+    read: Callable[[tuple[Path, ...]], Contents]
     sharded: bool = True
 
 
-_SAFETENSORS = Format("safetensors", (".safetensors",), lambda files: (read_safetensors(files), ()))
+_SAFETENSORS = Format("safetensors", (".safetensors",), lambda files: Contents(read_safetensors(files)))
+
+_TORCH = Format("torch", (".bin", ".pt", ".pth", ".ckpt"), read_torch)
 
 FORMATS = (
-    Format("torch", (".bin", ".pt", ".pth", ".ckpt"), read_torch),
+    _TORCH,
     Format("paddle", (".pdparams",), read_paddle),
-    Format("keras", (".h5", ".hdf5", ".weights"), lambda files: (read_keras(*files), ()), sharded=False),
+    Format("keras", (".h5", ".hdf5", ".weights"), lambda files: Contents(read_keras(*files)), sharded=False),
     _SAFETENSORS,
 )
 """Every format but TensorFlow's bundle, whose name (a prefix) is not that of a file. To add one, add a line here."""
@@ -65,11 +68,15 @@ class _Candidate(NamedTuple):
     format: Format | None
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
+def open_checkpoint(source: str | Path, part: str | None = None) -> Checkpoint:
     """Open the checkpoint `source`: a folder, an archive of one, a TensorFlow prefix, or any file of a checkpoint.
 
     No tensor is read. An archive is unpacked to a temporary folder, which lives as long as the Checkpoint. If a folder
     holds several checkpoints, TensorFlow's ``checkpoint`` file decides; without one they are listed, not guessed.
+
+    Args:
+        source: where it is.
+        part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
 
     Raises:
         CheckpointError: there is nothing there, nothing to open, or a damaged file.
@@ -81,8 +88,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         >>> checkpoint.entries["bert/pooler/dense/kernel"].read()
     """
     path = Path(source)
-    if archive.is_archive(path):
-        return _in_archive(path)
+    if archive.is_archive(path) and not is_pickle(path):
+        return _in_archive(path, part)
     candidate = _in_folder(path) if path.is_dir() else _by_name(path)
     if candidate is None:
         raise CheckpointError(
@@ -90,7 +97,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
             hint="SOURCE is a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
             f"{_suffixes('')} file.",
         )
-    checkpoint, folder = _read(candidate), candidate.path.parent
+    checkpoint, folder = _read(candidate, part), candidate.path.parent
     return replace(
         checkpoint,
         config=_config_in(folder, checkpoint.format),
@@ -99,14 +106,17 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     )
 
 
-def _read(candidate: _Candidate) -> Checkpoint:
+def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
     path, format = candidate
+    if part and format is not _TORCH:
+        raise UsageError(f"{path}: it has no part {part!r}: only PyTorch's files have parts", hint="Leave out --part.")
     if format is None:
         return Checkpoint(_BUNDLE, path, *read_bundle(path))
     is_index = path.name.endswith(_INDEX)
     files = _shards(path) if is_index else (path,)
-    entries, decisions = format.read(files)
-    return Checkpoint(format.name, path, (path, *files) if is_index else files, entries, decisions=decisions)
+    entries, decisions, settings = read_torch(files, part) if part else format.read(files)
+    files = (path, *files) if is_index else files
+    return Checkpoint(format.name, path, files, entries, decisions=decisions, settings=settings)
 
 
 def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
@@ -125,14 +135,14 @@ def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
     if path.with_name(path.name + ".index").is_file():
         return _Candidate(path, None)
     if path.suffix not in _BY_SUFFIX or not path.is_file():
-        return None
+        return _Candidate(path, _TORCH) if is_pickle(path) else None
     for index in path.parent.glob(f"*{path.suffix}{_INDEX}") if in_index is None else ():
         if path.name in _weight_map(index).values():
             return _by_name(index)
     return _Candidate(path, _BY_SUFFIX[path.suffix])
 
 
-def _in_archive(path: Path) -> Checkpoint:
+def _in_archive(path: Path, part: str | None) -> Checkpoint:
     """The checkpoint in an archive, of which exactly one folder may hold any."""
     unpacked = archive.unpack(path)
     root = unpacked.path
@@ -146,7 +156,7 @@ def _in_archive(path: Path) -> Checkpoint:
     decision = Decision(
         "archive", path.name, f"unpacked to a temporary folder; the weights are in {where}", Origin.FILE
     )
-    checkpoint = open_checkpoint(folders[0])
+    checkpoint = open_checkpoint(folders[0], part)
     return replace(checkpoint, decisions=(decision, *checkpoint.decisions), holder=unpacked)
 
 
@@ -164,7 +174,13 @@ def _candidates(folder: Path) -> dict[Path, _Candidate]:
         candidate = None if (path.suffix, path.name) in shards else _by_name(path, in_index=False)
         if candidate:
             candidates[candidate.path] = candidate
-    return candidates
+    usual = {path: candidate for path, candidate in candidates.items() if _has_usual_name(candidate)}
+    return usual or candidates
+
+
+def _has_usual_name(candidate: _Candidate) -> bool:
+    """Whether the name says that it is a checkpoint. A pickle of another name may be anything: a list of labels."""
+    return candidate.format is None or candidate.path.name.endswith((*_BY_SUFFIX, _INDEX))
 
 
 def _in_folder(folder: Path) -> _Candidate:

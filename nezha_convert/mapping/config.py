@@ -103,6 +103,27 @@ class _Evidence:
         return shape[0] if CLASSIFIER in head.parts and shape else None
 
 
+_OF_A_MODEL = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
+
+
+def held_config(settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:
+    """The config among the objects that a checkpoint holds, with the place where it stands; None if there is none.
+
+    Raises:
+        UsageError: there are several, and they differ.
+    """
+    configs = {where: dict(fields) for where, fields in settings.items() if fields.keys() >= _OF_A_MODEL}
+    if not configs:
+        return None
+    where, config = next(iter(configs.items()))
+    if any(other != config for other in configs.values()):
+        raise UsageError(
+            f"the checkpoint holds {len(configs)} different configs: {', '.join(configs)}",
+            hint="Write the right one as JSON, and name it: --config FILE",
+        )
+    return where, config
+
+
 def read_config(path: Path | None, where: Path) -> dict[str, Any]:
     """The JSON object in `path`.
 

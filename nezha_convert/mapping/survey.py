@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..checkpoint import Assumption, Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from ..families.heads import CLASSIFIER, DECODER, MLM, POOLER, TIES, Head
 from ..families.rules import Drop, Family, Tie
-from .config import LABELLED, Config, architecture_of, decide_config, read_config
+from .config import LABELLED, Config, architecture_of, decide_config, held_config, read_config
 from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import config_clip, stored_clip
@@ -52,7 +52,7 @@ class Survey:
         config: the model's config.
         plan: each tensor's way; ``plan.check()`` raises where the tensors do not map.
         decisions: what the source left open, from opening the files to the config.
-        config_file, labels_file: what was read besides the tensors.
+        config_file, labels_file: what was read besides the tensors; None where there is none.
         assumptions: what is believed without evidence.
     """
 
@@ -64,7 +64,7 @@ class Survey:
     config: Config
     plan: Plan
     decisions: tuple[Decision, ...]
-    config_file: Path
+    config_file: Path | None
     labels_file: Path | None
     assumptions: tuple[Assumption, ...] = ()
 
@@ -112,9 +112,13 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         inference = infer_head(family, checkpoint.entries)
         _refuse_foreign(checkpoint, asked)
         config_path = asked.config or checkpoint.config
-        raw = _by_new_names(read_config(config_path, checkpoint.path), family)
-        assert config_path  # read_config refuses None
+        held = None if config_path else held_config(checkpoint.settings)
+        raw = _by_new_names(held[1] if held else read_config(config_path, checkpoint.path), family)
         inference = infer_head(family, checkpoint.entries, architecture_of(raw))
+        notes = (
+            (Decision("config", held[0], "the model's config is in the pickle itself", Origin.FILE),) if held else ()
+        )
+        checkpoint = replace(checkpoint, decisions=(*checkpoint.decisions, *notes))
         return _survey(checkpoint, asked, family, inference, config_path, raw)
     except (CheckpointError, MappingError, UsageError) as error:
         return Unclear(checkpoint, family, inference, error)
@@ -147,7 +151,7 @@ def _survey(
     asked: Asked,
     family: Family,
     inference: Inference,
-    config_path: Path,
+    config_path: Path | None,
     raw: Mapping[str, Any],
 ) -> Survey:
     """The rest of the way, from the head to the plan."""

@@ -12,8 +12,9 @@ from ..errors import CheckpointError, UsageError
 from ..folder.record import ConvertedFolder
 from ..hub import local_source
 from .again.config_file import labels_of, read_json_object
-from .again.files import find_config, find_files
+from .again.files import TORCH, find_config, find_files
 from .again.source import Reread, reread
+from .again.torch_file import config_in
 from .oracle.dialects import dialect_of
 
 
@@ -65,7 +66,8 @@ def read_source(
     files = find_files(local_source(source)[0], {file["name"] for file in folder.record["source_files"]})
     beside = files.path.parent
     config_path = Path(config) if config else find_config(files)
-    if config_path is None:
+    raw = None if config_path or files.kind != TORCH else config_in(files.weights[0])
+    if config_path is None and raw is None:
         raise CheckpointError(f"{files.path}: no JSON of the model beside it", hint="Name it: --config FILE")
     # transformers 5 writes a tokenizer.json and no vocab.txt.
     vocab_path = Path(vocab) if vocab else _beside(beside / "vocab.txt") or _beside(beside / "tokenizer.json")
@@ -78,7 +80,7 @@ def read_source(
     rows = len(folder.config.get("id2label") or ())
     labels_path = (Path(labels) if labels else _beside(beside / "labels.txt")) if rows else None
     folder.check_source((*files.files, *filter(None, (config_path, used_vocab, Path(labels) if labels else None))))
-    raw = read_json_object(config_path)
+    raw = read_json_object(config_path) if config_path else raw or {}
     again = reread(files, _asked(folder, "tensors read from"), _asked(folder, "prefix"))
     return Source(again, raw, used_vocab, labels_of(raw, labels_path, rows) if rows else None)
 

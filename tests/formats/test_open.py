@@ -12,7 +12,7 @@ import torch
 from bundles import write_bundle
 from safetensors.numpy import save_file
 
-from nezha_convert.checkpoint import Decision, TensorEntry
+from nezha_convert.checkpoint import Contents, TensorEntry
 from nezha_convert.errors import CheckpointError, UsageError
 from nezha_convert.formats import open as opening
 from nezha_convert.formats.open import FORMATS, Format, open_checkpoint
@@ -387,9 +387,9 @@ def test_a_shard_whose_name_is_longer_than_any_file_s_is_not_there(name: str, tm
 def test_a_line_in_the_table_makes_a_format_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It opens by its folder, its file and an index, and the messages name it."""
 
-    def read(files: tuple[Path, ...]) -> tuple[dict[str, TensorEntry], tuple[Decision, ...]]:
+    def read(files: tuple[Path, ...]) -> Contents:
         names = [name for file in files for name in file.read_text().split()]
-        return {name: TensorEntry(name, "float32", (), 4, lambda limit: iter(())) for name in names}, ()
+        return Contents({name: TensorEntry(name, "float32", (), 4, lambda limit: iter(())) for name in names})
 
     made_up = Format("made-up", (".made-up",), read)
     monkeypatch.setattr(opening, "_BY_SUFFIX", {**opening._BY_SUFFIX, ".made-up": made_up})

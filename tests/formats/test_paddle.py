@@ -34,7 +34,7 @@ EVERY_PROTOCOL = pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 
 @st.composite
 def arrays(draw: st.DrawFn) -> np.ndarray:
-    dtype, shape = draw(st.sampled_from(sorted(set(DTYPES.values()) - {"bfloat16"}))), draw(SHAPES)
+    dtype, shape = draw(st.sampled_from(sorted(set(DTYPES) - {"bfloat16"}))), draw(SHAPES)
     size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
     data = draw(st.binary(min_size=size, max_size=size))
     if dtype == "bool":
@@ -112,9 +112,20 @@ def test_every_form_of_paddle_s_tensors_is_read_as_its_array(protocol, wrapped, 
     assert_equal(read(pickled(tmp_path, state, protocol)), {"w": array})
 
 
+ODD = [np.arange(6.0, dtype=">f4"), np.arange(6, dtype=">i2").reshape(2, 3).T, np.asfortranarray(np.ones((2, 3, 4)))]
+
+
+@EVERY_PROTOCOL
+@pytest.mark.parametrize("array", ODD, ids=lambda array: f"{array.dtype.str}{array.shape}")
+def test_arrays_of_another_byte_order_or_stored_by_columns_are_read_as_numpy_reads_them(protocol, array, tmp_path):
+    found = read(pickled(tmp_path, {"w": array}, protocol))["w"]
+    assert found.dtype == array.dtype.newbyteorder("=")
+    assert found.tolist() == array.tolist()
+
+
 def test_the_bits_of_bfloat16_are_told_by_numpy_s_uint16_and_said(tmp_path):
     values = np.array([1.0, -2.5, 3e38], "bfloat16")
-    entries, (decision,) = read_paddle((pickled(tmp_path, {"w": values.view(np.uint16), "i": np.arange(2)}),))
+    entries, (decision,), _ = read_paddle((pickled(tmp_path, {"w": values.view(np.uint16), "i": np.arange(2)}),))
     assert entries["w"].dtype == "bfloat16"
     assert entries["w"].read().tolist() == values.tolist()
     assert (decision.field, decision.value) == ("uint16", "bfloat16")
@@ -123,7 +134,7 @@ def test_the_bits_of_bfloat16_are_told_by_numpy_s_uint16_and_said(tmp_path):
 
 def test_paddle_s_own_names_are_left_out_and_said(tmp_path):
     names = {"StructuredToParameterName@@": {"w": "linear_0.w_0"}}
-    entries, (decision,) = read_paddle((pickled(tmp_path, {"w": np.ones(2), **names}),))
+    entries, (decision,), _ = read_paddle((pickled(tmp_path, {"w": np.ones(2), **names}),))
     assert list(entries) == ["w"]
     assert (decision.field, decision.value) == ("StructuredToParameterName@@", "left out")
     assert read_paddle((pickled(tmp_path, {"w": np.ones(2)}),))[1] == ()
@@ -166,9 +177,9 @@ class Hostile:
     [
         (os.system, ("touch {}",), "system"),
         (exec, ("open({!r}, 'w')",), "exec"),
-        (eval, ("open({!r}, 'w')",), "other arguments"),
-        (eval, ("open({!r}, 'w')", {"data": np.ones(2)}), "an expression to evaluate"),
-        (bytes, (1 << 62,), "other arguments"),
+        (eval, ("open({!r}, 'w')",), "'w' is a builtins.eval"),
+        (eval, ("open({!r}, 'w')", {"data": np.ones(2)}), "'w' is a builtins.eval"),
+        (bytes, (1 << 62,), "'w' is a builtins.bytes"),
         (bytearray, (1 << 62,), "bytearray"),
         (np.zeros, (1 << 62,), "zeros"),
         (getattr, (os, "system"), "getattr"),
@@ -282,15 +293,12 @@ def test_any_steps_are_read_or_refused_and_nothing_else(steps, tail, tmp_path):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (np.ones(2), "holds a Array"),
+        (np.ones(2), "holds a tensor"),
         ({"epoch": 3, "w": np.ones(2)}, "'epoch' is a int"),
-        ({"model": {"w": np.ones(2)}}, "'model' is a dict"),
-        ({3: np.ones(2)}, "a key that is not a name"),
-        ({"w": np.ones(2, ">f4")}, "'>f4'"),
-        ({"w": np.ones(2, "c8")}, "'<c8'"),
-        ({"w": np.array(["a"])}, "'<U1'"),
-        ({"w": np.array([None])}, "other arguments"),
-        ({"w": np.ones((2, 3)).T}, "stored by columns"),
+        ({"model": {"w": np.ones(2)}}, "'model' is a dictionary"),
+        ({3: np.ones(2)}, "3 is a tensor; expected a flat dictionary of arrays by name"),
+        ({"w": np.array(["a"])}, "'w' is of type U1, which holds no numbers"),
+        ({"w": np.array([None])}, "'w' is an array without data"),
         ({"w": np.ones(2), "UnpackBigParamInfor@@": {}}, "cut into slices of 1 GiB"),
     ],
 )
@@ -320,7 +328,9 @@ def test_a_file_of_nothing_but_steps_ends_long_before_it_is_through(step, tmp_pa
     file = assembled(tmp_path, step * (1 << 16))
     size = file.stat().st_size
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match=f"more than {(1 << 15) + size // 16} steps in {size} bytes"):
+    with pytest.raises(
+        CheckpointError, match=f"more than {(1 << 15) + size // 10} steps in {size} bytes|it ends in the middle"
+    ):
         read_paddle((file,))
     assert tracemalloc.get_traced_memory()[1] < (4 << 20) + 24 * size  # the limit of the fuzzing for every reader
     tracemalloc.stop()

@@ -25,7 +25,7 @@ ORACLE_MAY = {f"{API}.errors", "numpy"}
 REREADS = (f"{API}.parity.again.", f"{API}.parity.source.")
 """What reads a source for the second time."""
 
-REREAD_MAY = {f"{API}.formats.archive", f"{API}.formats.torch.scan"}
+REREAD_MAY = {f"{API}.formats.archive", f"{API}.formats.torch.containers"}
 """What it shares with the readers that convert: guards that give no value."""
 
 

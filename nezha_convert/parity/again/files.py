@@ -51,7 +51,7 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
     holder = None
     folder = source if source.is_dir() else source.parent
     found: list[Files] = []
-    if archive.is_archive(source):
+    if archive.is_archive(source) and _kind(source) is None:
         holder = archive.unpack(source)
         for folder in (holder.path, *sorted(path for path in holder.path.rglob("*") if path.is_dir())):
             found += _checkpoints(folder)
@@ -137,7 +137,7 @@ def _kind(path: Path) -> str | None:
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return KERAS
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return PADDLE
+        return PADDLE if path.suffix == ".pdparams" else TORCH
     return SAFETENSORS if path.suffix == ".safetensors" else None
 
 

@@ -1,7 +1,11 @@
-"""PyTorch files, by `torch.load` without a memory map: so PyTorch itself compares each record with its storage."""
+"""PyTorch files and other pickles, by `torch.load` without a memory map: so PyTorch itself compares sizes.
+
+Where a file holds objects besides tensors, torch's own list of safe names does not do: then `Unpickler` reads it.
+"""
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,10 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import MappingError
-from ...formats.torch.scan import check_torch_file
+from ...formats.torch.containers import open_pickle
 from .safetensors_file import as_array
 from .tensor import Tensor
+from .unpickle import STAND_INS, Inert, Unpickler
 
 _LAYER = re.compile(r"(^|\.)(encoder\.layer|encoderLayer)\.0\.")
 """Part of the names of a first layer, in every program that writes PyTorch files."""
@@ -23,6 +30,8 @@ _NOT_THE_MODEL = re.compile(r"ema|average|avg|swa|shadow|teacher|optim", re.IGNO
 _MAX_DEPTH = 6
 """How deep dictionaries are searched. A pickle may put one into itself."""
 
+_CONFIG = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+
 
 def read_torch(file: Path, asked: str | None) -> dict[str, Tensor]:
     """The model's tensors in `file` by name.
@@ -31,23 +40,52 @@ def read_torch(file: Path, asked: str | None) -> dict[str, Tensor]:
         asked: the key, such as "folds.0", that the user named; None to find the model's dictionary.
 
     Raises:
+        CheckpointError: loading it would cost more than its size may.
         MappingError: it holds no model, or several.
     """
+    return {
+        name: Tensor(name, tuple(value.shape), partial(_values, value))
+        for name, value in _model_of(file, _load(file), asked).items()
+    }
+
+
+def config_in(file: Path) -> dict[str, Any] | None:
+    """The fields of the model's config, where an object in `file` is one."""
+    configs = (fields for _, fields in _everything(_load(file)) if all(name in fields for name in _CONFIG))
+    return next(({str(name): value for name, value in fields.items()} for fields in configs), None)
+
+
+def _values(value: Any) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else as_array(value.detach())
+
+
+def _load(file: Path) -> Any:
+    """What torch finds in `file`, or Python's unpickler where it is no file of torch's."""
     import torch
 
-    check_torch_file(file)
-    with warnings.catch_warnings():
+    wanted = open_pickle(file)[0].pickled.wanted  # the first reader bounds what loading the file may cost
+    with open(file, "rb") as data, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on old pickles
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
-    tensors = _model_of(file, loaded, asked)
-    return {name: Tensor(name, tuple(one.shape), partial(as_array, one.detach())) for name, one in tensors.items()}
+        if not wanted:
+            try:
+                return torch.load(data, map_location="cpu", weights_only=True, mmap=False)
+            except pickle.UnpicklingError:  # of a protocol that this list of torch's does not know, or no torch file
+                data.seek(0)
+        is_torch = data.read(2) == b"PK" or data.read(12) == _LEGACY[2:]
+        data.seek(0)
+        if not is_torch:
+            return Unpickler(data).load()
+        return torch.load(data, map_location="cpu", weights_only=False, mmap=False, pickle_module=STAND_INS)
+
+
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P"
 
 
 def _model_of(file: Path, loaded: Any, asked: str | None) -> dict[str, Any]:
     """The dictionary of the model's tensors. What else lies in it (a step, a loss) is no tensor of the model."""
     found = dict(_dictionaries(loaded))
     if asked is not None:
-        found = {key: tensors for key, tensors in found.items() if key == asked}
+        found = {key: tensors for key, tensors in found.items() if (key or "the top") == asked}
     first_choice = {key: tensors for key, tensors in found.items() if not _NOT_THE_MODEL.search(key)}
     found = first_choice or found
     if len(found) != 1:
@@ -59,15 +97,31 @@ def _model_of(file: Path, loaded: Any, asked: str | None) -> dict[str, Any]:
     return next(iter(found.values()))
 
 
-def _dictionaries(value: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dictionaries in `value` that hold an encoder's tensors, each by its keys joined by dots."""
+def _dictionaries(loaded: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The dictionaries in `loaded` that hold an encoder's tensors, each by its keys joined by dots."""
     import torch
 
-    if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
+    above: list[str] = []
+    for path, fields in _everything(loaded):
+        tensors = {
+            key: value
+            for key, value in fields.items()
+            if isinstance(key, str) and isinstance(value, torch.Tensor | np.ndarray)
+        }
+        if any(_LAYER.search(name) for name in tensors) and not any(path.startswith(other) for other in above):
+            above.append(f"{path}." if path else "")
+            yield path, tensors
+
+
+def _everything(value: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The dictionaries in `value`, and the fields of objects, each by its keys joined by dots; outer ones first."""
+    fields = value.fields if isinstance(value, Inert) else value
+    if isinstance(fields, list | tuple):
+        fields = {str(number): item for number, item in enumerate(fields)}
+    if not isinstance(fields, Mapping) or depth > _MAX_DEPTH:
         return
-    tensors = {key: one for key, one in value.items() if isinstance(key, str) and isinstance(one, torch.Tensor)}
-    if any(_LAYER.search(name) for name in tensors):
-        yield at, tensors
-        return
-    for key, inner in value.items():
-        yield from _dictionaries(inner, f"{at}.{key}" if at else str(key), depth + 1)
+    yield at, fields
+    state = value.state if isinstance(value, Inert) else None
+    inside = {**fields, **state} if isinstance(state, dict) else fields
+    for key, inner in inside.items():
+        yield from _everything(inner, f"{at}.{key}" if at else str(key), depth + 1)

@@ -1,0 +1,239 @@
+"""Which of a pickle's tensors are the model's: a dictionary of them, or the parameters of a module that was pickled."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...checkpoint import Decision, Origin
+from ...errors import CheckpointError, UsageError
+from .machine import Pickled
+from .values import Array, Key, Record
+
+MAX_DEPTH = 3
+"""How deep in nested dictionaries the model's is searched for."""
+
+_MAX_MODULES = 64
+"""How deep the modules of a model may lie in each other."""
+
+_TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
+"""Keys that hold tensors of the training, not the model."""
+
+_CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
+"""Fields that make an object the config of a model like BERT."""
+
+_MAX_SETTINGS, _MAX_ITEMS = 32, 1000
+
+TOP = "the top"
+"""The name of the dictionary that the file itself is."""
+
+_PLAIN = "Load it where it was written, and save plain weights: a quantized model's, before it was quantized."
+
+NOT_RUN = "Nothing in it was run"
+
+_SAVE = "Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin')."
+
+
+def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dict[str, Array], tuple[Decision, ...]]:
+    """The model's tensors by name, and the decisions: which part of the file it is, what was stepped over.
+
+    Args:
+        part: the keys of the model's dictionary, joined by dots, where the user names it.
+
+    Raises:
+        CheckpointError: there is no dictionary of tensors, or one of them is no plain block of numbers.
+        UsageError: there are several that may be the model's, or none at `part`.
+    """
+    decisions = []
+    path, content = _choose(file, pickled.value, part)
+    beside = [name for name in contents(pickled.value) or () if path and name != path[0]]
+    others = ", ".join(map(shown, [*beside, *(name for name, value in content.items() if not _named(name, value))]))
+    if path or others:
+        reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
+        origin = Origin.ASKED if part else Origin.FILE
+        decisions.append(Decision("tensors read from", _at(path), reason, origin))
+    if wanted := sorted(pickled.wanted, key=lambda name: name.startswith("torch.")):
+        names = ", ".join(wanted[:8]) + (f" and {len(wanted) - 8} more" if wanted[8:] else "")
+        reason = "objects of these classes are in the pickle; they were stepped over, and nothing of them was run"
+        decisions.append(Decision("stepped over", names[:1000], reason, Origin.FILE))
+    for name, value in content.items():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, Record) and part.is_tensor:
+                raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({part.name})", hint=_PLAIN)
+    return {name: value for name, value in content.items() if _named(name, value)}, tuple(decisions)
+
+
+def _at(path: tuple[str, ...]) -> str:
+    return ".".join(path) or TOP
+
+
+def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
+    """The model's dictionary, and its keys: `value` itself, or the only one inside it."""
+    top = contents(value)
+    if top is None:
+        raise CheckpointError(
+            f"{file}: holds {kind_of(value)}, expected a dictionary of tensors. {NOT_RUN}", hint=_SAVE
+        )
+    strange = next((name for name, value in top.items() if not _named(name, value)), None)
+    if strange is None and top and not part and isinstance(value, dict):
+        return (), top
+    models = [(path, holder) for path, holder in _models(top) if part in (None, _at(path))]
+    if len(models) == 1:
+        return models[0]
+    models = models or list(_models(top))
+    if not top:
+        raise CheckpointError(f"{file}: it holds an empty dictionary, expected tensors by name", hint=_SAVE)
+    if not models:
+        raise CheckpointError(
+            f"{file}: {shown(strange)} is {kind_of(top.get(strange))}; expected a dictionary of tensors by "
+            f"name, alone or under one key. {NOT_RUN}",
+            hint=_SAVE,
+        )
+    listing = ", ".join(f"{_at(path)} ({len(_tensors(holder))} tensors)" for path, holder in models)
+    asked = f", none of them at {part!r}" if part else ""
+    raise UsageError(
+        f"{file}: it holds {len(models)} dictionaries of tensors{asked}: {listing}",
+        hint=f"Name the one that you mean, such as: --part {shlex.quote(_at(models[0][0]))}",
+    )
+
+
+def contents(value: Any) -> Mapping[Any, Any] | None:
+    """What `value` holds by name: a dictionary's items, a module's state dict, another object's attributes."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list) and any(isinstance(item, dict | Record) for item in value[:_MAX_ITEMS]):
+        return {str(number): item for number, item in enumerate(value[:_MAX_ITEMS])}
+    if not isinstance(value, Record):
+        return None
+    if is_module(value):
+        return dict(_parameters(value))
+    return value.items or (value.state if isinstance(value.state, dict) else None)
+
+
+def is_module(value: Any) -> bool:
+    """Whether `value` is a pickled ``torch.nn.Module``."""
+    state = value.state if isinstance(value, Record) else None
+    return isinstance(state, dict) and all(isinstance(state.get(key), dict) for key in ("_parameters", "_modules"))
+
+
+def _parameters(module: Record, prefix: str = "", within: tuple[Record, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The parameters and persistent buffers of a pickled ``torch.nn.Module``, as its ``state_dict()`` names them."""
+    if len(within) > _MAX_MODULES or module in within:
+        raise CheckpointError(f"a pickled module holds itself, or modules {_MAX_MODULES} deep")
+    state = module.state
+    passing = state.get("_non_persistent_buffers_set")
+    left_out = passing.listed or [] if isinstance(passing, Record) else []
+    for name, value in (*state["_parameters"].items(), *(state.get("_buffers") or {}).items()):
+        if value is not None and name not in left_out:
+            yield f"{prefix}{name}", value
+    for name, inner in state["_modules"].items():
+        if is_module(inner):
+            yield from _parameters(inner, f"{prefix}{name}.", (*within, module))
+
+
+def _models(
+    holder: Mapping[Any, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """The dictionaries in `holder` that may be a model's, each with its keys: they hold a matrix by its name.
+
+    Numbers and texts beside the tensors make no difference: an average may be free of them, and the model not. Beside
+    a dictionary that may be the model's, a matrix alone is none.
+    """
+    inside = [
+        model
+        for key, value in holder.items()
+        if isinstance(key, str) and len(path) < MAX_DEPTH and not _TRAINING.search(key)
+        if (held := contents(value)) is not None
+        for model in _models(held, (*path, key))
+    ]
+    matrices = sum(len(tensor.shape) > 1 for tensor in _tensors(holder).values())
+    if matrices > bool(inside):
+        yield path, holder
+    yield from inside
+
+
+def _tensors(holder: Mapping[Any, Any]) -> dict[str, Array]:
+    return {name: value for name, value in holder.items() if _named(name, value)}
+
+
+def _named(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Array)
+
+
+def settings_in(value: Any) -> dict[str, dict[str, Any]]:
+    """The plain fields of objects in a pickle that are no modules, by where they stand: a config, a Namespace.
+
+    A dictionary counts if it has the fields of a config.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    todo: list[tuple[str, Any]] = [("", contents(value) if isinstance(value, list | tuple) else value)]
+    visited: set[int] = set()
+    while todo and len(settings) < _MAX_SETTINGS:
+        path, holder = todo.pop()
+        if id(holder) in visited or path.count(".") > 2 * MAX_DEPTH:
+            continue
+        visited.add(id(holder))
+        if isinstance(holder, Record):
+            fields = {**(holder.items or {}), **(holder.state if isinstance(holder.state, dict) else {})}
+        else:
+            fields = holder if isinstance(holder, dict) else {}
+        inner = [(name, held) for name, held in fields.items() if isinstance(held, dict | Record)]
+        todo += [(f"{path}.{name}".lstrip("."), held) for name, held in reversed(inner)]
+        if fields.keys() >= _CONFIG_FIELDS or (isinstance(holder, Record) and not is_module(holder)):
+            plain = {name: value for name, value in fields.items() if isinstance(name, str) and is_plain(value)}
+            kind = f" ({holder.name})" if isinstance(holder, Record) else ""
+            settings |= {f"{path}{kind}".strip(): as_json(plain)} if plain else {}
+    return settings
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether JSON has `value`: numbers, texts, and lists and dictionaries of a few of them."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return depth < MAX_DEPTH and len(value) <= 1000 and all(is_plain(item, depth + 1) for item in value)
+    return value is None or isinstance(value, str | int | float)
+
+
+def as_json(value: Any) -> Any:
+    """`value`, which `is_plain`, in the types that JSON gives."""
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    return str(value) if isinstance(value, str) else value
+
+
+def kind_of(value: Any) -> str:
+    """What `value` is, for a message."""
+    match value:
+        case Record():
+            return f"{'a tensor that is not plain and dense, made by ' if value.is_tensor else 'a '}{value.name:.200}"
+        case Array():
+            return "a tensor"
+        case Key():
+            return f"a {type(value.value).__name__}"
+        case dict():
+            return "a dictionary"
+    return f"a {type(value).__name__}"
+
+
+def shown(key: Any) -> str:
+    """`key` for a message, cut short: sixty bytes of pickle can make a key whose text has megabytes."""
+    return repr(key) if isinstance(key, str) else reprlib.repr(key.value if isinstance(key, Key) else key)
+
+
+def written_by_torch(file: Path, expression: str, ending: str) -> str:
+    """A command that saves the value of `expression` as a state dict beside `file`, and what to do with that.
+
+    Args:
+        expression: Python in which ``{!r}`` stands for the name of `file`.
+        ending: of the new file's name.
+    """
+    target = file.with_name(f"{file.stem}-{re.sub(r'[^A-Za-z0-9_-]', '_', ending)}.bin")
+    code = f"import torch; torch.save({expression.format(str(file))}, {str(target)!r})"
+    return f"Run: python -c {shlex.quote(code)}, and name its file: {shlex.quote(str(target))}"

@@ -1,0 +1,112 @@
+"""What a pickle holds once it was followed without running it: plain Python values, and the classes of this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class UnexpectedError(Exception):
+    """The pickle does what no sound pickle of weights does. The message completes "it has ..."."""
+
+
+# None of these is frozen, which takes three times as long to create: a hostile file has a million.
+
+
+@dataclass(slots=True)
+class Span:
+    """Where bytes lie in the file. `text`: they are stored as UTF-8 text, each byte as its character of Latin-1."""
+
+    offset: int
+    length: int
+    text: bool = False
+
+
+class Text(str):
+    """A text short enough to be a name, and the place of its bytes in the file; see `Span`."""
+
+    __slots__ = ("length", "offset", "text")
+    offset: int
+    length: int
+    text: bool
+
+    @property
+    def span(self) -> Span:
+        """Its bytes in the file."""
+        return Span(self.offset, self.length, self.text)
+
+
+@dataclass(slots=True)
+class Name:
+    """A class or function that the pickle names, as "module.name". It is never imported."""
+
+    path: str
+
+
+@dataclass(slots=True, eq=False)
+class Key:
+    """A key of a dictionary that is no plain number or text: hashing it could take for ever."""
+
+    value: Any
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """An object of a class that has no meaning here: what the pickle gives to make it, and nothing of it was run.
+
+    Attributes:
+        name: its class, or the function that would make it.
+        arguments: what that would be called with.
+        state: its attributes, mostly a dictionary.
+        items, listed: what it holds, if it is a kind of dictionary or list.
+    """
+
+    name: str
+    arguments: Any = ()
+    state: Any = None
+    items: dict[Any, Any] | None = None
+    listed: list[Any] | None = None
+
+    TENSORS: ClassVar[tuple[str, ...]] = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is a tensor that is no plain block of numbers: sparse, quantized, on no device."""
+        return self.name.startswith(self.TENSORS)
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """A torch storage: its element type, the key of its data in the file, and how many elements it has."""
+
+    dtype: str
+    key: str
+    count: int
+    big_endian: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ArrayType:
+    """An element type by NumPy's name, or by the pickle's own where NumPy has none; and whether it is big-endian."""
+
+    name: str
+    big_endian: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Array:
+    """An array or tensor whose data is not read.
+
+    Attributes:
+        shape: its sizes.
+        type: its element type.
+        data: where its elements lie; None for one that has none.
+        start, strides: the first element's place there, and the steps from one to the next along each dimension, in
+            elements; None for the order of C.
+    """
+
+    shape: tuple[int, ...] = ()
+    type: ArrayType | None = None
+    data: Span | Storage | None = None
+    start: int = 0
+    strides: tuple[int, ...] | None = None
