@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Decision, Origin
-from ..errors import MappingError, UsageError
+from ..errors import CPU_INDEX, MappingError, UsageError, pip_install
 from ..files.progress import Counter, Progress
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
@@ -30,7 +30,7 @@ PRECISIONS = {
     "int8": "dynamic quantization by onnxruntime: weights in 8 bits, activations when it runs",
 }
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
@@ -121,7 +121,7 @@ def _check_request(precision: str) -> None:
     if missing := [package for package in _PACKAGES if find_spec(package) is None]:
         raise UsageError(
             f"an export to ONNX needs {', '.join(missing)}, not installed here",
-            hint='pip install "nezha-convert[onnx]"',
+            hint=pip_install(f"'nezha-convert[onnx]' {CPU_INDEX}"),
         )
 
 

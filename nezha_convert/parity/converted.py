@@ -5,15 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import MappingError
+from ..errors import CPU_INDEX, MappingError, UsageError, pip_install
 from .oracle.formulas import Array
 from .oracle.model import HEADS
 from .report import WeightStatistics
+
+
+def need_torch(what: str) -> None:
+    """Raises UsageError, with the command that installs them, if torch or transformers is missing.
+
+    Args:
+        what: what needs them: the message's subject.
+    """
+    if missing := [package for package in ("torch", "transformers") if find_spec(package) is None]:
+        raise UsageError(
+            f"{what} needs torch and transformers; not installed here: {', '.join(missing)}",
+            hint=pip_install(f"'nezha-convert[torch]' {CPU_INDEX}"),
+        )
 
 
 class LoadedModel:

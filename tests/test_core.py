@@ -1,0 +1,104 @@
+"""The core does without torch and transformers, and without the compiled parts that a library may lack."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stranger import without
+
+import nezha_convert
+from nezha_convert.errors import CPU_INDEX, pip_install
+
+HELPERS = Path(__file__).parent / "helpers"
+ROOT = HELPERS.parents[1]
+TORCH, ONNX = (f"'nezha-convert[{extra}]' {CPU_INDEX}" for extra in ("torch", "onnx"))
+CANNOT = "cannot compute what this model computes"
+"""What `export` says of a program that has no place for something of a model."""
+
+
+def without_packages(program: str, *names: str) -> subprocess.CompletedProcess[str]:
+    """Run `program` where the modules `names` are not installed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS)))}
+    command = [sys.executable, "-c", without(*names) + program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_every_command_but_verify_runs_on_every_fixture_where_torch_and_transformers_are_missing(tmp_path):
+    program = f"import runpy; sys.argv[1:] = [{str(tmp_path)!r}]; runpy.run_module('walk', run_name='__main__')"
+    done = without_packages(program, "torch", "transformers")
+    assert done.returncode == 0, done.stderr
+    said = {command: (code, words) for command, (code, words) in json.loads(done.stdout).items()}
+    failed = [
+        f"{command}: {words}"
+        for command, (code, words) in said.items()
+        if not (code == 0 or (code == 1 and command.startswith("diff ")) or (code == 4 and CANNOT in words))
+    ]
+    assert failed == []
+    worked = {command.rpartition(" ")[0] for command, (code, _) in said.items() if code == 0}
+    assert len(said) > 300 and worked >= {"inspect", "convert", "diff", "repair", "push", "pull at the"}, worked
+    assert sum(command.startswith("export") for command in worked) == 5  # each program holds some of the models
+
+
+def test_a_tensorflow_checkpoint_is_read_and_written_where_google_crc32c_has_no_compiled_part(tmp_path):
+    source, out, back = ROOT / "fixtures" / "huawei-tf-pretraining", tmp_path / "out", tmp_path / "back"
+    program = f"""
+import google_crc32c
+import nezha_convert
+assert google_crc32c.implementation == "python"
+nezha_convert.convert({str(source)!r}, {str(out)!r})
+nezha_convert.export({str(out)!r}, {str(back)!r}, "huawei-tf")
+"""
+    done = without_packages(program, "google_crc32c._crc32c")
+    assert done.returncode == 0, done.stderr
+    assert nezha_convert.diff(source, back).same
+
+
+def test_a_wrong_checksum_is_noticed_there_too(tmp_path):
+    source = Path(shutil.copytree(ROOT / "fixtures" / "huawei-tf-pretraining", tmp_path / "source"))
+    (data,) = source.glob("*.data-*")
+    whole = bytearray(data.read_bytes())
+    whole[8] ^= 1  # of the first tensor after a counter
+    data.write_bytes(whole)
+    program = f"import nezha_convert; nezha_convert.convert({str(source)!r}, {str(tmp_path / 'out')!r})"
+    done = without_packages(program, "google_crc32c._crc32c")
+    assert "do not have the checksum" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_verify_says_which_command_installs_what_is_missing(missing):
+    program = "from nezha_convert.cli.app import main; main(['verify', 'no source', 'no output'])"
+    done = without_packages(program, missing)
+    assert done.returncode == 2
+    error, hint = done.stderr.splitlines()
+    assert error == (
+        f"error: verify runs the converted model, which needs torch and transformers; not installed here: {missing}"
+    )
+    assert hint == f"next: {pip_install(TORCH)}"
+    assert shlex.split(hint) == [
+        *("next:", sys.executable, "-m", "pip", "install", "nezha-convert[torch]"),
+        *("--extra-index-url", "https://download.pytorch.org/whl/cpu"),
+    ]
+
+
+def test_an_export_to_onnx_says_which_command_installs_what_is_missing(tmp_path):
+    nezha_convert.convert(ROOT / "fixtures" / "huawei-tf-pretraining", tmp_path / "out")
+    words = ["export", str(tmp_path / "out"), str(tmp_path / "graph"), "--to", "onnx"]
+    program = f"from nezha_convert.cli.app import main; main({words!r})"
+    done = without_packages(program, "torch", "transformers", "onnxscript")
+    assert done.returncode == 2
+    assert "an export to ONNX needs torch, transformers, onnxscript, not installed here" in done.stderr
+    assert f"next: {pip_install(ONNX)}" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_importing_the_model_says_what_is_missing_and_how_to_get_it(missing):
+    done = without_packages("import nezha", missing)
+    assert f"No module named '{missing}'" in done.stderr
+    assert "pip install 'nezha-convert[torch]' --extra-index-url" in done.stderr
