@@ -91,6 +91,29 @@ def test_every_requirement_of_the_project_is_locked():
     assert {canonicalize_name(Requirement(one).name) for one in wanted} - {"nezha-convert"} <= locked
 
 
+def test_the_core_requires_these_and_torch_comes_by_extras_alone():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads(PYPROJECT)["project"]
+    names = {canonicalize_name(Requirement(one).name) for one in project["dependencies"]}
+    assert names == {
+        *(
+            "click",
+            "google-crc32c",
+            "huggingface-hub",
+            "ml-dtypes",
+            "numpy",
+            "pyyaml",
+            "rich",
+            "safetensors",
+            "tokenizers",
+        ),
+    }
+    extras = {name: " ".join(wanted) for name, wanted in project["optional-dependencies"].items()}
+    assert {Requirement(one).name for one in project["optional-dependencies"]["torch"]} == {"torch", "transformers"}
+    assert all("nezha-convert[torch]" in extras[name] for name in ("onnx", "train"))
+    assert "onnx" in extras["test"] and "train" in extras["test"] and "nezha-convert[test]" in extras["dev"]
+
+
 def test_continuous_integration_installs_the_lock_file_and_looks_for_what_came_besides():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert script.index("--require-hashes -r .ci/requirements.lock") < script.index('bash "$work/test.sh"')
