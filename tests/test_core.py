@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ def test_a_wrong_checksum_is_noticed_there_too(tmp_path):
     program = f"import nezha_convert; nezha_convert.convert({str(source)!r}, {str(tmp_path / 'out')!r})"
     done = without_packages(program, "google_crc32c._crc32c")
     assert "do not have the checksum" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "suffix", "kind"), [("bz2", ".tar.bz2", "bztar"), ("lzma", ".tar.xz", "xztar"), ("bz2", ".zip", "zip")]
+)
+def test_a_python_without_a_module_of_compression_starts_and_names_it(module, suffix, kind, tmp_path):
+    fixture = ROOT / "fixtures" / "huawei-tf-squad"
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "model.zip", "w", zipfile.ZIP_BZIP2) as archive:
+            for path in fixture.iterdir():
+                archive.write(path, path.name)
+    else:
+        shutil.make_archive(str(tmp_path / "model"), kind, fixture)
+    words = ["inspect", str(tmp_path / f"model{suffix}")]
+    assert without_packages(f"from nezha_convert.cli.app import main; main({words!r})").returncode == 0
+    done = without_packages(f"from nezha_convert.cli.app import main; main({words!r})", module)
+    assert done.returncode == 3
+    assert module in done.stderr and done.stderr.endswith("next: Unpack it yourself and name the folder.\n")
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
