@@ -16,11 +16,12 @@ import pytest
 from stranger import without
 
 import nezha_convert
-from nezha_convert.errors import CPU_INDEX, pip_install
+from nezha_convert.errors import CPU_INDEX, UsageError, pip_install
+from nezha_convert.parity import converted
 
 HELPERS = Path(__file__).parent / "helpers"
 ROOT = HELPERS.parents[1]
-TORCH, ONNX = (f"'nezha-convert[{extra}]' {CPU_INDEX}" for extra in ("torch", "onnx"))
+PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 CANNOT = "cannot compute what this model computes"
 """What `export` says of a program that has no place for something of a model."""
 
@@ -91,20 +92,34 @@ def test_a_python_without_a_module_of_compression_starts_and_names_it(module, su
     assert module in done.stderr and done.stderr.endswith("next: Unpack it yourself and name the folder.\n")
 
 
-@pytest.mark.parametrize("missing", ["torch", "transformers"])
+VERIFY = "from nezha_convert.cli.app import main; main(['verify', 'no source', 'no output'])"
+NEEDS = "needs torch 2.10 and transformers 4.52.1 or newer; found"
+
+
+@pytest.mark.parametrize("missing", [("torch",), ("transformers",), ("torch", "transformers")])
 def test_verify_says_which_command_installs_what_is_missing(missing):
-    program = "from nezha_convert.cli.app import main; main(['verify', 'no source', 'no output'])"
-    done = without_packages(program, missing)
+    done = without_packages(VERIFY, *missing)
     assert done.returncode == 2
     error, hint = done.stderr.splitlines()
-    assert error == (
-        f"error: verify runs the converted model, which needs torch and transformers; not installed here: {missing}"
-    )
-    assert hint == f"next: {pip_install(TORCH)}"
+    found = " and ".join(f"no {name}" for name in missing)
+    assert error == f"error: verify runs the converted model, which {NEEDS} {found}"
     assert shlex.split(hint) == [
         *("next:", sys.executable, "-m", "pip", "install", "nezha-convert[torch]"),
         *("--extra-index-url", "https://download.pytorch.org/whl/cpu"),
     ]
+
+
+@pytest.mark.parametrize(("name", "old"), [("torch", "2.9.1+cpu"), ("transformers", "4.40.2")])
+def test_verify_says_what_is_too_old(name, old, monkeypatch):
+    monkeypatch.setattr(converted, "version", lambda package: {name: old}.get(package, "5.0"))
+    with pytest.raises(UsageError, match=re.escape(f"{NEEDS} {name} {old}")) as error:
+        nezha_convert.verify("no source", "no output")
+    assert error.value.hint == pip_install(f"'nezha-convert[torch]' {CPU_INDEX}")
+
+
+def test_the_lowest_versions_are_those_of_the_extra():
+    requirements = re.findall(r'^torch = \["(.+?)>=([\d.]+)", "(.+?)>=([\d.]+),', PYPROJECT, re.MULTILINE)[0]
+    assert {requirements[0]: requirements[1], requirements[2]: requirements[3]} == converted.LEAST
 
 
 def test_an_export_to_onnx_says_which_command_installs_what_is_missing(tmp_path):
@@ -113,8 +128,8 @@ def test_an_export_to_onnx_says_which_command_installs_what_is_missing(tmp_path)
     program = f"from nezha_convert.cli.app import main; main({words!r})"
     done = without_packages(program, "torch", "transformers", "onnxscript")
     assert done.returncode == 2
-    assert re.search("an export to ONNX needs torch, transformers, .*onnxscript.*, not installed here", done.stderr)
-    assert f"next: {pip_install(ONNX)}" in done.stderr
+    hint = pip_install(f"'nezha-convert[onnx]' {CPU_INDEX}")
+    assert done.stderr == f"error: an export to ONNX {NEEDS} no torch and no transformers\nnext: {hint}\n"
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
