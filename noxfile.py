@@ -23,7 +23,20 @@ KNOWN_WEAK = "urllib3==1.24.1"
 """A release with published weaknesses. A database that finds none in it did not answer the question."""
 
 CORE_TESTS = (
-    *("cli", "commands", "files", "folder", "formats", "hub", "mapping", "model", "parity", "tokenizer", "weights"),
+    *(
+        "cli",
+        "commands",
+        "exports",
+        "files",
+        "folder",
+        "formats",
+        "hub",
+        "mapping",
+        "model",
+        "parity",
+        "tokenizer",
+        "weights",
+    ),
     *("test_core.py", "test_layers.py"),
 )
 """What `floors` and `newest` run, of the folder `tests`: not the examples' and the tools' tests."""
@@ -60,8 +73,8 @@ def newest(session: nox.Session) -> None:
 def _test_with(session: nox.Session, resolution: str) -> None:
     session.install(UV)
     install = ("uv", "pip", "install", "--quiet", "--python", str(Path(session.bin) / "python"))
-    session.run(*install, "--resolution", resolution, "--editable", ".[keras,torch]")
-    session.run(*install, "pytest", "pytest-xdist", "hypothesis", "parameterized")
+    session.run(*install, "--resolution", resolution, "--editable", ".[html,keras,onnx,torch]")
+    session.run(*install, "accelerate", "hypothesis", "parameterized", "pytest", "pytest-xdist")
     session.run("uv", "pip", "list")
     session.run("python", "-m", "pytest", *(f"tests/{name}" for name in CORE_TESTS), *session.posargs)
 
