@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a NumPy dtype name)
 import numpy as np
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 """How many bytes of a tensor are in memory at a time. So memory does not grow with the model."""
 
 

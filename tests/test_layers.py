@@ -152,8 +152,8 @@ def converting(fixture: str) -> str:
     ],
     ids=["importing the package", "importing the command line", "a TensorFlow conversion", "a safetensors conversion"],
 )
-def test_neither_torch_nor_transformers_nor_tensorflow_nor_the_hub_s_client_is_loaded_by(code, tmp_path):
-    named = {"torch", "transformers", "tensorflow", "huggingface_hub"}
+def test_neither_torch_nor_transformers_nor_tensorflow_nor_the_hub_s_client_nor_the_proof_is_loaded_by(code, tmp_path):
+    named = {"torch", "transformers", "tensorflow", "huggingface_hub", "rich", "nezha_convert.parity"}
     heavy = f"import sys, json; json.dump(sorted({named} & set(sys.modules)), sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{heavy}"], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""The command line: one thin click command for each verb."""
+"""The command line: one thin click command for each verb. Each imports its verb, and no other, when it runs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ from typing import Any, NoReturn
 import click
 
 from .._version import __version__
-from ..commands import convert as convert_verb
-from ..commands import diff as diff_verb
-from ..commands import export as export_verb
-from ..commands import inspect as inspect_verb
-from ..commands import pull as pull_verb
-from ..commands import push as push_verb
-from ..commands import repair as repair_verb
-from ..commands import verify as verify_verb
 from ..errors import UsageError
 from ..families import PROGRAMS
 from ..families.heads import HEADS
 from ..families.transformers import ACTIVATIONS
 from ..folder.card import LICENSES
-from ..parity.render import html, junit
-from ..parity.report import check_folder
 from ..tokenizer.wordpiece import KINDS
 from . import options
 from .console import Console
@@ -76,7 +66,9 @@ def inspect(
       nezha-convert inspect NEZHA-Base/model.ckpt-900000.index --tensors
       nezha-convert inspect pytorch_model.bin --json
     """
-    Console(as_json).show(inspect_verb.inspect(source, config=config, prefix=prefix, part=part, tensors=tensors))
+    from ..commands import inspect as verb
+
+    Console(as_json).show(verb.inspect(source, config=config, prefix=prefix, part=part, tensors=tensors))
 
 
 @cli.command()
@@ -125,9 +117,11 @@ def convert(source: str, output: Path, as_json: bool, **settings: Any) -> None:
       nezha-convert convert model.ckpt-12345 ner/ --head token-classification --labels labels.txt
       nezha-convert convert pytorch_model.bin out/ --config bert_config.json --vocab vocab.txt --dtype bfloat16
     """
+    from ..commands import convert as verb
+
     console = Console(as_json)
     with console.progress(f"converting {Path(source).name}", "bytes") as progress:
-        report = convert_verb.convert(source, output, progress=progress, **settings)
+        report = verb.convert(source, output, progress=progress, **settings)
     console.show(report)
 
 
@@ -176,13 +170,17 @@ def verify(
       nezha-convert verify NEZHA-Base/ nezha-base/ --html parity.html --texts reviews.txt
       nezha-convert verify NEZHA-Base/ nezha-base/ --original Pretrained-Language-Model/ --junit parity.xml
     """
+    from ..commands import verify as verb
+    from ..parity.render import html, junit
+    from ..parity.report import check_folder
+
     console = Console(as_json)
     for file in filter(None, (junit_file, html_file)):
         check_folder(file)
     if html_file:
         html.check_html()
     with console.progress("hashing, loading", "steps") as progress:
-        report = verify_verb.verify(source, output, progress=progress, **settings)
+        report = verb.verify(source, output, progress=progress, **settings)
     console.show(report)  # before the files: if one cannot be written, the outcome is still shown
     if junit_file:
         junit.write_junit(report, junit_file)
@@ -218,10 +216,12 @@ def push(output: Path, repo_id: str, license: str | None, as_json: bool, **setti
       nezha-convert push nezha-base/ owner/nezha-base --license mit --private --create-pr --message "Smaller shards"
       nezha-convert push my-classifier/ owner/nezha-chnsenti --license apache-2.0
     """
+    from ..commands import push as verb
+
     console = Console(as_json)
     if license is None and settings["card"] and console.asks:
         license = click.prompt("License of these weights", type=click.Choice(LICENSES), show_choices=False, err=True)
-    console.show(push_verb.push(output, repo_id, license=license, bars=console.bars, **settings))
+    console.show(verb.push(output, repo_id, license=license, bars=console.bars, **settings))
 
 
 @cli.command()
@@ -238,8 +238,10 @@ def pull(address: str, folder: Path | None, token: str | None, endpoint: str | N
       nezha-convert pull hf://owner/nezha-base
       nezha-convert pull hf://owner/nezha-base@refs/pr/1 nezha-base/
     """
+    from ..commands import pull as verb
+
     console = Console(as_json)
-    console.show(pull_verb.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
+    console.show(verb.pull(address, folder, token=token, endpoint=endpoint, bars=console.bars))
 
 
 @cli.command()
@@ -261,9 +263,11 @@ def repair(source: str, output: Path | None, as_json: bool, **settings: Any) -> 
       nezha-convert repair hf://owner/name repaired/
       nezha-convert repair hf://owner/name --create-pr
     """
+    from ..commands import repair as verb
+
     console = Console(as_json)
     with console.progress(f"repairing {Path(source).name}", "bytes") as progress:
-        result = repair_verb.repair(source, output, bars=console.bars, progress=progress, **settings)
+        result = verb.repair(source, output, bars=console.bars, progress=progress, **settings)
     console.show(result)
 
 
@@ -294,20 +298,20 @@ def export(
       nezha-convert export nezha-base/ out/ --to transformers-4 --dry-run --json
       nezha-convert export nezha-base/ graph/ --to onnx --int8
     """
+    from ..commands import export as verb
+
     console = Console(as_json)
     if to == "onnx":
         if accept_activation:
             raise UsageError("--accept-activation: not for --to onnx")
         with console.progress("loading", "steps") as progress:
-            report = export_verb.export_graph(
-                output, target, precision=precision or "float32", progress=progress, **settings
-            )
+            report = verb.export_graph(output, target, precision=precision or "float32", progress=progress, **settings)
     else:
         if precision:
             raise UsageError(f"--fp16 and --int8 are for --to onnx, not for --to {to}")
         settings["accept_activation"] = accept_activation
         with console.progress(f"exporting {Path(output).name}", "bytes") as progress:
-            report = export_verb.export(output, target, to, progress=progress, **settings)
+            report = verb.export(output, target, to, progress=progress, **settings)
     console.show(report)
 
 
@@ -325,7 +329,9 @@ def diff(a: str, b: str, as_json: bool) -> None:
       nezha-convert diff NEZHA-Base/ nezha-base/
       nezha-convert diff old/pytorch_model.bin hf://owner/name --json
     """
-    difference = diff_verb.diff(a, b)
+    from ..commands import diff as verb
+
+    difference = verb.diff(a, b)
     Console(as_json).show(difference)
     if not difference.same:
         raise click.exceptions.Exit(1)

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import NezhaConvertError
 from ..files.progress import Progress
-from ..parity.report import Comparison
 from ..text import printable, printable_json
 from .rows import SHOWN, Result, Row, parts
+
+if TYPE_CHECKING:
+    from ..parity.report import Comparison
 
 
 class Console:
@@ -32,6 +34,8 @@ class Console:
         if self.as_json:
             self._document(result.to_dict())
             return
+        from ..parity.report import Comparison
+
         for _, neighbours in groupby(parts(result), type):
             rows = []
             for part in neighbours:

@@ -6,18 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..checkpoint import Decision
-from ..commands.diff import EQUAL, Difference
-from ..commands.export import ExportReport
-from ..commands.inspect import Inspection
-from ..commands.repair import Repair
-from ..folder.report import FileRecord, Report
-from ..hub import Pulled, Pushed
-from ..mapping.plan import Dropped
-from ..parity.report import Comparison, ParityReport
-from ..weights.write import EXTRA
+if TYPE_CHECKING:  # each command imports its own
+    from ..checkpoint import Decision
+    from ..commands.diff import Difference
+    from ..commands.export import ExportReport
+    from ..commands.inspect import Inspection
+    from ..commands.repair import Repair
+    from ..folder.report import FileRecord, Report
+    from ..hub import Pulled, Pushed
+    from ..mapping.plan import Dropped
+    from ..parity.report import Comparison, ParityReport
 
 SHOWN = 20
 """Problems in the text of a result or error; ``--json`` has all."""
@@ -25,16 +25,16 @@ SHOWN = 20
 Row = tuple[str, str]
 """A label and a text; neighbouring rows form one table."""
 
-Part = Row | str | Comparison
+Part: TypeAlias = "Row | str | Comparison"
 """A row, a line of its own, or a table of numbers."""
 
-Result = Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport
+Result: TypeAlias = "Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport"
 """What a command returns. Its `to_dict()` is the document of ``--json``."""
 
 
 def parts(result: Result) -> Iterator[Part]:
     """The parts of `result`, in the order to show them."""
-    return _PARTS[type(result)](result)
+    return _PARTS[type(result).__name__](result)
 
 
 def size(nbytes: int) -> str:
@@ -77,6 +77,8 @@ def _report(report: Report) -> Iterator[Part]:
     yield "saved", f"{size(report.source_nbytes - report.weight_nbytes)} of {size(report.source_nbytes)}"
     yield from _dropped(report.dropped)
     if report.kept:
+        from ..weights.write import EXTRA
+
         names = shorten(", ".join(tensor.target for tensor in report.kept), 200)
         yield "kept", f"{len(report.kept):,} in {EXTRA}, beside the model: {names}"
     yield from _decided(report.decisions)
@@ -98,6 +100,8 @@ def _report(report: Report) -> Iterator[Part]:
 
 
 def _difference(difference: Difference) -> Iterator[Part]:
+    from ..commands.diff import EQUAL
+
     for tensor in difference.tensors:
         if tensor.verdict == EQUAL:
             continue
@@ -196,15 +200,15 @@ def _export(report: ExportReport) -> Iterator[Part]:
     yield "next", report.loaded_by
 
 
-_PARTS: dict[type, Callable[[Any], Iterator[Part]]] = {
-    Difference: _difference,
-    ExportReport: _export,
-    Inspection: _inspection,
-    ParityReport: _parity,
-    Pulled: _pulled,
-    Pushed: _pushed,
-    Repair: _repair,
-    Report: _report,
+_PARTS: dict[str, Callable[[Any], Iterator[Part]]] = {
+    "Difference": _difference,
+    "ExportReport": _export,
+    "Inspection": _inspection,
+    "ParityReport": _parity,
+    "Pulled": _pulled,
+    "Pushed": _pushed,
+    "Repair": _repair,
+    "Report": _report,
 }
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,18 @@ from ..families.rules import Op
 from ..files.hashing import sha256
 from ..files.staging import sync
 from ..formats import safetensors
+from ..formats.blocks import row_blocks
 from ..mapping.plan import Step
 from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 
-WRITERS, HASHERS = 2, 2
-"""Threads. Each writer holds a few blocks, each hasher one, so this bounds memory."""
+THREADS = 3
+"""How many hash and sync beside the one that writes."""
+
+TURNED_BYTES = 9 << 20
+"""Bytes of a transposed tensor that are in memory at a time. All of a NEZHA-base's fit; larger ones are read again."""
+
+_TILE = 128
+"""Rows and columns that are transposed at a time, so that they stay in the processor's cache."""
 
 WEIGHTS = "model.safetensors"
 
@@ -173,19 +181,22 @@ def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np
 
 def _transposed(entry: TensorEntry) -> Iterator[np.ndarray]:
     rows, columns = entry.shape
-    width = max(1, BLOCK_BYTES // max(1, rows * np.dtype(entry.dtype).itemsize))
-    band = 32  # source rows a copy: as many target elements lie side by side in cache
-    out = np.empty((min(width, columns), rows), np.dtype(entry.dtype))
+    dtype = np.dtype(entry.dtype)
+    width = max(1, TURNED_BYTES // max(1, rows * dtype.itemsize))
+    out = np.empty((min(width, columns), rows), dtype)
+    tile = np.empty((_TILE, _TILE + 16), dtype)  # wider than a power of two, or the rows would compete for cache lines
     for left in range(0, columns, width):
         target = out[: min(width, columns - left)]
         top = 0
-        for block in entry.blocks(BLOCK_BYTES // 8):
-            part = block[:, left : left + width]
-            for row in range(0, len(part), band):
-                rows_of_part = part[row : row + band]
-                target[:, top + row : top + row + len(rows_of_part)] = rows_of_part.T
+        for block in entry.blocks(BLOCK_BYTES):
+            for row in range(0, len(block), _TILE):
+                for column in range(0, len(target), _TILE):
+                    part = block[row : row + _TILE, left + column : left + min(column + _TILE, len(target))]
+                    height, breadth = part.shape
+                    tile[:height, :breadth] = part
+                    target[column : column + breadth, top + row : top + row + height] = tile[:height, :breadth].T
             top += len(block)
-        yield target
+        yield from row_blocks(target, BLOCK_BYTES)
 
 
 def _cast(block: np.ndarray, dtype: str) -> np.ndarray:
@@ -220,44 +231,50 @@ def write_weights(
             file.write(header)
             file.truncate(size)
     stop = threading.Event()
-    with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(HASHERS) as hashers:
+    tensors: dict[str, list[Placed]] = {name: [] for name, _, _ in layout.files}
+    for placed in layout.placed:
+        tensors[placed.file].append(placed)
+    written: dict[str, SimpleQueue[int | None]] = {name: SimpleQueue() for name in tensors}
+    numbers: list[TensorNumbers] = []
+    with ThreadPoolExecutor(THREADS) as pool:
         try:
-            hashes = {path: hashers.submit(sha256, _bytes(path, stop)) for path in sources}
-            written = {placed: writers.submit(_write, folder, placed, progress) for placed in layout.placed}
-            synced = []
-            in_file: dict[str, list[tuple[int, Future[TensorNumbers]]]] = {name: [] for name, _, _ in layout.files}
-            for placed, future in written.items():
-                in_file[placed.file].append((placed.offset + placed.nbytes, future))
+            hashes = {path: pool.submit(sha256, _bytes(path, stop)) for path in sources}
+            for name, ends in written.items():
+                hashes[folder / name] = pool.submit(sha256, _bytes(folder / name, stop, iter(ends.get, None), progress))
+            work: list[Future[Any]] = [*hashes.values()]
             for name, header, _ in layout.files:
-                done = in_file[name]
-                parts = [(len(header), None), *done]
-                hashes[folder / name] = hashers.submit(sha256, _bytes(folder / name, stop, parts, progress))
-                synced.append(writers.submit(_sync, folder / name, done))
-            futures: list[Future[Any]] = [*written.values(), *synced, *hashes.values()]
-            for future in as_completed(futures):
+                written[name].put(len(header))
+                for placed in tensors[name]:
+                    numbers.append(_write(folder, placed, progress))
+                    written[name].put(placed.offset + placed.nbytes)
+                    for future in filter(Future.done, work):
+                        future.result()  # if one has failed, stop now
+                written[name].put(None)
+                work.append(pool.submit(sync, folder / name))
+            for future in as_completed(work):
                 future.result()
         finally:
             stop.set()
-            for pool in (writers, hashers):
-                pool.shutdown(wait=False, cancel_futures=True)
-    numbers = tuple(future.result() for future in written.values())
+            for ends in written.values():
+                ends.put(None)
+            pool.shutdown(wait=False, cancel_futures=True)
     if not allow_overflow:
         refuse_overflow(numbers)
     _check_headers(folder, layout)
-    return {path: future.result() for path, future in hashes.items()}, numbers
+    return {path: future.result() for path, future in hashes.items()}, tuple(numbers)
 
 
 def _write(folder: Path, placed: Placed, progress: Advance) -> TensorNumbers:
-    """Write one tensor; compare each block with what reads back, and count its values, while the block is at hand."""
-    position, step = placed.offset, placed.step
+    """Write one tensor; compare each piece with what reads back, and count its values, while they are in the cache."""
+    step = placed.step
     tally = Tally(step.entry.dtype, placed.dtype)
     with open(folder / placed.file, "r+b", buffering=0) as file:
+        position = file.seek(placed.offset)
         for block in converted(step, placed.dtype, tally):
             wanted = bits(block)
-            file.seek(position)
             _write_all(file, wanted)
-            found = np.empty_like(wanted)
             file.seek(position)
+            found = np.empty_like(wanted)
             _read_all(file, found)
             if not np.array_equal(found, wanted):
                 raise OutputError(
@@ -301,30 +318,18 @@ def _read_all(file: Any, array: np.ndarray) -> None:
         data = data[count:]
 
 
-def _sync(path: Path, written: Sequence[tuple[int, Future[TensorNumbers]]]) -> None:
-    """Put a file on the disk once all of it is written, so that a rename never reveals less after a power cut."""
-    for _, future in written:
-        future.result()  # of one that was cancelled, `wait` would wait forever
-    sync(path)
-
-
 def _bytes(
-    path: Path,
-    stop: threading.Event,
-    written: Sequence[tuple[int, Future[TensorNumbers] | None]] | None = None,
-    advance: Advance = lambda nbytes: None,
+    path: Path, stop: threading.Event, ends: Iterable[int] | None = None, advance: Advance = lambda nbytes: None
 ) -> Iterator[memoryview]:
-    """A file's bytes; of one that is being written, each part (known by its end) once its future is done."""
-    buffer = memoryview(bytearray(1 << 20))
+    """A file's bytes; those of one that is being written up to each of `ends`, once it is known."""
+    buffer = memoryview(bytearray(BLOCK_BYTES))
     position = 0
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: it went while it was to be hashed") from error
     with file:
-        for end, future in [(path.stat().st_size, None)] if written is None else written:
-            if future:
-                future.result()
+        for end in ends or (path.stat().st_size,):
             while position < end and not stop.is_set():
                 count = file.readinto(buffer[: min(len(buffer), end - position)])
                 if not count:

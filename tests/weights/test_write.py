@@ -11,7 +11,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -186,11 +185,14 @@ def test_one_file_needs_no_index_and_a_tensor_is_never_split() -> None:
     st.integers(0, 40),
     st.sampled_from(["float32", "bfloat16", "float16", "float64", "int8"]),
     st.sampled_from([1, 64, 300, 1000, 1 << 20]),
+    st.sampled_from([1, 7, 16, 128]),
 )
-def test_transposing_in_blocks_is_transposing(rows: int, columns: int, dtype: str, block_bytes: int) -> None:
+def test_transposing_in_blocks_is_transposing(rows: int, columns: int, dtype: str, block_bytes: int, tile: int) -> None:
     array = np.random.default_rng(rows * 41 + columns).integers(0, 256, (rows, columns)).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "BLOCK_BYTES", block_bytes)
+        patch.setattr(writer, "TURNED_BYTES", 3 * block_bytes)
+        patch.setattr(writer, "_TILE", tile)
         blocks = [np.array(block) for block in converted(step_of("x", array, Op.TRANSPOSE), dtype)]
     row_bytes = rows * array.itemsize
     assert all(block.nbytes <= max(block_bytes, row_bytes) for block in blocks)
@@ -198,7 +200,7 @@ def test_transposing_in_blocks_is_transposing(rows: int, columns: int, dtype: st
 
 
 def test_a_square_kernel_is_transposed_and_cast_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(writer, "TURNED_BYTES", 256)
     array = np.random.default_rng(0).normal(size=(33, 33)).astype("f4")
     write(tmp_path, [step_of("x", array, Op.TRANSPOSE), step_of("y", array)], "bfloat16")
     found = load_file(tmp_path / "model.safetensors")
@@ -415,6 +417,22 @@ def test_an_error_stops_the_hashing_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert sum(hashed) < 4 << 30
 
 
+def test_after_an_error_nothing_more_is_put_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may take minutes for that. The one thread hashes the source until then."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    out.mkdir()
+    with source.open("wb") as file:
+        file.truncate(64 << 30)
+    synced: list[Path] = []
+    monkeypatch.setattr(writer, "sync", synced.append)
+    monkeypatch.setattr(writer, "THREADS", 1)
+    steps = [step_of("a", np.zeros(4, "f4"))]
+    steps += [Step(entry_of("bad", np.zeros(4, "f4"), failing(CheckpointError("x"))), "b", Op.COPY, (4,))]
+    with pytest.raises(CheckpointError):
+        write_weights(out, lay_out(steps, None, 16), [source], lambda nbytes: None)
+    assert not synced
+
+
 def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     begun = []
     numbers = itertools.count(1)  # both writers count
@@ -433,27 +451,39 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     assert threading.active_count() == threads
 
 
-def test_a_file_of_which_a_tensor_was_cancelled_is_not_waited_for(tmp_path: Path) -> None:
-    """The cancelling of what was queued races with the threads that take from the queue: one may get to the file."""
-    (tmp_path / "file").touch()
-    cancelled: Future = Future()
-    cancelled.cancel()
-    ended = []
-
-    def sync() -> None:
-        with pytest.raises(CancelledError):
-            writer._sync(tmp_path / "file", [(0, cancelled)])
-        ended.append(1)
-
-    thread = threading.Thread(target=sync, daemon=True)
-    thread.start()
-    thread.join(10)
-    assert ended
-
-
 def test_a_source_that_cannot_be_hashed_stops_everything(tmp_path: Path) -> None:
-    with pytest.raises((OSError, CheckpointError)):
-        write_weights(tmp_path, layout_of(TWO), [tmp_path / "no such file"], lambda nbytes: None)
+    written = []
+
+    def progress(nbytes: int) -> None:
+        written.append(nbytes)
+        time.sleep(0.002)
+
+    layout = lay_out(steps_of({f"{i}": np.zeros(4, "f4") for i in range(500)}), None, LARGE)
+    threads = threading.active_count()
+    with pytest.raises(CheckpointError, match="it went while it was to be hashed"):
+        write_weights(tmp_path, layout, [tmp_path / "no such file"], progress)
+    assert len(written) < 400
+    assert threading.active_count() == threads
+
+
+def test_a_file_that_cannot_be_put_on_the_disk_stops_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(writer, "sync", full)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, steps_of(TWO))
+    assert threading.active_count() == threads
+
+
+def test_every_file_is_put_on_the_disk_once_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = {}
+    monkeypatch.setattr(writer, "sync", lambda path: synced.update({path: path.read_bytes()}))
+    write(tmp_path, steps_of({f"{i}": np.full(4, 1 + i, "f4") for i in range(9)}), limit=32)
+    assert synced == {path: path.read_bytes() for path in tmp_path.iterdir()} and len(synced) == 5
 
 
 @pytest.mark.parametrize("op", Op)
