@@ -6,7 +6,7 @@ A program's file holds its names of tensors, its defaults, its heads, and what a
 from __future__ import annotations
 
 from . import bert4torch, huawei_tf, huawei_torch, paddle, transformers
-from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN
+from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN, BERT4KERAS_OBJECTS
 from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
 from .huawei_tf import HUAWEI_TF
 from .huawei_torch import HUAWEI_TORCH, JABER
@@ -17,6 +17,7 @@ __all__ = [
     "BERT4KERAS",
     "BERT4KERAS_BUNDLE",
     "BERT4KERAS_MODERN",
+    "BERT4KERAS_OBJECTS",
     "BERT4TORCH",
     "BERT4TORCH_SAVED",
     "FAMILIES",
@@ -43,6 +44,7 @@ FAMILIES = (
     TRANSFORMERS_BASE,
     BERT4KERAS,
     BERT4KERAS_MODERN,
+    BERT4KERAS_OBJECTS,
 )
 """In the order of recognition: the first that `fits`."""
 

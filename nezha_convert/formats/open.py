@@ -102,7 +102,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def _read(candidate: _Candidate) -> Checkpoint:
     path, format = candidate
     if format is None:
-        return Checkpoint(_BUNDLE, path, *read_bundle(path))
+        files, entries, decisions = read_bundle(path)
+        return Checkpoint(_BUNDLE, path, files, entries, decisions=decisions)
     is_index = path.name.endswith(_INDEX)
     files = _shards(path) if is_index else (path,)
     entries, decisions = format.read(files)

@@ -214,7 +214,9 @@ BERT4KERAS = Dialect(
     "bert4keras",  # 0.11.5, models.py NEZHA and BERT, layers.py, backend.py; names as formats.keras.read gives them
     known_by=lambda names, config: any("Embedding-Token/" in name for name in names),
     spelling=(
-        (r"/(embeddings|kernel|bias|beta|gamma)$", ""),  # the older layout repeats what the index says
+        (r"(/\d+)/(embeddings|kernel|bias|beta|gamma)$", r"\1"),  # the older layout repeats what the index says
+        (r"/(embeddings|kernel|beta)$", "/0"),  # by objects, a name says it instead of an index
+        (r"/(bias|gamma)$", "/1"),
         *(
             (
                 rf"-{layer}/{2 * n + i}$",
