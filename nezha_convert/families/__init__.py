@@ -10,6 +10,7 @@ from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN, BERT4K
 from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
 from .huawei_tf import HUAWEI_TF
 from .huawei_torch import HUAWEI_TORCH, JABER
+from .mindspore import MINDSPORE
 from .paddle import PADDLE, PADDLE_BASE
 from .transformers import TRANSFORMERS, TRANSFORMERS_BASE
 
@@ -24,6 +25,7 @@ __all__ = [
     "HUAWEI_TF",
     "HUAWEI_TORCH",
     "JABER",
+    "MINDSPORE",
     "PADDLE",
     "PADDLE_BASE",
     "PROGRAMS",
@@ -45,6 +47,7 @@ FAMILIES = (
     BERT4KERAS,
     BERT4KERAS_MODERN,
     BERT4KERAS_OBJECTS,
+    MINDSPORE,
 )
 """In the order of recognition: the first that `fits`."""
 

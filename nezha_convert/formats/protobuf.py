@@ -83,6 +83,23 @@ def fields(data: Data, start: int = 0, end: int | None = None) -> Iterator[tuple
         position += size
 
 
+def after_name(head: bytes) -> bytes:
+    """What a record holds after its name, of a file that begins with a record that begins with a name; else nothing.
+
+    The record is field 1 of the file, the name field 1 of the record, and what follows field 2: so are the constants of
+    a frozen graph (name, operation), and a checkpoint of MindSpore (name, tensor).
+    """
+    try:
+        size, start = varint(head, 1, len(head))
+        length, name = varint(head, start + 1, len(head))
+        rest = name + length
+        _, after = varint(head, rest + 1, len(head))
+    except FormatError:
+        return b""
+    marks = head[:1] + head[start : start + 1] + head[rest : rest + 1]
+    return head[after:] if marks == b"\n\n\x12" and rest - start < size else b""
+
+
 def span(value: int | Span) -> Span:
     """`value`, where a field has a length."""
     if isinstance(value, int):

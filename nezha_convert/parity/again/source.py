@@ -19,7 +19,7 @@ from .torch_file import read_torch
 _WORDS = re.compile(
     r"(?P<prefix>(?:.*?[./])??)(?:"
     r"(?:(?:module|bert|nezha)\.)*embeddings\.word_embeddings\.weight|bert/embeddings/word_embeddings|"
-    r"Embedding-Token/.*)"
+    r"Embedding-Token/.*|bert\.bert_embedding_lookup\.embedding_table)"
 )
 """The name of the table of words in each program, and what stands in front of it inside a larger model."""
 
