@@ -20,9 +20,7 @@ MINDSPORE = Family(
     rules={
         ENCODER: (
             Rule("bert.bert_embedding_lookup.embedding_table", "nezha.embeddings.word_embeddings.weight"),
-            Rule(
-                f"{_AFTER}.token_type_embedding.embedding_table", "nezha.embeddings.token_type_embeddings.weight"
-            ),
+            Rule(f"{_AFTER}.token_type_embedding.embedding_table", "nezha.embeddings.token_type_embeddings.weight"),
             Rule(f"{_AFTER}.embedding_table", "nezha.embeddings.token_type_embeddings.weight", written=False),  # to 1.0
             *norm(f"{_AFTER}.layernorm", "nezha.embeddings.LayerNorm", ".gamma", ".beta"),
             *linear(f"{_AT}.attention.attention.query_layer", f"{LAYER}.attention.self.query"),
@@ -60,7 +58,9 @@ MINDSPORE = Family(
     ),
     drops=(
         Drop(
-            "*._generate_relative_positions_embeddings.*", "a table of positions that the model computes", positions=True
+            "*._generate_relative_positions_embeddings.*",
+            "a table of positions that the model computes",
+            positions=True,
         ),
         Drop(f"{_AFTER}.full_position_embedding*", "absolute positions, which are not read beside relative ones"),
         *(

@@ -24,7 +24,9 @@ from .blocks import file_blocks, is_shape
 from .protobuf import Data, FormatError, Span, Window, after_name, fields, size_of_shape, span
 
 _DTYPES = {
-    **{name.capitalize(): name for name in ("int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool")},
+    **{
+        name.capitalize(): name for name in ("int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool")
+    },
     **{"UInt8": "uint8", "UInt16": "uint16", "UInt32": "uint32", "UInt64": "uint64", "BFloat16": "bfloat16"},
 }
 _CHECKSUM, _CHECKSUM_BYTES = b"crc_num", 10
