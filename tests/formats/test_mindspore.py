@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from bundles import message, number, varint
 from goldens import FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mindspore_files import NAMES, value
 
 import nezha_convert
 from nezha_convert.errors import CheckpointError, MappingError
@@ -20,17 +22,7 @@ from nezha_convert.formats.mindspore import is_mindspore, read_mindspore
 from nezha_convert.formats.open import open_checkpoint
 
 WHOLE = FIXTURES / "mindspore-pretraining"
-TABLE = "bert.bert.bert_encoder.layers.{}.attention.attention._generate_relative_positions_embeddings.embeddings_table"
-NAMES = {"int8": "Int8", "float16": "Float16", "float32": "Float32", "bool": "Bool", "bfloat16": "BFloat16"}
-NAMES |= {"uint8": "UInt8", "int32": "Int32", "int64": "Int64", "uint64": "UInt64", "float64": "Float64"}
-
-
-def value(name: str, array: np.ndarray, content: bytes | None = None) -> bytes:
-    """One value of a file, with the whole shape and all or a share of the bytes."""
-    dims = b"".join(varint(1 << 3) + varint(size) for size in array.shape)
-    content = array.tobytes() if content is None else content
-    tensor = dims + message(2, NAMES[str(array.dtype)].encode()) + message(3, content)
-    return message(1, message(1, name.encode()) + message(2, tensor))
+TABLE = "bert.bert_encoder.layers.{}.attention.attention._generate_relative_positions_embeddings.embeddings_table"
 
 
 def read(folder: Path, content: bytes) -> dict[str, np.ndarray]:
@@ -65,7 +57,7 @@ def test_every_type_is_read(dtype: str, tmp_path: Path) -> None:
 def test_a_tensor_in_several_shares_is_joined_wherever_they_end(tmp_path_factory, rows, width, cuts, limit) -> None:
     array = np.arange(rows * width, dtype="f4").reshape(rows, width)
     data, ends = array.tobytes(), sorted({0, array.nbytes, *(cut for cut in cuts if cut < array.nbytes)})
-    shares = [data[a:b] for a, b in zip(ends, ends[1:], strict=False)] or [b""]
+    shares = [data[a:b] for a, b in pairwise(ends)] or [b""]
     file = tmp_path_factory.mktemp("m") / "m.ckpt"
     file.write_bytes(b"".join(value("a", array, share) for share in shares) + value("b", array[:1]))
     entry = read_mindspore(file)["a"]
@@ -147,6 +139,14 @@ def with_tables(tmp_path: Path, change) -> Path:
         data[entry.position[1] : entry.position[1] + entry.nbytes] = table.astype("f4").tobytes()
     file.write_bytes(data)
     return folder
+
+
+def test_the_names_of_the_cell_that_trains_it_have_a_prefix(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(WHOLE, tmp_path / "trained"))
+    entries = read_mindspore(folder / "bert_nezha.ckpt")
+    (folder / "bert_nezha.ckpt").write_bytes(b"".join(value(f"bert.{n}", e.read()) for n, e in entries.items()))
+    nezha_convert.convert(folder, tmp_path / "out")
+    assert nezha_convert.verify(folder, tmp_path / "out").passed
 
 
 @pytest.mark.parametrize("layer", [0, 1])
