@@ -52,13 +52,12 @@ class _Listed(NamedTuple):
 
 
 class _Table:
-    """The records of a file. The block that was looked at last is kept: a small tensor has its block with others."""
+    """The records of a file. Where they lie is kept, and the block that was unpacked last: small tensors share one."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.seen = file, state_of(file.stat())
-        self._last = -1
-        self._unpacked = b""
-        self._places: dict[bytes, Span] = {}
+        self._plain: dict[int, dict[bytes, Span]] = {}
+        self._packed: tuple[int, bytes, dict[bytes, Span]] = (-1, b"", {})
         with open(file, "rb") as source:
             self._blocks = list(blocks_of(Window(source, self.seen[0])))
         separators = [block.separator for block in self._blocks]
@@ -76,14 +75,22 @@ class _Table:
         """Bytes that hold the record `key`, and where it lies in them: the file `source`, or an unpacked block."""
         check_unchanged(self.file, self.seen, source.fileno())
         data, block = Window(source, self.seen[0]), self.block_of(key)
-        if block.offset != self._last:
+        contents: Data = data
+        offset, unpacked, places = self._packed  # taken once: another thread may read another tensor
+        if offset == block.offset:
+            contents = unpacked
+        elif (plain := self._plain.get(block.offset)) is not None:
+            places = plain
+        else:
             contents, *place = opened(data, block.offset, block.size)
-            self._places = dict(records(contents, *place))
-            self._unpacked = contents if isinstance(contents, bytes) else b""
-            self._last = block.offset
-        if key not in self._places:
+            places = dict(records(contents, *place))
+            if isinstance(contents, bytes):
+                self._packed = (block.offset, contents, places)
+            else:
+                self._plain[block.offset] = places
+        if key not in places:
             raise FormatError(f"no record has the key {key!r}")
-        return self._unpacked or data, self._places[key]
+        return contents, places[key]
 
 
 def is_table(file: Path) -> bool:
