@@ -265,7 +265,7 @@ def _config_in(folder: Path, format: str) -> Path | None:
     *config*.json. Beside weights that are not TensorFlow's, transformers' config.json comes before Huawei's.
     """
     names = ["bert_config.json", "config.json", "model_config.json"]
-    if format != _BUNDLE and _saved_by_transformers(folder / "config.json"):
+    if not format.startswith("tensorflow") and _saved_by_transformers(folder / "config.json"):
         names.insert(0, "config.json")
     for name in names:
         if (folder / name).is_file():

@@ -44,7 +44,7 @@ def blocks_of(data: Data) -> Iterator[Block]:
     *metaindex, position = _handle(footer, 0)
     offset, size, position = _handle(footer, position)
     if any(records(*opened(data, *metaindex))) or any(footer[position:-8]):
-        raise FormatError("it holds more than a checkpoint's table does")
+        raise FormatError("it holds more than a table of TensorFlow's does")
     contents, *place = opened(data, offset, size)
     for separator, value in records(contents, *place):
         yield Block(separator, *_handle(contents[slice(*value)], 0)[:2])

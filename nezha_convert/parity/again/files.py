@@ -95,7 +95,7 @@ def find_config(files: Files) -> Path | None:
 
 def _config_in(folder: Path, kind: str) -> Path | None:
     names = ["bert_config.json", "config.json", "model_config.json"]
-    if kind != BUNDLE and _is_transformers(folder / "config.json"):
+    if kind not in (BUNDLE, V1) and _is_transformers(folder / "config.json"):
         names.insert(0, "config.json")
     others = [
         path.name

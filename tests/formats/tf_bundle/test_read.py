@@ -395,7 +395,7 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "a large dimension": (table({"": header(), "a": entry(1, (1 << 50,), 0, 0, 16, 0)}), "cannot have 16 bytes"),
     "a metaindex": (
         bundles.table_of_block(block_of((b"", header())), metaindex=[(b"a", b"b")]),
-        "more than a checkpoint",
+        "more than a table",
     ),
     "a negative dimension": (table({"": header(), "a": entry(1, (NEGATIVE,), 0, 0, 16, 0)}), "a dimension of size"),
     "more dimensions than an array has": (table({"": header(), "a": entry(1, (1,) * 70, 0, 0, 4, 0)}), "dimensions"),
