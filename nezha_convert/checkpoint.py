@@ -111,7 +111,7 @@ class Checkpoint:
     """A checkpoint's tensors and the files beside it.
 
     Attributes:
-        format: "tensorflow-bundle", "torch", "paddle", "keras" or "safetensors".
+        format: the name of one of ``formats.open.FORMATS``, or "tensorflow-bundle".
         path: what was opened: the bundle's prefix, the file or the index.
         files: every file that the tensors come from.
         entries: the tensors by name.

@@ -34,7 +34,7 @@ class Inspection:
 
     Attributes:
         source: what was asked for.
-        format: "tensorflow-bundle", "torch" or "safetensors".
+        format: "tensorflow-bundle", "torch", "safetensors" or another of ``formats.open.FORMATS``.
         family: the family's short name; None when no NEZHA is known by these names.
         title: the family in words.
         heads: the heads that it can be, one when the tensors say it.

@@ -6,10 +6,11 @@ A program's file holds its names of tensors, its defaults, its heads, and what a
 from __future__ import annotations
 
 from . import bert4torch, huawei_tf, huawei_torch, paddle, transformers
-from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN
+from .bert4keras import BERT4KERAS, BERT4KERAS_BUNDLE, BERT4KERAS_MODERN, BERT4KERAS_OBJECTS
 from .bert4torch import BERT4TORCH, BERT4TORCH_SAVED
 from .huawei_tf import HUAWEI_TF
 from .huawei_torch import HUAWEI_TORCH, HUAWEI_TORCH_BASE, JABER
+from .mindspore import MINDSPORE
 from .paddle import PADDLE, PADDLE_BASE
 from .transformers import TRANSFORMERS, TRANSFORMERS_BASE
 
@@ -17,6 +18,7 @@ __all__ = [
     "BERT4KERAS",
     "BERT4KERAS_BUNDLE",
     "BERT4KERAS_MODERN",
+    "BERT4KERAS_OBJECTS",
     "BERT4TORCH",
     "BERT4TORCH_SAVED",
     "FAMILIES",
@@ -24,6 +26,7 @@ __all__ = [
     "HUAWEI_TORCH",
     "HUAWEI_TORCH_BASE",
     "JABER",
+    "MINDSPORE",
     "PADDLE",
     "PADDLE_BASE",
     "PROGRAMS",
@@ -44,6 +47,8 @@ FAMILIES = (
     TRANSFORMERS_BASE,
     BERT4KERAS,
     BERT4KERAS_MODERN,
+    BERT4KERAS_OBJECTS,
+    MINDSPORE,
 )
 """In the order of recognition: the first that `fits`."""
 

@@ -1,4 +1,4 @@
-"""bert4keras' NEZHA, as Keras stores it in HDF5; names as `formats.keras.read` gives them.
+"""bert4keras' NEZHA, as Keras stores it; names as `formats.keras.read` gives them, or `formats.tf_bundle.objects`.
 
 Source: bert4keras 0.11.5, models.py (class NEZHA on BERT), layers.py and backend.py. Its `save_weights_as_checkpoint`
 writes Huawei's TensorFlow names instead.
@@ -28,24 +28,25 @@ _INNER = {
 """The encoder's layers that hold dense layers, in the order in which they make them."""
 
 
-def _rules(legacy: bool) -> dict[str, tuple[Rule, ...]]:
+def _rules(layout: str) -> dict[str, tuple[Rule, ...]]:
     """The rules of one layout.
 
     Keras numbers a layer's weights in the order in which it makes them. In the legacy layout a name is
     LAYER/NUMBER/KIND, and the numbers run on over the dense layers inside a layer; in that of Keras 3 it is
-    LAYER/NUMBER or LAYER/DENSE LAYER/NUMBER. A dense layer makes its kernel first, a layer norm its beta.
+    LAYER/NUMBER or LAYER/DENSE LAYER/NUMBER; in TensorFlow's object-based checkpoints LAYER/KIND or LAYER/DENSE
+    LAYER/KIND. A dense layer makes its kernel first, a layer norm its beta.
     """
 
-    def kind(name: str) -> str:
-        return f"/{name}" if legacy else ""
+    def weight(number: int, kind: str) -> str:
+        return {"legacy": f"/{number}/{kind}", "modern": f"/{number}", "objects": f"/{kind}"}[layout]
 
-    _linear = partial(linear, weight=f"/0{kind('kernel')}", bias=f"/1{kind('bias')}", transposed=True)
-    _norm = partial(norm, weight=f"/1{kind('gamma')}", bias=f"/0{kind('beta')}")
+    _linear = partial(linear, weight=weight(0, "kernel"), bias=weight(1, "bias"), transposed=True)
+    _norm = partial(norm, weight=weight(1, "gamma"), bias=weight(0, "beta"))
 
     def inner(layer: str) -> tuple[Rule, ...]:
         rules: tuple[Rule, ...] = ()
         for n, (dense, target) in enumerate(_INNER[layer]):
-            if legacy:
+            if layout == "legacy":
                 rules += linear(layer, target, f"/{2 * n}/kernel", f"/{2 * n + 1}/bias", transposed=True)
             else:
                 rules += _linear(f"{layer}/{dense}", target)
@@ -54,8 +55,8 @@ def _rules(legacy: bool) -> dict[str, tuple[Rule, ...]]:
     embeddings = "nezha.embeddings"
     return {
         ENCODER: (
-            Rule(f"Embedding-Token/0{kind('embeddings')}", f"{embeddings}.word_embeddings.weight"),
-            Rule(f"Embedding-Segment/0{kind('embeddings')}", f"{embeddings}.token_type_embeddings.weight"),
+            Rule(f"Embedding-Token{weight(0, 'embeddings')}", f"{embeddings}.word_embeddings.weight"),
+            Rule(f"Embedding-Segment{weight(0, 'embeddings')}", f"{embeddings}.token_type_embeddings.weight"),
             *_norm("Embedding-Norm", f"{embeddings}.LayerNorm"),
             *inner(_ATTENTION),
             *_norm(f"{_ATTENTION}-Norm", f"{LAYER}.attention.output.LayerNorm"),
@@ -66,7 +67,7 @@ def _rules(legacy: bool) -> dict[str, tuple[Rule, ...]]:
         MLM: (
             *_linear("MLM-Dense", "cls.predictions.transform.dense"),
             *_norm("MLM-Norm", "cls.predictions.transform.LayerNorm"),
-            Rule(f"MLM-Bias/0{kind('beta')}", "cls.predictions.bias"),
+            Rule(f"MLM-Bias{weight(0, 'beta')}", "cls.predictions.bias"),
         ),
         NSP: _linear("NSP-Proba", "cls.seq_relationship"),
         # Keras' automatic name of somebody's own layer, without its number.
@@ -100,6 +101,7 @@ _DEFAULTS = Defaults(
 _DROPS = (
     Drop("Embedding-Relative-Position/*", "a table of positions that the model computes", positions=True),
     Drop("optimizer*", "the optimizer's state", optimizer=True),
+    Drop("save_counter", "TensorFlow's counter of saved checkpoints"),
 )
 
 _BACKBONE = ("Embedding-", "Transformer-", "Pooler-")
@@ -108,7 +110,7 @@ BERT4KERAS = Family(
     name="bert4keras",
     title="bert4keras",
     known_by="Embedding-Token/0/embeddings",
-    rules=_rules(legacy=True),
+    rules=_rules("legacy"),
     defaults=_DEFAULTS,
     drops=_DROPS,
     backbone=_BACKBONE,
@@ -119,11 +121,18 @@ BERT4KERAS_MODERN = Family(
     name="bert4keras",
     title="bert4keras, in the layout of Keras 3",
     known_by="Embedding-Token/0",
-    rules=_rules(legacy=False),
+    rules=_rules("modern"),
     defaults=_DEFAULTS,
     drops=_DROPS,
     backbone=_BACKBONE,
     words=BERT4KERAS_WORDS,
+)
+
+BERT4KERAS_OBJECTS = replace(
+    BERT4KERAS_MODERN,
+    title="bert4keras on tf.keras, saved by the objects that hold the weights",
+    known_by="Embedding-Token/embeddings",
+    rules=_rules("objects"),
 )
 
 BERT4KERAS_BUNDLE = Family(

@@ -71,6 +71,12 @@ FOREIGN = (
     Foreign("*embeddings[./]position_embeddings*", _BERT, _BERT_HINT),
     Foreign("Embedding-Position*", _BERT, _BERT_HINT),
     Foreign(
+        "*bert_embedding_lookup.embedding_table",
+        "this is BERT of MindSpore's model zoo: its layers have no tables of relative positions, and NEZHA's have them",
+        "If it is NEZHA, save all of it with MindSpore: mindspore.save_checkpoint(network, 'bert_nezha.ckpt')",
+        without="*._generate_relative_positions_embeddings.*",
+    ),
+    Foreign(
         "*encoderLayer.*.multiHeadAttention.q.weight",
         "this is bert4torch's, but not its NEZHA, which saves a table of relative positions with each layer; without "
         "one its RoFormer has the same names, and other outputs",

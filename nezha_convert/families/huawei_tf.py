@@ -86,6 +86,8 @@ HUAWEI_TF = Family(
         Drop("beta1_power", "Adam's running power", optimizer=True),
         Drop("beta2_power", "Adam's running power", optimizer=True),
         Drop("global_step", "the training's step counter"),
+        Drop("save_counter", "TensorFlow's counter of saved checkpoints"),
+        Drop("optimizer/*", "the optimizer's state, by its object", optimizer=True),
         Drop("loss_scale", "loss scaling's state"),
         Drop("current_loss_scale", "loss scaling's state"),
         Drop("good_steps", "loss scaling's state"),

@@ -18,7 +18,7 @@ from .words import Word
 MAX_LAYERS = 10_000
 """The most layers that a model can have: their numbers have four digits."""
 
-_LAYER = re.compile(r"(?:\blayer[._]|\bencoderLayer\.|\bTransformer-)(0|[1-9][0-9]{0,3})(?=[./-])")
+_LAYER = re.compile(r"(?:\blayers?[._]|\bencoderLayer\.|\bTransformer-)(0|[1-9][0-9]{0,3})(?=[./-])")
 
 
 class Op(Enum):

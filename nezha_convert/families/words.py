@@ -3,7 +3,7 @@
 Sources: transformers 4.40.2, configuration_utils.py (PretrainedConfig) and models/nezha; bert4torch 0.6.0,
 models/bert.py, models/nezha.py and models/__init__.py; Huawei's modeling.py, whose BertConfig.from_dict keeps every key
 and reads nine; PaddleNLP 2.8.1, transformers/configuration_utils.py and nezha/configuration.py; bert4keras 0.11.5,
-models.py.
+models.py; MindSpore's bert_model.py.
 """
 
 from __future__ import annotations
@@ -144,6 +144,12 @@ HUAWEI_TORCH_WORDS: Mapping[str, Word] = {
 PADDLE_WORDS: Mapping[str, Word] = {
     **PRETRAINED_WORDS,
     "use_relative_position": Word("positions do not count where it is false", (True,)),
+}
+
+MINDSPORE_WORDS: Mapping[str, Word] = {
+    **PRETRAINED_WORDS,
+    "use_relative_positions": Word("decided by the tensors"),
+    **_never("the length, or the precision, for which the program is built", ("seq_length", "dtype", "compute_type")),
 }
 
 BERT4KERAS_WORDS: Mapping[str, Word] = {

@@ -13,10 +13,13 @@ from ..errors import CheckpointError, UsageError
 from ..files.json import read_json
 from ..files.state import leads_outside
 from . import archive
+from .frozen import frozen, is_frozen
 from .keras.read import read_keras
+from .mindspore import is_mindspore, read_mindspore
 from .paddle import read_paddle
 from .safetensors import read_safetensors
 from .tf_bundle.read import read_bundle
+from .tf_v1 import is_table, read_v1
 from .torch.containers import is_pickle
 from .torch.read import read_torch
 
@@ -48,8 +51,16 @@ FORMATS = (
     Format("paddle", (".pdparams",), read_paddle),
     Format("keras", (".h5", ".hdf5", ".weights"), lambda files: Contents(read_keras(*files)), sharded=False),
     _SAFETENSORS,
+    Format("mindspore", (), lambda files: Contents(read_mindspore(*files)), sharded=False),
+    Format("tensorflow-v1", (), lambda files: Contents(read_v1(*files)), sharded=False),
 )
 """Every format but TensorFlow's bundle, whose name (a prefix) is not that of a file. To add one, add a line here."""
+
+_TOLD = ((is_mindspore, FORMATS[-2]), (is_table, FORMATS[-1]))
+"""Formats whose files have any name, and what tells them by their content."""
+
+_SAVED_MODEL = "saved_model.pb"
+"""Beside it, TensorFlow's SavedModel has its weights in variables/."""
 
 _BY_SUFFIX = {suffix: format for format in FORMATS for suffix in format.suffixes}
 _BUNDLE = "tensorflow-bundle"
@@ -94,18 +105,20 @@ def open_checkpoint(source: str | Path, part: str | None = None) -> Checkpoint:
     if archive.is_archive(path) and not is_pickle(path):
         return _in_archive(path, part)
     candidate = _in_folder(path) if path.is_dir() else _by_name(path)
+    if candidate is None and path.is_file() and is_frozen(path):
+        raise frozen(path)
     if candidate is None:
         raise CheckpointError(
             f"{path}: {'not a checkpoint of a known format' if path.is_file() else 'no such file or folder'}",
             hint="SOURCE is a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
             f"{_suffixes('')} file.",
         )
-    checkpoint, folder = _read(candidate, part), candidate.path.parent
+    checkpoint, places = _read(candidate, part), _beside(candidate.path)
     return replace(
         checkpoint,
-        config=_config_in(folder, checkpoint.format),
-        vocab=_file(folder / "vocab.txt"),
-        labels=_file(folder / "labels.txt"),
+        config=next(filter(None, (_config_in(place, checkpoint.format) for place in places)), None),
+        vocab=next(filter(None, (_file(place / "vocab.txt") for place in places)), None),
+        labels=next(filter(None, (_file(place / "labels.txt") for place in places)), None),
     )
 
 
@@ -114,7 +127,8 @@ def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
     if part and format is not _TORCH:
         raise UsageError(f"{path}: it has no part {part!r}: only PyTorch's files have parts", hint="Leave out --part.")
     if format is None:
-        return Checkpoint(_BUNDLE, path, *read_bundle(path))
+        files, entries, decisions = read_bundle(path)
+        return Checkpoint(_BUNDLE, path, files, entries, decisions=decisions)
     is_index = path.name.endswith(_INDEX)
     files = _shards(path) if is_index else (path,)
     entries, decisions, settings = read_torch(files, part) if part else format.read(files)
@@ -137,12 +151,23 @@ def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
         return _Candidate(path.with_suffix(""), None)
     if path.with_name(path.name + ".index").is_file():
         return _Candidate(path, None)
+    if path.name == _SAVED_MODEL and path.is_file():
+        return _Candidate(path.parent / "variables" / "variables", None)
+    told = next((format for tells, format in _TOLD if path.is_file() and tells(path)), None)
+    if told:
+        return _Candidate(path, told)
     if path.suffix not in _BY_SUFFIX or not path.is_file():
         return _Candidate(path, _TORCH) if is_pickle(path) else None
     for index in path.parent.glob(f"*{path.suffix}{_INDEX}") if in_index is None else ():
         if path.name in _weight_map(index).values():
             return _by_name(index)
     return _Candidate(path, _BY_SUFFIX[path.suffix])
+
+
+def _beside(weights: Path) -> tuple[Path, ...]:
+    """The folders in which a checkpoint's other files are looked for: its own; of a SavedModel also those above."""
+    model = weights.parent.parent
+    return (weights.parent, model, model.parent) if (model / _SAVED_MODEL).is_file() else (weights.parent,)
 
 
 def _in_archive(path: Path, part: str | None) -> Checkpoint:
@@ -167,6 +192,7 @@ def _candidates(folder: Path) -> dict[Path, _Candidate]:
     """The checkpoints in `folder`. Each index is read once, because there may be thousands of shards and indexes."""
     candidates: dict[Path, _Candidate] = {}
     paths = sorted(path for path in folder.iterdir() if not _NO_WEIGHTS.fullmatch(path.name) and not path.is_dir())
+    paths += sorted(folder.glob(f"*/{_SAVED_MODEL}"))  # TensorFlow exports into a folder that has the time for a name
     shards = {
         (Path(path.name.removesuffix(_INDEX)).suffix, name)
         for path in paths
@@ -189,6 +215,8 @@ def _has_usual_name(candidate: _Candidate) -> bool:
 def _in_folder(folder: Path) -> _Candidate:
     candidates = _candidates(folder)
     if not candidates:
+        if graphs := [path for path in sorted(folder.glob("*.pb")) if path.is_file() and is_frozen(path)]:
+            raise frozen(graphs[0])
         listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
         raise CheckpointError(
             f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, {_suffixes('*')}, "
@@ -256,7 +284,7 @@ def _config_in(folder: Path, format: str) -> Path | None:
     *config*.json. Beside weights that are not TensorFlow's, transformers' config.json comes before Huawei's.
     """
     names = ["bert_config.json", "config.json", "model_config.json"]
-    if format != _BUNDLE and _saved_by_transformers(folder / "config.json"):
+    if not format.startswith("tensorflow") and _saved_by_transformers(folder / "config.json"):
         names.insert(0, "config.json")
     for name in names:
         if (folder / name).is_file():

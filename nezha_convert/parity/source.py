@@ -12,7 +12,7 @@ from ..errors import CheckpointError, UsageError
 from ..folder.record import ConvertedFolder
 from ..hub import local_source
 from .again.config_file import labels_of, read_json_object
-from .again.files import TORCH, find_config, find_files
+from .again.files import TORCH, Files, find_config, find_files
 from .again.source import Reread, reread
 from .again.torch_file import config_in
 from .oracle.dialects import dialect_of
@@ -64,13 +64,12 @@ def read_source(
         MappingError: `folder` is not a conversion of it.
     """
     files = find_files(local_source(source)[0], {file["name"] for file in folder.record["source_files"]})
-    beside = files.path.parent
     config_path = Path(config) if config else find_config(files)
     raw = None if config_path or files.kind != TORCH else config_in(files.weights[0])
     if config_path is None and raw is None:
         raise CheckpointError(f"{files.path}: no JSON of the model beside it", hint="Name it: --config FILE")
     # transformers 5 writes a tokenizer.json and no vocab.txt.
-    vocab_path = Path(vocab) if vocab else _beside(beside / "vocab.txt") or _beside(beside / "tokenizer.json")
+    vocab_path = Path(vocab) if vocab else _beside(files, "vocab.txt") or _beside(files, "tokenizer.json")
     if folder.has_tokenizer and vocab_path is None:
         raise UsageError(
             f"{folder.path}: its tokenizer was made from a vocabulary that is not beside {source}",
@@ -78,7 +77,7 @@ def read_source(
         )
     used_vocab = vocab_path if folder.has_tokenizer else None
     rows = len(folder.config.get("id2label") or ())
-    labels_path = (Path(labels) if labels else _beside(beside / "labels.txt")) if rows else None
+    labels_path = (Path(labels) if labels else _beside(files, "labels.txt")) if rows else None
     folder.check_source((*files.files, *filter(None, (config_path, used_vocab, Path(labels) if labels else None))))
     raw = read_json_object(config_path) if config_path else raw or {}
     renamed = [d["value"].partition("=")[::2] for d in folder.record["decisions"] if d["field"] == "renamed"]
@@ -91,5 +90,5 @@ def _asked(folder: ConvertedFolder, field: str) -> str | None:
     return str(folder.decision(field)) if folder.origin(field) is Origin.ASKED else None
 
 
-def _beside(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def _beside(files: Files, name: str) -> Path | None:
+    return next((folder / name for folder in files.folders if (folder / name).is_file()), None)

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from goldens import FIXTURES
+from mindspore_files import value
 from safetensors.numpy import save_file
+from v1_tables import v1_table
 
 from nezha_convert import convert
 from nezha_convert.commands import convert as conversion
 from nezha_convert.errors import CheckpointError
 from nezha_convert.formats.open import open_checkpoint
 
+OTHERS = ("mindspore", "tensorflow v1", "tensorflow packed")
 ARRAYS = {"x": np.arange(64, dtype="f4").reshape(16, 4), "y": np.ones((3, 3), "f4")}
 
 
@@ -41,6 +44,12 @@ def written(folder: Path, kind: str) -> Path:
         file = folder / "m.pdparams"
         file.write_bytes(pickle.dumps(ARRAYS, int(kind[-1])))
         return file
+    if kind == "mindspore":
+        (folder / "m.ckpt").write_bytes(b"".join(value(name, array) for name, array in ARRAYS.items()))
+        return folder / "m.ckpt"
+    if kind.startswith("tensorflow"):
+        (folder / "m.ckpt-1").write_bytes(v1_table(ARRAYS, snappy=kind == "tensorflow packed"))
+        return folder / "m.ckpt-1"
     tensors = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
     torch.save(tensors, folder / "m.bin", _use_new_zipfile_serialization=kind == "torch zip")
     return folder / "m.bin"
@@ -62,7 +71,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("kind", ["torch zip", "torch legacy", "paddle 2", "paddle 4", "keras", "safetensors"])
+@pytest.mark.parametrize("kind", ["torch zip", "torch legacy", "paddle 2", "paddle 4", "keras", "safetensors", *OTHERS])
 def test_a_file_that_changes_between_two_blocks_or_tensors_is_noticed(kind: str, change: str, tmp_path: Path) -> None:
     file = written(tmp_path, kind)
     entries = list(open_checkpoint(file).entries.values())

@@ -14,7 +14,9 @@ import bundles
 import google_crc32c
 from bundles import masked, varint
 
+from nezha_convert.formats import protobuf
 from nezha_convert.formats.tf_bundle import read as tf_bundle
+from nezha_convert.formats.tf_bundle import table
 
 POWERS = (7, 8, 16, 31, 32, 33, 40, 56, 61, 62, 63, 64)
 NUMBERS = sorted({0, 1, 2, 3, 5, 64, *(2**power - 1 for power in POWERS), *(2**power for power in POWERS[:-1])})
@@ -67,9 +69,13 @@ class Parts:
         if number < len(self.records):
             key, value = self.records[number]
             try:
-                self.records[number] = key, encoded(change(list(tf_bundle._fields(value))))
+                self.records[number] = key, encoded(change(fields_of(value)))
             except ValueError:  # another mutation has broken the fields already
                 return
+
+
+def fields_of(message: bytes) -> Fields:
+    return [(n, message[slice(*value)] if isinstance(value, tuple) else value) for n, value in protobuf.fields(message)]
 
 
 def encoded(fields: Fields) -> bytes:
@@ -120,13 +126,13 @@ def resealed(index: bytes) -> bytes:
     """`index` with correct checksums for all blocks that can be found."""
     out = bytearray(index)
     try:
-        *_, position = tf_bundle._handle(index[-48:], 0)
-        metaindex = tf_bundle._handle(index[-48:], 0)[:2]
-        offset, size, _ = tf_bundle._handle(index[-48:], position)
+        *_, position = table._handle(index[-48:], 0)
+        metaindex = table._handle(index[-48:], 0)[:2]
+        offset, size, _ = table._handle(index[-48:], position)
         for place in (metaindex, (offset, size)):
             _seal(out, *place)
-        for _, value in tf_bundle._block(bytes(out), offset, size):
-            _seal(out, *tf_bundle._handle(value, 0)[:2])
+        for _, value in table.records(bytes(out), offset, offset + size):
+            _seal(out, *table._handle(bytes(out[slice(*value)]), 0)[:2])
     except (ValueError, struct.error):
         pass
     return bytes(out)
@@ -151,7 +157,7 @@ def _number(number: int) -> Callable[[Random, Parts], None]:
 def _dimensions(random: Random, parts: Parts) -> None:
     def change(fields: Fields) -> Fields:
         shape = b"".join(value for number, value in fields if number == 2 and isinstance(value, bytes))
-        dims = [value for number, value in tf_bundle._fields(shape) if number == 2]
+        dims = [value for number, value in fields_of(shape) if number == 2]
         dim = encoded([(1, random.choice(NUMBERS))])
         kind = random.randrange(4)
         if kind == 0 and dims:

@@ -10,6 +10,7 @@ import lzma
 import pickle
 import tarfile
 import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +18,13 @@ from typing import Any
 
 import bundles
 import numpy as np
+from mindspore_files import NAMES, value
 from safetensors.numpy import load_file, save
+from v1_tables import KINDS, v1_table
 
 from nezha_convert.formats.paddle import write_paddle
 from nezha_convert.formats.tensor import Tensor
+from nezha_convert.parity.again.table import Message, read_records
 
 from . import broken_hdf5
 
@@ -53,9 +57,39 @@ def bundle() -> list[bytes]:
                     parts[number] = (Path(folder) / name).read_bytes()
                     (Path(folder) / name).unlink()
             seeds.append(SEPARATOR.join(parts))
-    real = FIXTURES / "huawei-tf-squad" / "model.ckpt-12345"
-    index, data = (Path(f"{real}.{end}").read_bytes() for end in ("index", "data-00000-of-00001"))
-    return [*seeds, SEPARATOR.join([index, data])]
+    real = (
+        "huawei-tf-squad/model.ckpt-12345",
+        "tf-partitioned/model.ckpt-12345",
+        "bert4keras-objects/best_model.weights",
+    )
+    ends = ("index", "data-00000-of-00001")
+    return [*seeds, *(SEPARATOR.join((FIXTURES / f"{one}.{end}").read_bytes() for end in ends) for one in real)]
+
+
+def tensorflow_v1() -> list[bytes]:
+    """TensorFlow's own file, and small ones with every type, packed and not, and with a tensor in parts."""
+    kinds = {f"of/{name}": np.ones((2, 2), name) for name in KINDS}
+    cuts = {"a": [(0, 2), (2, 1)]}
+    small = {"a": np.arange(6, dtype="f4").reshape(3, 2), "b": np.array(7), "zeros": np.zeros(99, "f4")}
+    made = [v1_table(kinds), *(v1_table(small, snappy=snappy, cuts=cuts) for snappy in (False, True))]
+    return [*made, (FIXTURES / "tf-v1" / "model.ckpt-12345").read_bytes()]
+
+
+def objects() -> list[bytes]:
+    """The graph of bert4keras' objects as TensorFlow wrote it, and one of an object without any."""
+    index = FIXTURES / "bert4keras-objects" / "best_model.weights.index"
+    place = Message(read_records(index.read_bytes())[b"_CHECKPOINTABLE_OBJECT_GRAPH"])
+    text = index.with_suffix(".data-00000-of-00001").read_bytes()[place.number(4) :][: place.number(5)]
+    return [text[text.index(b"\n", 6) :], bundles.message(1, b"")]
+
+
+def mindspore() -> list[bytes]:
+    """MindSpore's own file, and small ones with every type, a tensor in shares, and a checksum."""
+    kinds = b"".join(value(f"of.{name}", np.ones((2, 2), name)) for name in NAMES)
+    shares = b"".join(value("a", np.arange(3, dtype="f4"), share) for share in (b"\0\0\0\0\0", b"\0\x80?\0\0\0@"))
+    sealed = shares + value("b", np.array(7)) + b"crc_num"
+    sealed += zlib.crc32(sealed[:-7]).to_bytes(10, "big")
+    return [kinds, shares, sealed, (FIXTURES / "mindspore-pretraining" / "bert_nezha.ckpt").read_bytes()]
 
 
 def safetensors() -> list[bytes]:

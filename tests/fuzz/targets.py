@@ -25,10 +25,14 @@ from nezha_convert.folder.record import ConvertedFolder
 from nezha_convert.folder.trained import TrainedFolder
 from nezha_convert.formats.archive import MAX_XZ_MEMORY
 from nezha_convert.formats.keras.read import read_keras
+from nezha_convert.formats.mindspore import is_mindspore, read_mindspore
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.formats.paddle import read_paddle
+from nezha_convert.formats.protobuf import FormatError
 from nezha_convert.formats.safetensors import read_safetensors
+from nezha_convert.formats.tf_bundle.objects import names_in
 from nezha_convert.formats.tf_bundle.read import read_bundle
+from nezha_convert.formats.tf_v1 import read_v1
 from nezha_convert.formats.torch.read import read_torch
 from nezha_convert.mapping.config import architecture_of, decide_config, read_config
 from nezha_convert.mapping.labels import read_labels
@@ -48,8 +52,9 @@ from nezha_convert.tokenizer.wordpiece import (
 
 from . import forked, seeds
 from .broken_archives import archive_mutated
-from .broken_bundles import mutated
+from .broken_bundles import mutated, resealed
 from .broken_hdf5 import hdf5_mutated
+from .broken_messages import message_mutated, v1_mutated
 from .broken_pickles import pickle_mutated
 from .mutations import (
     byte_bpe_mutated,
@@ -117,6 +122,28 @@ def _described(entries: dict[str, TensorEntry]) -> dict[str, list[Any]]:
 
 def _bundle(folder: Path) -> Any:
     return _described(read_bundle(folder / "model.ckpt")[1])
+
+
+def _tensorflow_v1(folder: Path) -> Any:
+    return _described(read_v1(folder / "model.ckpt-1"))
+
+
+def _mindspore(folder: Path) -> Any:
+    is_mindspore(folder / "model.ckpt")
+    return _described(read_mindspore(folder / "model.ckpt"))
+
+
+def _objects(folder: Path) -> Any:
+    shapes = {f"layer_with_weights-{i}/{kind}/.ATTRIBUTES/VARIABLE_VALUE": (i, 4) for i in range(9) for kind in KINDS}
+    try:
+        names = names_in((folder / "graph").read_bytes(), shapes)
+    except FormatError as error:
+        raise CheckpointError(str(error)) from error
+    assert len({*names.values()}) == len(shapes) == len(names)
+    return names
+
+
+KINDS = ("kernel", "bias", "beta", "gamma", "embeddings", "q_dense/kernel")
 
 
 def _safetensors(folder: Path) -> Any:
@@ -272,6 +299,27 @@ TARGETS: dict[str, Target] = {
         refusals=(CheckpointError,),
         seeds=seeds.bundle,
         mutate=_index_mutated,
+    ),
+    "tensorflow-v1": Target(
+        files=("model.ckpt-1",),
+        read=_tensorflow_v1,
+        refusals=(CheckpointError,),
+        seeds=seeds.tensorflow_v1,
+        mutate=one_of(v1_mutated, v1_mutated, lambda random, data: resealed(flipped(random, data)), flipped),
+    ),
+    "objects": Target(
+        files=("graph",),
+        read=_objects,
+        refusals=(CheckpointError,),
+        seeds=seeds.objects,
+        mutate=one_of(message_mutated, message_mutated, flipped),
+    ),
+    "mindspore": Target(
+        files=("model.ckpt",),
+        read=_mindspore,
+        refusals=(CheckpointError,),
+        seeds=seeds.mindspore,
+        mutate=one_of(message_mutated, message_mutated, flipped),
     ),
     "safetensors": Target(
         files=("model.safetensors",),

@@ -9,11 +9,11 @@ import google_crc32c
 import numpy as np
 
 from nezha_convert.formats.tf_bundle.read import DTYPES as NAMES
-from nezha_convert.formats.tf_bundle.read import MAGIC, masked
+from nezha_convert.formats.tf_bundle.table import MAGIC, masked
 from nezha_convert.formats.tf_bundle.write import Block, append_block, entry, finished, header, message, number, varint
 from nezha_convert.formats.tf_bundle.write import table as sorted_table
 
-__all__ = ["MAGIC", "append_block", "entry", "finished", "header", "masked", "message", "number", "varint"]
+__all__ = ["MAGIC", "Block", "append_block", "entry", "finished", "header", "masked", "message", "number", "varint"]
 
 DTYPES = {name: number for number, name in NAMES.items()}
 BLOCK_BYTES = 4096

@@ -15,7 +15,7 @@ HELPERS = Path(__file__).parent
 FIXTURES = HELPERS.parents[1] / "fixtures"
 
 TOLERANCE = {"huawei-tf": 5e-6} | dict.fromkeys(
-    ("huawei-torch", "transformers", "paddle", "bert4keras", "bert4torch"), 3e-5
+    ("huawei-torch", "transformers", "paddle", "bert4keras", "bert4torch", "mindspore"), 3e-5
 )
 """Largest error allowed, as a part of each tensor's range."""
 
@@ -92,6 +92,7 @@ GOLDENS = [
     Golden("bert4keras-pretraining", "bert4keras", "pretraining"),
     Golden("bert4keras-sequence-classification", "bert4keras", "sequence-classification", 45_076),
     Golden("bert4keras-masked-lm", "bert4keras", "masked-lm"),
+    Golden("mindspore-pretraining", "mindspore", "pretraining", 96),
 ]
 
 INPUTS = {

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from mindspore_files import value
+from v1_tables import v1_table
 
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.families import HUAWEI_TF
 from nezha_convert.families.heads import MLM, NSP, TARGETS
 from nezha_convert.families.rules import Op, numbered
 from nezha_convert.formats.keras.read import read_keras
+from nezha_convert.formats.mindspore import read_mindspore
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.formats.paddle import read_paddle, write_paddle
 from nezha_convert.formats.safetensors import header, read_safetensors, write_safetensors
@@ -22,6 +25,7 @@ from nezha_convert.formats.tensor import Tensor, raw
 from nezha_convert.formats.tf_bundle import write as tf_bundle
 from nezha_convert.formats.tf_bundle.read import read_bundle
 from nezha_convert.formats.tf_bundle.write import write_bundle
+from nezha_convert.formats.tf_v1 import read_v1
 from nezha_convert.formats.torch.read import read_torch
 from nezha_convert.formats.torch.write import _pickled, write_torch
 
@@ -72,6 +76,15 @@ def _keras(file: Path, count: int) -> None:
             layer[name.decode()] = np.ones(1, "f4")
 
 
+def _v1(file: Path, count: int) -> None:
+    arrays = {f"w{i}": np.ones(1, "f4") for i in range(count)}
+    file.write_bytes(v1_table(arrays, block_bytes=256 << 10))
+
+
+def _mindspore(file: Path, count: int) -> None:
+    file.write_bytes(b"".join(value(f"w{i}", np.ones(1, "f4")) for i in range(count)))
+
+
 MANY: Mapping[str, tuple[str, Callable[[Path, int], None], Callable[[Path], Mapping[str, TensorEntry]]]] = {
     "TensorFlow": (
         "model.ckpt",
@@ -100,6 +113,8 @@ MANY: Mapping[str, tuple[str, Callable[[Path, int], None], Callable[[Path], Mapp
         lambda file: read_paddle((file,))[0],
     ),
     "Keras": ("model.h5", _keras, read_keras),
+    "TensorFlow's first format": ("model.ckpt-1", _v1, read_v1),
+    "MindSpore": ("model.ckpt", _mindspore, read_mindspore),
 }
 """By format: a file's name, a function that writes so many tensors, a function that reads them."""
 

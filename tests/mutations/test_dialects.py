@@ -178,6 +178,7 @@ TABLE = {
     "bert4keras-pretraining": (*PRETRAINING, "Huawei's epsilon"),
     "bert4keras-masked-lm": (*MASKED_LM, "Huawei's epsilon"),
     "bert4keras-sequence-classification": ("classifiers the other way",),
+    "mindspore-pretraining": (*PRETRAINING, "Huawei's epsilon"),
 }
 """By fixture, the mutations that it shows."""
 

@@ -46,6 +46,23 @@ READERS = {
         "Transformer-1-MultiHeadSelfAttention/{}/kernel",
         ("0", "4"),
     ),
+    "TensorFlow's first format": (
+        "tf-v1",
+        "bert/encoder/layer_1/attention/self/{}/kernel",
+        ("query", "value"),
+    ),
+    "a bundle in parts": ("tf-partitioned", "bert/encoder/layer_1/attention/self/{}/kernel", ("query", "value")),
+    "a SavedModel": ("tf-savedmodel", "bert/encoder/layer_1/attention/self/{}/kernel", ("query", "value")),
+    "objects": (
+        "bert4keras-objects",
+        "Transformer-1-MultiHeadSelfAttention/{}/kernel",
+        ("q_dense", "v_dense"),
+    ),
+    "MindSpore": (
+        "mindspore-pretraining",
+        "bert.bert_encoder.layers.1.attention.attention.{}_layer.weight",
+        ("query", "value"),
+    ),
     "Keras 3": ("bert4keras-keras3", "Transformer-1-MultiHeadSelfAttention/{}/0", ("q_dense", "v_dense")),
 }
 """By format, a fixture and two of its square tensors."""

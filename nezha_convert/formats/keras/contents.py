@@ -90,7 +90,7 @@ class _Reader:
                 f"{self.file}: no weights of Keras in it: expected a list layer_names or a group of layers, found "
                 f"{', '.join(sorted(names)[:8]) or 'nothing'}"
             )
-        return self._named(tensors, _lone_dense(dict.fromkeys(layer for layer, _, _ in tensors)))
+        return self._named(tensors, lone_dense(dict.fromkeys(layer for layer, _, _ in tensors)))
 
     def _weights(self, layer: str, group: Any) -> Iterator[tuple[str, str, Placed]]:
         """(layer, INDEX/KIND, place) of a layer's weights, in order. None stays open, for 10 KB each."""
@@ -124,7 +124,8 @@ class _Reader:
                 tensors.append((layer, rest, self._place(f"{layer}/{rest}", child)))
         layers = {layer: shape for layer, rest, (_, shape, _) in tensors if rest == "0"}
         layers |= {layer: () for layer, _, _ in tensors if layer not in layers}
-        return self._named(tensors, _lone_dense(stored) if stored else _bert4keras(layers))
+        ordered = layers_in_order(layers) if "multi_head_attention" in layers else {}
+        return self._named(tensors, lone_dense(stored) if stored else ordered)
 
     def _named(self, tensors: list[tuple[str, str, Placed]], layers: Mapping[str, str]) -> list[Listed]:
         """`tensors`, given as (group, rest of the name, place), by their full names; `layers` is by group."""
@@ -205,7 +206,7 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _lone_dense(layers: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
+def lone_dense(layers: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
     """Each layer's name by its group's name. A single layer with a numbered name ("dense_13") is called "dense"."""
     names = dict(layers) if isinstance(layers, Mapping) else {layer: layer for layer in layers}
     names = {group: name or group for group, name in names.items()}
@@ -213,7 +214,7 @@ def _lone_dense(layers: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
     return names | ({dense[0]: "dense"} if len(dense) == 1 else {})
 
 
-def _bert4keras(layers: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+def layers_in_order(layers: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """bert4keras' name of each layer, by the name of its group.
 
     The groups of one class are numbered in the order of the layers, which is known for bert4keras' NEZHA.
@@ -221,8 +222,6 @@ def _bert4keras(layers: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     Args:
         layers: the shape of each group's first weight.
     """
-    if "multi_head_attention" not in layers:
-        return {}
     depth = sum(layer.startswith("multi_head_attention") for layer in layers)
     norms = ["Embedding-Norm"]
     for i in range(depth):

@@ -8,7 +8,7 @@ Keras has two layouts. The names of tensors tell them apart:
   in "Transformer-0-FeedForward/2/kernel".
 - Keras 3, and tf.keras from 2.12 on for ``.weights.h5``. The groups ``layers/CLASS_N[/SUBLAYER]/vars/INDEX`` count the
   layers of a class from 0. The name is ``LAYER[/SUBLAYER]/INDEX``, as in "Transformer-0-FeedForward/o_dense/0". Newer
-  releases store the layer's name; for older ones it follows from bert4keras' order of layers (`_bert4keras`).
+  releases store the layer's name; for older ones it follows from bert4keras' order of layers (`layers_in_order`).
 
 If there is only one layer like ``dense_13``, it is called "dense": it is the classifier on top of the model.
 The names of the optimizer's state begin with ``optimizer``.

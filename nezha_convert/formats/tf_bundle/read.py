@@ -1,15 +1,15 @@
 """TensorFlow V2 checkpoints ("bundles"), read without TensorFlow.
 
-``PREFIX.index`` is an SSTable in LevelDB's layout whose values are protocol buffers; ``PREFIX.data-0000i-of-0000n``
-holds the tensors' bytes. Layouts: tensorflow/core/lib/io/format.cc (table), tensorflow/core/protobuf/
-tensor_bundle.proto (entries), tensorflow/core/util/tensor_bundle/tensor_bundle.cc (files and checksums).
+``PREFIX.index`` is an SSTable whose values are protocol buffers; ``PREFIX.data-0000i-of-0000n`` holds the tensors'
+bytes. A variable that was partitioned is stored in parts, which are joined. Layouts: tensorflow/core/protobuf/
+tensor_bundle.proto (entries), tensorflow/core/util/tensor_bundle/tensor_bundle.cc (files, checksums and texts).
 Every length is checked against the file before anything is read or allocated.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from math import prod
@@ -19,15 +19,16 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from ...checkpoint import TensorEntry
+from ...checkpoint import Decision, Origin, TensorEntry
 from ...errors import CheckpointError
 from ...files.state import State, leads_outside, state_of
 from ..blocks import file_blocks, is_shape
+from ..protobuf import Data, FormatError, Span, fields, size_of_shape, span, varint
 from ..tensor import raw
+from .objects import GRAPH, names_in
+from .parts import Extents, Part, extents_of, joined
+from .table import blocks_of, masked, opened, records, slice_key
 
-MAGIC = 0xDB4775248B80FB57
-FOOTER_BYTES = 48
-_TRAILER_BYTES = 5  # after every block: one byte of compression, four of checksum
 _MAX_INDEX_BYTES = 1 << 30
 DTYPES = {
     1: "float32",
@@ -47,8 +48,8 @@ DTYPES = {
 """The types of tensorflow/core/framework/types.proto that can be read. Tensors of others (strings) are only listed."""
 
 
-class _FormatError(ValueError):
-    """The bytes break the format. The caller adds the name of the file to the message."""
+_TEXT = 7
+"""DT_STRING: of an object-based checkpoint, its graph and the settings of its layers."""
 
 
 class _Slot(NamedTuple):
@@ -60,10 +61,11 @@ class _Slot(NamedTuple):
     offset: int
     size: int
     crc: int
+    parts: tuple[Extents, ...] = ()
 
 
-def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]:
-    """The files of the bundle `prefix` and its tensors by name.
+def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry], tuple[Decision, ...]]:
+    """The files of the bundle `prefix`, its tensors by name, and what was decided about the names.
 
     Raises:
         CheckpointError: a file is missing, too short or not a bundle's, or a checksum of the index is wrong. The
@@ -73,30 +75,50 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry]]
     shards, slots = _read_index(index)
     files = _data_files(prefix, shards)
     states = [state_of(file.stat()) for file in files]
-    return (index, *files), {
-        name: _tensor(name, slot, files[slot.shard], states[slot.shard]) for name, slot in slots.items()
-    }
+    try:
+        parts = {slice_key(key.decode(), extents) for key, slot in slots.items() for extents in slot.parts}
+        named = {key.decode(): slot for key, slot in slots.items() if key not in parts}
+        entries = {name: _whole(name, slot, slots, files, states) for name, slot in named.items()}
+        if GRAPH not in named:
+            return (index, *files), entries, ()
+        graph = _text(files[named[GRAPH].shard], named[GRAPH])
+        names = names_in(graph, {name: entry.shape for name, entry in entries.items()})
+    except (FormatError, UnicodeDecodeError) as error:
+        raise _unsound(index, error) from error
+    found = {names[key]: replace(entry, name=names[key]) for key, entry in entries.items() if named[key].dtype != _TEXT}
+    reason = "TensorFlow stored the variables by the objects that hold them"
+    return (index, *files), found, (Decision("names", "those of the object graph", reason, Origin.FILE),)
 
 
-def _read_index(index: Path) -> tuple[int, dict[str, _Slot]]:
-    """The number of data files, and the entries by name."""
+def _unsound(index: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{index}: not a sound TensorFlow checkpoint index: {error}",
+        hint="Copy the checkpoint again from where it came from; a download cut short is the usual cause.",
+    )
+
+
+def _read_index(index: Path) -> tuple[int, dict[bytes, _Slot]]:
+    """The number of data files, and the entries by key: a tensor's name, or the code of a part of one."""
     try:
         size = index.stat().st_size
         if size > _MAX_INDEX_BYTES:
-            raise _FormatError(f"it has {size:,} bytes; an index of more than {_MAX_INDEX_BYTES:,} is not one of NEZHA")
-        records = dict(_table(index.read_bytes()))
-        shards = _header(records.pop(b"", None))
-        slots = {key.decode("utf-8"): _entry(value) for key, value in records.items()}
-        for name, slot in slots.items():
+            raise FormatError(f"it has {size:,} bytes; an index of more than {_MAX_INDEX_BYTES:,} is not one of NEZHA")
+        found = dict(_table(index.read_bytes()))
+        shards = _header(found.pop(b"", None))
+        slots = {key: _entry(value) for key, value in found.items()}
+        for key, slot in slots.items():
             if slot.shard >= shards:
-                raise _FormatError(f"{name!r} lies in shard {slot.shard}, but there are {shards}")
+                name = key.decode("utf-8", "backslashreplace")
+                raise FormatError(f"{name!r} lies in shard {slot.shard}, but there are {shards}")
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{index}: not there; it says where in the data file each tensor lies, and without it nothing does",
+            hint=f"Copy {index.name} beside the data file from where that came from, then repeat the command.",
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{index}: cannot be read ({error.strerror or error})") from error
-    except (_FormatError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{index}: not a sound TensorFlow checkpoint index: {error}",
-            hint="Copy the checkpoint again from where it came from; a download cut short is the usual cause.",
-        ) from error
+    except FormatError as error:
+        raise _unsound(index, error) from error
     return shards, slots
 
 
@@ -117,6 +139,21 @@ def _data_files(prefix: Path, shards: int) -> tuple[Path, ...]:
                 f"{file}: a link to {file.resolve()}, outside of its folder; refused", hint="Put the file itself there."
             )
     return files
+
+
+def _whole(
+    name: str, slot: _Slot, slots: Mapping[bytes, _Slot], files: tuple[Path, ...], states: list[State]
+) -> TensorEntry:
+    """The tensor `name`, joined if it is stored in parts."""
+    if not slot.parts:
+        return _tensor(name, slot, files[slot.shard], states[slot.shard])
+    parts = []
+    for extents in slot.parts:
+        part = slots.get(slice_key(name, extents))
+        if part is None or part.parts or part.dtype != slot.dtype:
+            raise FormatError(f"a part of {name!r} is not there: {extents}")
+        parts.append(Part(extents, _tensor(name, part, files[part.shard], states[part.shard])))
+    return joined(name, slot.shape, parts)
 
 
 def _tensor(name: str, slot: _Slot, file: Path, seen: State) -> TensorEntry:
@@ -148,180 +185,90 @@ def _stream(name: str, slot: _Slot, file: Path, dtype: str, seen: State, limit: 
         )
 
 
-def masked(crc: int) -> int:
-    """`crc` as LevelDB stores it beside the data that it covers: rotated and offset."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+def _text(file: Path, slot: _Slot) -> bytes:
+    """A text: its length, a checksum of that, and its bytes. The entry's checksum covers the length as four bytes."""
+    with open(file, "rb") as data:
+        data.seek(slot.offset)
+        found = data.read(slot.size)
+    length, start = varint(found, 0, len(found))
+    if slot.dtype != _TEXT or slot.shape or start + 4 + length != len(found):
+        raise FormatError("its object graph is not one text")
+    crc = google_crc32c.value(length.to_bytes(8, "little")[: 4 if length < 1 << 32 else 8])
+    stored, text = found[start : start + 4], found[start + 4 :]
+    whole = google_crc32c.extend(google_crc32c.extend(crc, stored), text)
+    if masked(crc) != int.from_bytes(stored, "little") or masked(whole) != slot.crc:
+        raise FormatError("its object graph does not have the checksum that is recorded")
+    return text
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of an SSTable, in order.
+    """The (key, value) pairs of the index, in order.
 
-    The index block names each block by a separator: no key of the block is above it, and every later key is.
-    TensorFlow finds a name by these separators, so that it misses one whose block has another's.
+    TensorFlow finds a name by the separators of the blocks, so that it misses one whose block has another's.
     """
-    if len(data) < FOOTER_BYTES:
-        raise _FormatError(f"it has {len(data)} bytes, fewer than the footer's {FOOTER_BYTES}")
-    footer = data[-FOOTER_BYTES:]
-    magic = struct.unpack("<Q", footer[-8:])[0]
-    if magic != MAGIC:
-        raise _FormatError(f"the footer's magic number is {magic:016x}, expected {MAGIC:016x}")
-    *metaindex, position = _handle(footer, 0)
-    offset, size, position = _handle(footer, position)
-    if any(_block(data, *metaindex)) or any(footer[position:-8]):
-        raise _FormatError("it holds more than a bundle's index does")
     last = above = None
-    for separator, value in _block(data, offset, size):
-        for key, record in _block(data, *_handle(value, 0)[:2]):
+    for separator, offset, size in blocks_of(data):
+        contents, *place = opened(data, offset, size)
+        if contents is not data:
+            raise FormatError(f"the block at {offset:,} is compressed, which TensorFlow never writes here")
+        for key, value in records(contents, *place):
             if last is not None and key <= last:
-                raise _FormatError(f"key {key!r} follows {last!r}; keys must rise")
+                raise FormatError(f"key {key!r} follows {last!r}; keys must rise")
             if above is not None and key <= above:
-                raise _FormatError(f"key {key!r} is not above {above!r}, the separator of the block before its own")
+                raise FormatError(f"key {key!r} is not above {above!r}, the separator of the block before its own")
             last = key
-            yield key, record
+            yield key, data[slice(*value)]
         if separator < (last or b"") or (above is not None and separator <= above):
-            raise _FormatError(f"separator {separator!r} of a block follows {max(last or b'', above or b'')!r}")
+            raise FormatError(f"separator {separator!r} of a block follows {max(last or b'', above or b'')!r}")
         above = separator
-
-
-def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of the block at `offset`. Its checksum and every length are checked."""
-    end = offset + size
-    if end + _TRAILER_BYTES > len(data) - FOOTER_BYTES or size < 4:
-        raise _FormatError(f"a block of {size:,} bytes at {offset:,} does not fit into the file's {len(data):,}")
-    crc = struct.unpack_from("<I", data, end + 1)[0]
-    computed = masked(google_crc32c.value(data[offset : end + 1]))
-    if crc != computed:
-        raise _FormatError(f"the block at {offset:,} has checksum {computed:08x}, expected {crc:08x}")
-    if data[end] != 0:
-        raise _FormatError(
-            f"the block at {offset:,} is compressed (type {data[end]}), which TensorFlow never writes here"
-        )
-    count = struct.unpack_from("<I", data, end - 4)[0]
-    limit = end - 4 - 4 * count
-    if limit < offset or not count:
-        raise _FormatError(f"the block at {offset:,} claims {count:,} restarts")
-    restarts = struct.unpack_from(f"<{count}I", data, limit)
-    whole_keys = {0}  # where records begin that store their whole key
-    position, key = offset, b""
-    while position < limit:
-        start = position - offset
-        shared, position = _varint(data, position)
-        if not shared:
-            whole_keys.add(start)
-        unshared, position = _varint(data, position)
-        length, position = _varint(data, position)
-        if shared > len(key) or position + unshared + length > limit:
-            raise _FormatError(f"a record in the block at {offset:,} reaches past its end")
-        key = key[:shared] + data[position : position + unshared]
-        position += unshared
-        yield key, data[position : position + length]
-        position += length
-    if restarts[0] or list(restarts) != sorted(
-        whole_keys.intersection(restarts)
-    ):  # TensorFlow looks names up by the restarts
-        raise _FormatError(f"the restarts of the block at {offset:,} are not where its records begin")
-
-
-def _handle(data: bytes, position: int) -> tuple[int, int, int]:
-    """A block's offset and size, and the position after them."""
-    offset, position = _varint(data, position)
-    size, position = _varint(data, position)
-    return offset, size, position
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A base-128 number at `position`, and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(data):
-            break
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if value >> 64 or (shift and not byte):  # no writer ends a number with a zero byte
-                break
-            return value, position
-    raise _FormatError("a variable-length number is cut short or too long")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (field number, value) pairs of a protocol buffer message."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        wire = tag & 7
-        if wire == 0:
-            value: int | bytes
-            value, position = _varint(data, position)
-        else:
-            if wire == 2:
-                size, position = _varint(data, position)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-            else:
-                raise _FormatError(f"a protocol buffer field has wire type {wire}")
-            if position + size > len(data):
-                raise _FormatError("a protocol buffer field reaches past the record's end")
-            value = data[position : position + size]
-            position += size
-            if wire != 2:
-                value = int.from_bytes(value, "little")
-        yield tag >> 3, value
 
 
 def _header(record: bytes | None) -> int:
     """The number of data files, from BundleHeaderProto."""
     if record is None:
-        raise _FormatError("it has no header record")
-    fields = dict(_fields(record))
-    shards, endianness = fields.get(1, 0), fields.get(2, 0)
+        raise FormatError("it has no header record")
+    content = dict(fields(record))
+    shards, endianness = content.get(1, 0), content.get(2, 0)
     if endianness != 0:
-        raise _FormatError("it was written on a big-endian machine")
-    numbers = list(_fields(_bytes(fields.get(3, b""))))
+        raise FormatError("it was written on a big-endian machine")
+    numbers = list(fields(record, *span(content.get(3, (0, 0)))))
     version = dict(numbers)
     if any(number == 3 for number, _ in numbers):  # VersionDef's bad_consumers, which no writer has used
-        raise _FormatError(f"it asks not to be read by version {version[3]!r}; this one is of version 1")
+        raise FormatError(f"it asks not to be read by version {version[3]!r}; this one is of version 1")
     if version.get(2, 0) not in (0, 1):  # VersionDef's min_consumer against kTensorBundleVersion
-        raise _FormatError(f"it asks for a reader of version {version[2]!r}; this one is of version 1")
+        raise FormatError(f"it asks for a reader of version {version[2]!r}; this one is of version 1")
     if not isinstance(shards, int) or not 0 < shards <= 100_000:
-        raise _FormatError(f"it names {shards!r} data files")
+        raise FormatError(f"it names {shards!r} data files")
     return shards
 
 
 def _entry(record: bytes) -> _Slot:
     """BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6, slices 7."""
-    fields: dict[int, int] = {}
-    shape = b""
-    for number, value in _fields(record):
+    numbers: dict[int, int] = {}
+    shape, parts = list[Span](), []
+    for number, value in fields(record):
         if number == 7:
-            raise _FormatError("it holds a partitioned variable; save it whole with tf.train.Saver first")
-        if number == 2:
-            shape += _bytes(value)  # protocol buffers merge a message that occurs twice
+            parts.append(extents_of(record, span(value)))
+        elif number == 2:
+            shape.append(span(value))  # protocol buffers merge a message that occurs twice
         elif isinstance(value, int):
-            fields[number] = value
-    return _Slot(
-        fields.get(1, 0), _shape(shape), fields.get(3, 0), fields.get(4, 0), fields.get(5, 0), fields.get(6, 0)
-    )
+            numbers[number] = value
+    shard, offset, size, crc = (numbers.get(number, 0) for number in (3, 4, 5, 6))
+    return _Slot(numbers.get(1, 0), shape_of(record, shape), shard, offset, size, crc, tuple(parts))
 
 
-def _shape(record: bytes) -> tuple[int, ...]:
+def shape_of(data: Data, messages: list[Span]) -> tuple[int, ...]:
     """TensorShapeProto: dim 2 (size 1), unknown_rank 3."""
     sizes = []
-    for number, value in _fields(record):
-        if number == 2:
-            size = dict(_fields(_bytes(value))).get(1, 0)
-            if not isinstance(size, int) or size >> 63:
-                raise _FormatError(f"a dimension of size {size!r}")
-            sizes.append(size)
-        elif number == 3 and value:
-            raise _FormatError("a tensor of unknown rank")
+    for message in messages:
+        for number, value in fields(data, *message):
+            if number == 2:
+                size = dict(fields(data, *span(value))).get(1, 0)
+                if not isinstance(size, int):
+                    raise FormatError(f"a dimension of size {data[slice(*size)]!r}")
+                sizes.append(size_of_shape(size))
+            elif number == 3 and value:
+                raise FormatError("a tensor of unknown rank")
     if not is_shape(sizes):
-        raise _FormatError(f"a shape that no array has: {len(sizes)} dimensions, the first {sizes[:4]}")
+        raise FormatError(f"a shape that no array has: {len(sizes)} dimensions, the first {sizes[:4]}")
     return tuple(sizes)
-
-
-def _bytes(value: int | bytes) -> bytes:
-    if not isinstance(value, bytes):
-        raise _FormatError("a number stands where a message is expected")
-    return value

@@ -1,6 +1,6 @@
 """TensorFlow V2 checkpoints ("bundles"), written without TensorFlow: byte for byte what ``tf.train.Saver`` writes.
 
-Layouts: see formats/tf_bundle/read.py; the table's blocks and shortened keys:
+Layouts: see read.py and table.py; the table's blocks and shortened keys:
 tensorflow/core/lib/io/table_builder.cc and block_builder.cc.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import google_crc32c
 
 from ..tensor import Tensor, raw
-from .read import DTYPES, FOOTER_BYTES, MAGIC, masked
+from .read import DTYPES
+from .table import FOOTER_BYTES, MAGIC, masked
 
 BLOCK_BYTES = 256 << 10
 RESTART_INTERVAL = 16

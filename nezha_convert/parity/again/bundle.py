@@ -1,12 +1,11 @@
-"""TensorFlow's bundles, by a second small parser: LevelDB's table, its protocol buffers, and the data by offset.
+"""TensorFlow's checkpoints, read a second time: bundles, SavedModels, the first format, and the names of objects.
 
-Written from leveldb/doc/table_format.md and tensorflow/core/protobuf/tensor_bundle.proto. TensorFlow itself reads the
-file where `verify --original` runs Huawei's program.
+Written from tensorflow/core/protobuf/tensor_bundle.proto and tensorflow/core/util/saved_tensor_slice.proto.
+TensorFlow itself reads the file where `verify --original` runs Huawei's program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +14,16 @@ import numpy as np
 
 from ...errors import CheckpointError
 from ..oracle.formulas import Array
+from .objects import names_of
+from .table import Cursor, Message, read_records
 from .tensor import Tensor
 
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 14: "bfloat16", 19: "<f2"}
 """NumPy's types by the numbers of types.proto. Tensors of others are no weights of a model."""
 
-_FOOTER, _MAGIC = 48, bytes.fromhex("57fb808b247547db")
+_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+
+Place = tuple[slice, ...]
 
 
 def read_bundle(prefix: Path) -> dict[str, Tensor]:
@@ -31,21 +34,38 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
     """
     index = prefix.with_name(f"{prefix.name}.index")
     try:
-        records = _records(index.read_bytes())
-        shards = _Message(records.pop(b"")).number(1)
+        records = {key: Message(value) for key, value in read_records(index.read_bytes()).items()}
+        shards = records.pop(b"").number(1)
         data = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
         if missing := [file.name for file in data if not file.is_file()]:
             raise CheckpointError(
                 f"{prefix.parent}: {', '.join(missing[:3])} is not there", hint="Copy it beside the index."
             )
-        return {key.decode(): _tensor(key.decode(), _Message(value), data) for key, value in records.items()}
+        parts: dict[str, list[tuple[Place, Tensor]]] = {}
+        for key in [key for key in records if key[:1] == b"\0"]:
+            name, place = _part(key)
+            parts.setdefault(name, []).append((place, _tensor(name, records.pop(key), data)))
+        graph = records.get(_GRAPH)
+        found = {key.decode(): _tensor(key.decode(), entry, data) for key, entry in records.items()}
+        found |= {name: _joined(found[name], pieces) for name, pieces in parts.items()}
+        if graph is None:
+            return found
+        numbers = {name: one for name, one in found.items() if records[name.encode()].number(1) != 7}
+        text = Cursor(data[graph.number(3)].read_bytes()[graph.number(4) :][: graph.number(5)])
+        length, _ = text.varint(), text.take(4)  # and a checksum of the length
+        names = names_of(text.take(length), {key: one.shape for key, one in numbers.items()})
+        return {names[key]: one for key, one in numbers.items()}
     except (IndexError, KeyError, ValueError) as error:
         raise CheckpointError(f"{index}: not a sound TensorFlow checkpoint index ({error!r})") from error
 
 
-def _tensor(name: str, entry: _Message, data: list[Path]) -> Tensor:
+def _shape(entry: Message, field: int = 2) -> tuple[int, ...]:
+    return tuple(Message(one).number(1) for part in entry.parts(field) for one in Message(part).parts(2))
+
+
+def _tensor(name: str, entry: Message, data: list[Path]) -> Tensor:
     """A tensor by its BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6."""
-    shape = tuple(_Message(one).number(1) for part in entry.parts(2) for one in _Message(part).parts(2))
+    shape = _shape(entry)
     places = entry.number(4), entry.number(5), entry.number(6)
     return Tensor(name, shape, partial(_read, data[entry.number(3)], name, entry.number(1), shape, *places))
 
@@ -62,72 +82,89 @@ def _read(file: Path, name: str, kind: int, shape: tuple[int, ...], offset: int,
     return np.frombuffer(found, _TYPES[kind]).reshape(shape)
 
 
-def _records(table: bytes) -> dict[bytes, bytes]:
-    """All keys and values of a table: its footer names the block that names the blocks of records."""
-    footer = _Cursor(table[-_FOOTER:])
-    if table[-8:] != _MAGIC:
-        raise ValueError("another magic number")
-    footer.varint(), footer.varint()  # the metaindex, which TensorFlow leaves empty
-    blocks = _block(table, footer.varint(), footer.varint())
-    handles = (_Cursor(handle) for _, handle in blocks)
-    return {key: value for handle in handles for key, value in _block(table, handle.varint(), handle.varint())}
+def _part(key: bytes) -> tuple[str, Place]:
+    """The name in the key of a part, and its place: where it begins in each dimension, and its length, -1 for all."""
+    name, _, rest = key[1:].partition(b"\x00\x01")
+    cursor = Cursor(rest)
+    dimensions = int.from_bytes(cursor.take(cursor.take(1)[0]), "big")
+    place = []
+    for _ in range(dimensions):
+        start, length = _signed(cursor), _signed(cursor)
+        place.append(slice(start, None if length < 0 else start + length))
+    return name.replace(b"\x00\xff", b"\0").replace(b"\xff\x00", b"\xff").decode(), tuple(place)
 
 
-def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The records of a block, whose keys are stored without what they share with the key before."""
-    block = table[offset : offset + size]
-    restarts = int.from_bytes(block[-4:], "little")
-    cursor, key = _Cursor(block[: -4 - 4 * restarts]), b""
+def _signed(cursor: Cursor) -> int:
+    """A number of as many bytes as its first has leading bits that are the same; these are turned over."""
+    first = cursor.take(1)[0]
+    bits = f"{first:08b}"
+    size = len(bits) - len(bits.lstrip(bits[0]))
+    whole = int.from_bytes(bytes([first]) + cursor.take(size - 1), "big") ^ ((1 << size) - 1) << 7 * size
+    return whole - (1 << 8 * size) if bits[0] == "0" else whole
+
+
+def _joined(whole: Tensor, parts: list[tuple[Place, Tensor]]) -> Tensor:
+    return Tensor(whole.name, whole.shape, partial(_put_together, whole, parts))
+
+
+def _put_together(whole: Tensor, parts: list[tuple[Place, Tensor]]) -> Array:
+    read = [(place, part.read()) for place, part in parts]
+    joined, filled = np.empty(whole.shape, read[0][1].dtype), np.zeros(whole.shape, int)
+    for place, values in read:
+        joined[place] = values
+        filled[place] += 1
+    if not (filled == 1).all():
+        raise CheckpointError(f"{whole.name!r}: its {len(parts)} parts leave a gap or overlap")
+    return joined
+
+
+_VALUES = {1: (5, "<f4"), 2: (6, "<f8"), 3: (7, "i4"), 9: (10, "i8"), 14: (13, "bfloat16"), 19: (13, "f2")}
+"""By type: the field of a TensorProto that holds its values, and NumPy's type."""
+
+
+def read_v1(file: Path) -> dict[str, Tensor]:
+    """The tensors of `file`, of TensorFlow's first format, by name.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        records = read_records(file.read_bytes())
+        listed = Message(Message(records.pop(b"")).parts(1)[0]).parts(1)
+        wholes = {one.parts(1)[0].decode(): (_shape(one), one.number(3)) for one in map(Message, listed)}
+        parts: dict[str, list[tuple[Place, Tensor]]] = {}
+        for key, record in records.items():
+            name, place = _part(key)
+            values = partial(_values, record, wholes[name][1])
+            parts.setdefault(name, []).append((place, Tensor(name, (), values)))
+        return {name: Tensor(name, shape, partial(_fitted, shape, parts[name])) for name, (shape, _) in wholes.items()}
+    except (IndexError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{file}: not a sound checkpoint of TensorFlow's first format ({error!r})") from error
+
+
+def _fitted(shape: tuple[int, ...], parts: list[tuple[Place, Tensor]]) -> Array:
+    """The parts, each in the shape of its place, put together."""
+    shaped: list[tuple[Place, Tensor]] = []
+    for place, part in parts:
+        own = tuple(len(range(*one.indices(size))) for one, size in zip(place, shape, strict=True))
+        shaped.append((place, Tensor(part.name, own, partial(np.reshape, part.read(), own))))
+    return _put_together(Tensor(parts[0][1].name, shape, parts[0][1].read), shaped)
+
+
+def _values(record: bytes, kind: int) -> Array:
+    """The values of a part: SavedTensorSlices, data 2, data 3: a TensorProto."""
+    tensor = Message(Message(Message(record).parts(2)[0]).parts(3)[0])
+    if kind not in _VALUES:
+        raise CheckpointError(f"a tensor has TensorFlow's type {kind}; expected numbers of a model")
+    field, dtype = _VALUES[kind]
+    if whole := b"".join(tensor.parts(4)):
+        return np.frombuffer(whole, dtype)
+    stored = b"".join(tensor.parts(field))
+    if dtype[0] == "<":
+        return np.frombuffer(stored, dtype)
+    cursor, numbers = Cursor(stored), []
     while cursor.left:
-        shared, added, length = cursor.varint(), cursor.varint(), cursor.varint()
-        key = key[:shared] + cursor.take(added)
-        yield key, cursor.take(length)
-
-
-class _Cursor:
-    """Bytes, taken from the front."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._at
-
-    def take(self, count: int) -> bytes:
-        if count > self.left:
-            raise IndexError(f"{count} bytes wanted, {self.left} left")
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def varint(self) -> int:
-        """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
-        value, shift = 0, 0
-        while (byte := self.take(1)[0]) & 0x80:
-            value, shift = value | (byte & 0x7F) << shift, shift + 7
-        return value | byte << shift
-
-
-class _Message:
-    """A protocol buffer: its fields by number, each a list of numbers or bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._fields: dict[int, list[int | bytes]] = {}
-        cursor = _Cursor(data)
-        while cursor.left:
-            number, wire = divmod(cursor.varint(), 8)
-            value: int | bytes
-            if wire == 0:
-                value = cursor.varint()
-            elif wire == 2:
-                value = cursor.take(cursor.varint())
-            else:
-                value = int.from_bytes(cursor.take({1: 8, 5: 4}[wire]), "little")
-            self._fields.setdefault(number, []).append(value)
-
-    def number(self, field: int) -> int:
-        """The last number of a field; 0 if there is none, as protocol buffers have it."""
-        return next((value for value in reversed(self._fields.get(field, [])) if isinstance(value, int)), 0)
-
-    def parts(self, field: int) -> list[bytes]:
-        return [value for value in self._fields.get(field, []) if isinstance(value, bytes)]
+        numbers.append(cursor.varint())
+    unsigned = np.array(numbers, np.uint64)
+    width = np.dtype(dtype).itemsize
+    return unsigned.astype(f"u{width}").view(dtype)

@@ -12,11 +12,18 @@ from pathlib import Path
 from ...errors import CheckpointError, UsageError
 from ...files.locks import TemporaryFolder
 from ...formats import archive
+from .table import MAGIC
 
 BUNDLE, TORCH, SAFETENSORS, PADDLE, KERAS = "bundle", "torch", "safetensors", "paddle", "keras"
+V1, MINDSPORE = "tensorflow-v1", "mindspore"
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """How PyTorch's files before 1.6 begin: a pickle of its magic number."""
+
+_MINDSPORE = re.compile(
+    rb"\n[\x80-\xff]*[\x00-\x7f]\n[\x80-\xff]?[\x00-\x7f][ -~]+\x12[\x80-\xff]*[\x00-\x7f][\x08\x12]", re.DOTALL
+)
+"""How MindSpore's begin: a message (its length), a name in it (its length), and a tensor: dims or a type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class Files:
     """A source on the disk.
 
     Attributes:
-        kind: one of the five above.
+        kind: one of the seven above.
         path: the bundle's prefix, the index of the shards, or the file.
         files: every file that belongs to it.
         weights: those that hold tensors.
@@ -36,6 +43,12 @@ class Files:
     files: tuple[Path, ...]
     weights: tuple[Path, ...]
     holder: TemporaryFolder | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the files beside it are: in its folder, and above that of TensorFlow's SavedModel."""
+        own, model = self.path.parent, self.path.parent.parent
+        return (own, model, model.parent) if (model / "saved_model.pb").is_file() else (own,)
 
 
 def find_files(source: Path, recorded: Collection[str]) -> Files:
@@ -57,7 +70,9 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
             found += _checkpoints(folder)
     elif folder.is_dir():
         found = list(_checkpoints(folder))
-    if not source.is_dir() and holder is None:
+        for model in folder.glob("saved_model.pb"), folder.glob("*/saved_model.pb"):
+            found += [one for file in model for one in _checkpoints(file.with_name("variables"))]
+    if not source.is_dir() and holder is None and source.name != "saved_model.pb":
         found = [one for one in found if source == one.path or source in one.files]
     meant = [one for one in found if one.path == _pointed_at(folder)]
     meant = meant or [one for one in found if {file.name for file in one.files} <= set(recorded)] or found[:1]
@@ -75,9 +90,12 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
 
 def find_config(files: Files) -> Path | None:
     """The JSON that the program reads: transformers and Paddle read config.json, Huawei's scripts bert_config.json."""
-    folder = files.path.parent
+    return next(filter(None, (_config_in(folder, files.kind) for folder in files.folders)), None)
+
+
+def _config_in(folder: Path, kind: str) -> Path | None:
     names = ["bert_config.json", "config.json", "model_config.json"]
-    if files.kind != BUNDLE and _is_transformers(folder / "config.json"):
+    if kind not in (BUNDLE, V1) and _is_transformers(folder / "config.json"):
         names.insert(0, "config.json")
     others = [
         path.name
@@ -129,7 +147,7 @@ def _kind(path: Path) -> str | None:
     if not path.is_file():
         return None
     with open(path, "rb") as file:
-        head = file.read(16)
+        head = file.read(512)
     if head.startswith(b"PK\x03\x04"):
         return TORCH if _is_torch_zip(path) else None
     if head.startswith(_LEGACY):
@@ -138,7 +156,17 @@ def _kind(path: Path) -> str | None:
         return KERAS
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return PADDLE if path.suffix == ".pdparams" else TORCH
-    return SAFETENSORS if path.suffix == ".safetensors" else None
+    if path.suffix == ".safetensors":
+        return SAFETENSORS
+    if path.suffix != ".index" and _ends_as_a_table(path):
+        return V1
+    return MINDSPORE if _MINDSPORE.match(head) else None
+
+
+def _ends_as_a_table(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return file.read() == MAGIC
 
 
 def _is_torch_zip(path: Path) -> bool:

@@ -118,7 +118,7 @@ def _renamed(weights: list[Weight]) -> Iterator[tuple[str, Any]]:
     """Each weight by its full name. Groups without a layer's name get that of bert4keras' order of layers."""
     said = {group: name or group for group, name, _, _ in weights}
     if not any(name.startswith("Embedding-Token") for name in said.values()):
-        said |= _in_order({group: data.shape for group, _, rest, data in weights if rest == "0"}, said)
+        said |= in_order({group: data.shape for group, _, rest, data in weights if rest == "0"}, said)
     denses = [group for group, name in said.items() if re.fullmatch(r"dense(_\d+)?", name)]
     if len(denses) == 1:  # Keras numbers the user's classifier by what else was built in the session
         said[denses[0]] = "dense"
@@ -126,7 +126,7 @@ def _renamed(weights: list[Weight]) -> Iterator[tuple[str, Any]]:
         yield f"{said[group]}/{rest}", dataset
 
 
-def _in_order(first: Mapping[str, tuple[int, ...]], groups: Iterable[str]) -> dict[str, str]:
+def in_order(first: Mapping[str, tuple[int, ...]], groups: Iterable[str]) -> dict[str, str]:
     """bert4keras' names, where a file numbers the layers of each class in the order of their making.
 
     Its NEZHA makes the embeddings, then for each block attention, norm, feed forward, norm; then the pooler, and the

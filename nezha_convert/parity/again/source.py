@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import CheckpointError, MappingError
-from .bundle import read_bundle
-from .files import BUNDLE, KERAS, PADDLE, TORCH, Files
+from .bundle import read_bundle, read_v1
+from .files import BUNDLE, KERAS, MINDSPORE, PADDLE, TORCH, V1, Files
 from .keras_file import read_keras
+from .mindspore_file import read_mindspore
 from .paddle_file import read_paddle
 from .safetensors_file import read_safetensors
 from .tensor import Tensor
@@ -19,7 +20,7 @@ from .torch_file import read_torch
 _WORDS = re.compile(
     r"(?P<prefix>(?:.*?[./])??)(?:"
     r"(?:(?:module|bert|nezha)\.)*embeddings\.word_embeddings\.weight|bert/embeddings/word_embeddings|"
-    r"Embedding-Token/.*)"
+    r"Embedding-Token/.*|bert\.bert_embedding_lookup\.embedding_table)"
 )
 """The name of the table of words in each program, and what stands in front of it inside a larger model."""
 
@@ -68,6 +69,8 @@ def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: It
             elif files.kind == KERAS:
                 tensors, folder = read_keras(file)
                 holder = (holder, folder)
+            elif files.kind in (V1, MINDSPORE):
+                tensors |= read_v1(file) if files.kind == V1 else read_mindspore(file)
             elif files.kind != BUNDLE:
                 tensors |= read_safetensors(file)
     except (CheckpointError, MappingError):

@@ -214,7 +214,9 @@ BERT4KERAS = Dialect(
     "bert4keras",  # 0.11.5, models.py NEZHA and BERT, layers.py, backend.py; names as formats.keras.read gives them
     known_by=lambda names, config: any("Embedding-Token/" in name for name in names),
     spelling=(
-        (r"/(embeddings|kernel|bias|beta|gamma)$", ""),  # the older layout repeats what the index says
+        (r"(/\d+)/(embeddings|kernel|bias|beta|gamma)$", r"\1"),  # the older layout repeats what the index says
+        (r"/(embeddings|kernel|beta)$", "/0"),  # by objects, a name says it instead of an index
+        (r"/(bias|gamma)$", "/1"),
         *(
             (
                 rf"-{layer}/{2 * n + i}$",
@@ -259,6 +261,36 @@ BERT4KERAS = Dialect(
     epsilon=1e-7,  # NEZHA uses Keras' default, models.py:987; the head is BERT's, models.py:646
 )
 
+MINDSPORE = Dialect(
+    "mindspore",  # mindspore-ai/models, official/nlp/Bert/src: bert_model.py, bert_for_pre_training.py
+    known_by=lambda names, config: any("bert_embedding_lookup." in name for name in names),
+    spelling=(
+        (r"^bert\.bert_embedding_lookup\.embedding_table$", "embeddings.word_embeddings.weight"),
+        (
+            r"^bert\.bert_embedding_postprocessor\.(token_type_embedding\.)?embedding_table$",
+            "embeddings.token_type_embeddings.weight",
+        ),
+        (r"^bert\.bert_embedding_postprocessor\.", "embeddings."),
+        (r"^bert\.bert_encoder\.layers\.0\.[\w.]*_positions_embeddings\.\w+$", "embeddings.relative_positions.weight"),
+        (r"^bert\.bert_encoder\.layers\.", "encoder.layer."),
+        (r"\.attention\.attention\.(query|key|value)_layer\.", r".attention.self.\1."),
+        (r"\.intermediate\.", ".intermediate.dense."),
+        (r"^bert\.dense\.", "pooler.dense."),
+        (r"^cls1\.output_bias$", "cls.predictions.bias"),
+        (r"^cls1\.", "cls.predictions.transform."),
+        (r"^cls2\.dense\.", "cls.seq_relationship."),
+        (r"^dense_1\.", "classifier."),
+        (r"^dense1\.", "qa_outputs."),
+        (r"\blayernorm\.gamma$", "LayerNorm.weight"),
+        (r"\blayernorm\.beta$", "LayerNorm.bias"),
+    ),
+    # nn.Dense makes "gelu" nn.GELU(), which approximates; nn.LayerNorm's epsilon is 1e-7.
+    activations={"gelu": gelu_tanh, "relu": relu, "tanh": tanh, "linear": linear},
+    epsilon=1e-7,
+    head_epsilon=1e-7,
+    clip=16,
+)
+
 _TRAINING = re.compile(r"/(adam|lamb)_[mv]$|^global_step$|^bert/pooler/")
 
 BERT4KERAS_BUNDLE = replace(
@@ -274,7 +306,7 @@ BERT4KERAS_BUNDLE = replace(
     clip=None,
 )
 
-DIALECTS = (BERT4KERAS, BERT4KERAS_BUNDLE, TENSORFLOW, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
+DIALECTS = (BERT4KERAS, BERT4KERAS_BUNDLE, TENSORFLOW, MINDSPORE, PADDLE, BERT4TORCH, TRANSFORMERS, PYTORCH)
 
 
 def dialect_of(names: Iterable[str], config: Mapping[str, Any]) -> Dialect:

@@ -90,7 +90,7 @@ def test_what_is_written_is_read_whatever_the_names_types_shapes_shards_and_bloc
     with TemporaryDirectory() as folder:
         prefix = Path(folder) / "model.ckpt"
         write_bundle(prefix, tensors.items(), shards, block_bytes)
-        files, entries = read_bundle(prefix)
+        files, entries, _ = read_bundle(prefix)
         assert [file.name for file in files] == [
             "model.ckpt.index",
             *(f"model.ckpt.data-{i:05d}-of-{shards:05d}" for i in range(shards)),
@@ -135,7 +135,7 @@ def test_positions_are_the_order_of_the_data_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fixture", sorted(path.name for path in FIXTURES.glob("huawei-tf-*")))
 def test_every_tensor_that_tensorflow_wrote_is_read_and_its_checksum_agrees(fixture: str) -> None:
-    files, entries = read_bundle(FIXTURES / fixture / "model.ckpt-12345")
+    files, entries, _ = read_bundle(FIXTURES / fixture / "model.ckpt-12345")
     arrays = {name: tensor.read() for name, tensor in entries.items()}
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert sum(array.nbytes for array in arrays.values()) == sum(file.stat().st_size for file in files[1:])
@@ -285,7 +285,7 @@ def test_a_data_file_that_vanishes_is_refused_when_it_is_read(prefix: Path) -> N
 
 
 def test_a_missing_index_is_named(tmp_path: Path) -> None:
-    assert "no.ckpt.index: cannot be read" in str(refusal(tmp_path / "no.ckpt"))
+    assert "no.ckpt.index: not there; it says where" in str(refusal(tmp_path / "no.ckpt"))
 
 
 def test_an_index_larger_than_any_of_nezha_is_not_read(prefix: Path) -> None:
@@ -331,15 +331,16 @@ FOUR_FLOATS = entry(1, (4,), 0, 0, 16, 0)
 NEGATIVE = (1 << 64) - 1
 
 INDEXES: dict[str, tuple[bytes, str]] = {
-    "compressed": (bundles.table_of_block(block_of((b"", header())), compression=1), "is compressed"),
+    "compressed in an unknown way": (bundles.table_of_block(block_of((b"", header())), compression=2), "is compressed"),
+    "compressed, says its mark": (bundles.table_of_block(block_of((b"", header())), compression=1), "a packed block"),
     "big-endian": (table({"": header(endianness=1)}), "big-endian"),
     "no header": (table({"a": FOUR_FLOATS}), "no header"),
     "nothing at all": (table({}), "no header"),
     "no shards": (table({"": header(0)}), "names 0 data files"),
     "too many shards": (table({"": header(1 << 40)}), "names 1099511627776 data files"),
-    "a partitioned variable": (
-        table({"": header(), "a": FOUR_FLOATS + bundles.message(7, b"")}),
-        "partitioned variable",
+    "a part that is not there": (
+        table({"": header(), "a": FOUR_FLOATS + bundles.message(7, bundles.message(1, bundles.number(2, 4)))}),
+        "a part of 'a' is not there",
     ),
     "a restart count past the block": (
         bundles.table_of_block(block_of((b"", header()), restarts=1 << 31)),
@@ -392,7 +393,10 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "a huge and an empty dimension": (table({"": header(), "a": entry(1, (1 << 62, 0), 0, 0, 0, 0)}), "no array has"),
     "an empty and a huge dimension": (table({"": header(), "a": entry(1, (0, 1 << 61), 0, 0, 0, 0)}), "no array has"),
     "a large dimension": (table({"": header(), "a": entry(1, (1 << 50,), 0, 0, 16, 0)}), "cannot have 16 bytes"),
-    "a metaindex": (bundles.table_of_block(block_of((b"", header())), metaindex=[(b"a", b"b")]), "more than a bundle"),
+    "a metaindex": (
+        bundles.table_of_block(block_of((b"", header())), metaindex=[(b"a", b"b")]),
+        "more than a table",
+    ),
     "a negative dimension": (table({"": header(), "a": entry(1, (NEGATIVE,), 0, 0, 16, 0)}), "a dimension of size"),
     "more dimensions than an array has": (table({"": header(), "a": entry(1, (1,) * 70, 0, 0, 4, 0)}), "dimensions"),
     "an unknown rank": (
