@@ -31,6 +31,8 @@ class NezhaConfig(PretrainedConfig):
         layer_norm_eps: epsilon of every layer norm.
         classifier_dropout: dropout before a classifier; None means `hidden_dropout_prob`.
         tie_word_embeddings: whether masked-language-model logits use the word embedding as their weight.
+        add_pooling_layer: whether `NezhaModel` has a pooler. Of a converted folder: whether the checkpoint has one. The
+            heads that need a pooler always make one, and those that need none never do.
         is_decoder: whether a token attends only to itself and to the tokens before it.
         masked_rows: what a query does whose keys are all masked. `"even"`: it attends to all of them equally, as in
             transformers. `"unmasked"`: it attends as if none were masked, as in Huawei's programs, which add -10000 to
@@ -62,6 +64,7 @@ class NezhaConfig(PretrainedConfig):
         bos_token_id: int | None = 2,
         eos_token_id: int | None = 3,
         tie_word_embeddings: bool = True,
+        add_pooling_layer: bool = True,
         is_decoder: bool = False,
         masked_rows: str = "even",
         **kwargs: Any,
@@ -87,6 +90,7 @@ class NezhaConfig(PretrainedConfig):
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id
         self.tie_word_embeddings = tie_word_embeddings
+        self.add_pooling_layer = add_pooling_layer
         self.is_decoder = is_decoder
         self.masked_rows = masked_rows
         self._refuse_nonsense()

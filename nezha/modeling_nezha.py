@@ -343,11 +343,16 @@ class NezhaModel(NezhaPreTrainedModel):
 
     Args:
         config: sizes and choices.
-        add_pooling_layer: False leaves the pooler out, as the heads for tokens do.
+        add_pooling_layer: whether it has a pooler; None takes what the config says. True goes into the config, so that
+            a model saved with its pooler is loaded with it.
     """
 
-    def __init__(self, config: NezhaConfig, add_pooling_layer: bool = True) -> None:
+    def __init__(self, config: NezhaConfig, add_pooling_layer: bool | None = None) -> None:
         super().__init__(config)
+        if add_pooling_layer is None:
+            add_pooling_layer = config.add_pooling_layer
+        elif add_pooling_layer:
+            config.add_pooling_layer = True
         self.embeddings = NezhaEmbeddings(config)
         self.encoder = NezhaEncoder(config)
         self.pooler = NezhaPooler(config) if add_pooling_layer else None
@@ -515,7 +520,7 @@ class NezhaForPreTraining(_NezhaWithPredictions):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=True)
         self.post_init()
 
@@ -606,7 +611,7 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.cls = NezhaPretrainingHeads(config, predictions=False, seq_relationship=True)
         self.post_init()
 
@@ -646,7 +651,7 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
         self.num_labels = _num_labels(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.dropout = _classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
@@ -702,7 +707,7 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.dropout = _classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()

@@ -14,7 +14,7 @@ import numpy as np
 from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import MappingError, UsageError
 from ..families import TRANSFORMERS
-from ..families.heads import ENCODER, HEADS, MLM, POOLER, TARGETS, TIES
+from ..families.heads import HEADS, MLM, TARGETS, TIES
 from ..families.program import Program
 from ..families.rules import Default, Op, numbered, pattern_of
 from ..files.json import json_bytes
@@ -70,7 +70,7 @@ class ConvertedModel:
     @property
     def steps(self) -> dict[str, Step]:
         """Its tensors by the names that a model with a head has."""
-        prefix = "nezha." if self.survey.head.parts == (ENCODER, POOLER) else ""
+        prefix = "nezha." if self.survey.head.bare else ""
         return {f"{prefix}{step.target}": step for step in self.survey.plan.steps}
 
     def companion(self, name: str) -> Path | None:
@@ -215,7 +215,11 @@ def _steps(program: Program, model: ConvertedModel) -> _Finding:
         return _Finding(problems=(f"decoder: the model has one of its own, {title} ties it to the embeddings",))
     finding = _Finding()
     for part in program.heads[head.name]:
-        finding += _part(program, model, part)
+        if head.bare and part not in head.parts:
+            reason = f"the model has none; {title} makes one with random weights, unless it is told to leave it out"
+            finding += _decided(part, None, reason)
+        else:
+            finding += _part(program, model, part)
     if program.positions:
         finding += _positions(program, model)
     if program.steps:
@@ -228,7 +232,7 @@ def _steps(program: Program, model: ConvertedModel) -> _Finding:
 def _part(program: Program, model: ConvertedModel, part: str) -> _Finding:
     """The steps of one part of the model."""
     title, head = program.family.title, model.survey.head
-    base = program.base if head.parts == (ENCODER, POOLER) else None
+    base = program.base if head.bare else None
     inverse = (base or program.family).inverse()
     ties = {} if model.untied else {tie.target: tie.of for tie in TIES}
     own, steps, problems = model.steps, [], []
@@ -347,7 +351,8 @@ def _config(program: Program, model: ConvertedModel, activation: str) -> _Findin
     if program.classes:
         config |= {"architectures": [program.classes[model.head]], "model_type": "nezha"}
     names = fields if program.classes else _FIELDS
-    unread = {*fixed, "masked_rows", "is_decoder"}
+    # Of add_pooling_layer, transformers 4 reads the argument alone, and not even that where the JSON has such a key.
+    unread = {*fixed, "masked_rows", "is_decoder", "add_pooling_layer"}
     config |= {name: fields[name] for name in names if name not in unread} | {"hidden_act": activation}
     if fields.get("is_decoder"):
         config |= program.causal

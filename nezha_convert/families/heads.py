@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .rules import Tie
 
@@ -85,6 +85,15 @@ class Head:
     architecture: str
     auto_class: str
     parts: tuple[str, ...]
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is the model without a head, in which no name begins with "nezha."."""
+        return self.auto_class == "AutoModel"
+
+    def without(self, part: str) -> Head:
+        """The same head of a checkpoint that does not have `part`."""
+        return replace(self, parts=tuple(own for own in self.parts if own != part))
 
 
 HEADS = {

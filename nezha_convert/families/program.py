@@ -36,7 +36,8 @@ class Program:
         write: writes them.
         config: the file of the model's JSON.
         heads: for each head that it has, the parts that its program needs to load it, used or not.
-        loaded_by: what loads the folder, as a person would do it.
+        loaded_by: what loads the folder, as a person would do it. {folder} stands for its path, {options} for the
+            argument without which the program makes a pooler that the model does not have.
         classes: the class of each head, which its JSON names; empty where the JSON names none.
         carried: files of the converted folder that are copied.
         labels: a file of the classifier's labels, one a line, where the JSON does not hold them.

@@ -78,6 +78,7 @@ PRETRAINED_WORDS: Mapping[str, Word] = {
         ),
     ),
     **_never("memory is saved, and no output changes", ("chunk_size_feed_forward",)),
+    **_never("which parts are built, as the tensors tell", ("add_pooling_layer",)),
     **_never("a setting of the loss or of training", ("num_labels", "num_choices", "tf_legacy_loss")),
     **_never("the tokenizer's class, which its own files name", ("tokenizer_class",)),
     **_never("NEZHA has no absolute positions, and its program does not read the key", ("position_embedding_type",)),

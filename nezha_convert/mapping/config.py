@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoint import Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families import HUAWEI_TORCH, TRANSFORMERS
-from ..families.heads import CLASSIFIER, HEADS, MLM, Head
+from ..families.heads import CLASSIFIER, HEADS, MLM, POOLER, Head
 from ..families.rules import Default, Family, Op, layer_of
 from ..families.transformers import ACTIVATIONS
 from ..files.json import read_json
@@ -187,7 +187,8 @@ def decide_config(
     epsilon, huawei = group.fields["layer_norm_eps"], _program(raw, family).name == HUAWEI_TORCH.name
     if huawei and MLM in head.parts and epsilon != _NUMBERS["layer_norm_eps"].value:
         raise _unexpected("layer_norm_eps", epsilon, "1e-12, which is hard-coded in Huawei's masked-LM head")
-    group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family) + _attention(raw, family)
+    group += _Group({"tie_word_embeddings": not untied}) + _pooler(head)
+    group += _relative(raw, family) + _attention(raw, family)
     ignored, unknown = _account(raw, family, group.fields)
     names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
     return Config(
@@ -405,6 +406,16 @@ def _labels_of_config(raw: Mapping[str, Any], rows: int) -> tuple[list[str], str
         return [str(names[str(i)]) for i in range(rows)], ""
     lack = f"the config names {len(names)}" if isinstance(names, dict) else "no labels were found"
     return [f"LABEL_{i}" for i in range(rows)], f"{lack}, the classifier has {rows} rows; name them with --labels"
+
+
+def _pooler(head: Head) -> _Group:
+    """That the folder has no pooler, for AutoModel, which would make one with random weights."""
+    if POOLER in head.parts:
+        return _Group()
+    if not head.bare:
+        return _Group({"add_pooling_layer": False})
+    reason = "the checkpoint has no pooler, so the model has none: pooler_output is None"
+    return _decided("add_pooling_layer", False, reason, Origin.TENSORS)
 
 
 def _relative(raw: Mapping[str, Any], family: Family) -> _Group:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError
-from ..families.heads import ENCODER, POOLER, TARGETS, TIES, Head
+from ..families.heads import TARGETS, TIES, Head
 from ..families.rules import MAX_LAYERS, Drop, Family, Match, Op, Tie, layer_of, numbered, pattern_of
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -200,7 +200,7 @@ def _fate(
             return dropped(reason, optimizer)
         case None:
             outside = not family.unwrapped(name).startswith(family.backbone)
-            return dropped("not part of the encoder") if head.parts == (ENCODER, POOLER) and outside else None
+            return dropped("not part of the encoder") if head.bare and outside else None
         case Match(part=part) if part not in head.parts:
             return dropped(f"the {head.name} model has no {part}")
         case Match(rule=rule):
@@ -296,6 +296,6 @@ def _explain_sizes(
 
 def _own_name(step: Step, head: Head) -> Step:
     """In a model without a head no name begins with "nezha."."""
-    if head.parts != (ENCODER, POOLER):
+    if not head.bare:
         return step
     return Step(step.entry, step.target.removeprefix("nezha."), step.op, step.shape)

@@ -115,7 +115,11 @@ def _classifier(family: Family, weight: TensorEntry, pooled: bool, architecture:
         return Inference((named.head,), named.reason)
     unclear = family.defaults.unclear
     if unclear and not (pooled and unclear.pooler_tells):
-        return Inference(unclear.heads, f"{weight.name!r} {unclear.reason}")
+        heads = tuple(name for name in unclear.heads if name == "encoder" or pooled or POOLER not in HEADS[name].parts)
+        if heads == unclear.heads:
+            return Inference(heads, f"{weight.name!r} {unclear.reason}")
+        without = "it has no pooler, which a classifier of sentences needs"
+        return Inference((*heads, "encoder"), f"{weight.name!r} {unclear.reason}; {without}")
     possible = family.parts_of(weight.name)
     fitting = [
         head.name

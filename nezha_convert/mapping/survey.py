@@ -151,7 +151,7 @@ def _survey(
     raw: Mapping[str, Any],
 ) -> Survey:
     """The rest of the way, from the head to the plan."""
-    head = choose_head(asked.head, inference)
+    head = _with_its_pooler(choose_head(asked.head, inference), family, checkpoint)
     labels_path = asked.labels or (checkpoint.labels if head.name in LABELLED else None)
     over = _loaded_over(checkpoint, family) if MLM in head.parts else ()
     labels, labels_note = _labels(raw, _rows(checkpoint, family), asked, labels_path)
@@ -189,6 +189,12 @@ def _survey(
         labels_path if labels else None,
         _assumptions(raw, family, head, config, checkpoint),
     )
+
+
+def _with_its_pooler(head: Head, family: Family, checkpoint: Checkpoint) -> Head:
+    """`head`; of a checkpoint without a pooler, an encoder without one."""
+    has = any((match := family.match(name)) and match.part == POOLER for name in checkpoint.entries)
+    return head if has or not head.bare else head.without(POOLER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -421,3 +421,10 @@ def test_beside_a_stored_table_of_positions_such_a_layer_is_not_jaber_s(name: st
 )
 def test_a_bundle_without_pooler_and_without_a_trace_of_training_is_bert4keras(more, table) -> None:
     assert family_of(entries("bert/embeddings/word_embeddings", *more)) is table
+
+
+def test_a_root_classifier_without_a_pooler_is_of_tokens_or_left_to_its_owner() -> None:
+    names = ("bert/embeddings/word_embeddings", "global_step", "output_weights", "output_bias")
+    inference = infer_head(HUAWEI_TF, entries(*names))
+    assert inference.heads == ("token-classification", "encoder")
+    assert "no pooler" in inference.reason
