@@ -4,6 +4,7 @@ import transformers
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForNextSentencePrediction,
@@ -17,6 +18,7 @@ from transformers import (
 
 from .configuration_nezha import NezhaConfig
 from .modeling_nezha import (
+    NezhaForCausalLM,
     NezhaForMaskedLM,
     NezhaForMultipleChoice,
     NezhaForNextSentencePrediction,
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NezhaConfig",
+    "NezhaForCausalLM",
     "NezhaForMaskedLM",
     "NezhaForMultipleChoice",
     "NezhaForNextSentencePrediction",
@@ -59,6 +62,7 @@ for _auto, _model in (
     (AutoModel, NezhaModel),
     (AutoModelForPreTraining, NezhaForPreTraining),
     (AutoModelForMaskedLM, NezhaForMaskedLM),
+    (AutoModelForCausalLM, NezhaForCausalLM),
     (AutoModelForNextSentencePrediction, NezhaForNextSentencePrediction),
     (AutoModelForSequenceClassification, NezhaForSequenceClassification),
     (AutoModelForMultipleChoice, NezhaForMultipleChoice),

@@ -48,6 +48,7 @@ class Program:
         says: fields of its JSON that are the same for every model.
         steps: the name of its counter of training steps, which it restores with the weights.
         causal: fields of its JSON that let a token see only what is before it; empty if it cannot.
+        prefix: the same for a prefix that sees itself on both sides.
         fixed: by part, fields of NezhaConfig that this part does not read, besides its family's defaults.
     """
 
@@ -68,4 +69,5 @@ class Program:
     says: Mapping[str, Any] = field(default_factory=dict)
     steps: str = ""
     causal: Mapping[str, Any] = field(default_factory=dict)
+    prefix: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)

@@ -107,7 +107,7 @@ TRANSFORMERS_WORDS: Mapping[str, Word] = {
 BERT4TORCH_WORDS: Mapping[str, Word] = {
     **PRETRAINED_WORDS,
     **_never("keys and values of earlier tokens are kept, and no output changes", ("is_decoder",)),
-    "application": Word("another kind of attention", (None, False, "encoder")),  # "lm": the config takes it
+    "application": Word("another kind of attention", (None, False, "encoder")),  # "lm", "unilm": the config takes it
     **_never(
         "which parts are built, as the tensors tell",
         ("with_pool", "with_nsp", "with_mlm", "add_pooler", "output_all_encoded_layers", "ignore_invalid_weights"),

@@ -70,12 +70,18 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
     )
 
 
-def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
+def infer_head(
+    family: Family,
+    entries: Mapping[str, TensorEntry],
+    architecture: str | None = None,
+    language_model: str = "masked-lm",
+) -> Inference:
     """The heads that `entries` can be.
 
     Args:
         family: their family.
         architecture: the class that the config names, which only decides between heads of the same tensors.
+        language_model: the head that a masked-LM part is of, by the config.
     """
     parts: set[str] = set()
     unknown = []
@@ -89,7 +95,7 @@ def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture:
         return _classifier(family, entries[_weight(family, entries)], POOLER in parts, architecture)
     for present, head in (
         ({MLM, NSP}, "pretraining"),
-        ({MLM}, "masked-lm"),
+        ({MLM}, language_model),
         ({NSP}, "next-sentence-prediction"),
         ({QA}, "question-answering"),
     ):

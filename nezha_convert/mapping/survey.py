@@ -10,9 +10,9 @@ from typing import Any
 
 from ..checkpoint import Assumption, Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
-from ..families.heads import CLASSIFIER, DECODER, MLM, POOLER, TIES, Head
+from ..families.heads import CLASSIFIER, DECODER, GENERATING, MLM, POOLER, TIES, Head
 from ..families.rules import Drop, Family, Tie
-from .config import LABELLED, Config, architecture_of, decide_config, read_config
+from .config import LABELLED, Config, architecture_of, decide_config, language_model, read_config
 from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import config_clip, stored_clip
@@ -114,7 +114,7 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         config_path = asked.config or checkpoint.config
         raw = _by_new_names(read_config(config_path, checkpoint.path), family)
         assert config_path  # read_config refuses None
-        inference = infer_head(family, checkpoint.entries, architecture_of(raw))
+        inference = infer_head(family, checkpoint.entries, architecture_of(raw), language_model(raw, family))
         return _survey(checkpoint, asked, family, inference, config_path, raw)
     except (CheckpointError, MappingError, UsageError) as error:
         return Unclear(checkpoint, family, inference, error)
@@ -305,8 +305,14 @@ def _assumptions(
     if labels and "id2label" not in raw and list(labels.values()) == [f"LABEL_{i}" for i in range(len(labels))]:
         assumptions.append(Assumption("labels", f"the {len(labels)} labels have no names: LABEL_0, LABEL_1, ..."))
     if head.name == "masked-lm" and not config.fields.get("is_decoder") and not class_named:
-        text = "attention sees both sides; a language model that sees only what is before has the same tensors"
+        text = (
+            "attention sees both sides; a language model that sees only what is before has the same tensors: "
+            "--head causal-lm, or --head prefix-lm of UniLM"
+        )
         assumptions.append(Assumption("both-sides", text))
+    if head.name in GENERATING and language_model(raw, family) == "masked-lm":
+        text = f"it was trained as a {head.name}, as --head says; no file of the source does"
+        assumptions.append(Assumption("attention", text))
     if family.assumed and not any(isinstance(family.find(name), Drop) for name in checkpoint.entries):
         assumptions.append(family.assumed)
     if config.unknown:

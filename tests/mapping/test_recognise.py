@@ -27,7 +27,7 @@ from nezha_convert.families import (
 from nezha_convert.families.heads import HEADS
 from nezha_convert.families.rules import Drop
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.mapping.config import architecture_of, read_config
+from nezha_convert.mapping.config import architecture_of, language_model, read_config
 from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -43,6 +43,8 @@ EXPECTED = {
     "bert4keras-sequence-classification": (BERT4KERAS, ("sequence-classification",)),
     "bert4torch-0.2.7-masked-lm": (BERT4TORCH, ("masked-lm",)),
     "bert4torch-pretraining": (BERT4TORCH, ("pretraining",)),
+    "bert4torch-causal-lm": (BERT4TORCH, ("causal-lm",)),
+    "bert4torch-prefix-lm": (BERT4TORCH, ("prefix-lm",)),
     "huawei-torch-classifier": (HUAWEI_TORCH, ("sequence-classification",)),
     "huawei-torch-mlm-rel127": (HUAWEI_TORCH, ("masked-lm",)),
     "huawei-torch-multiple-choice": (HUAWEI_TORCH, ("multiple-choice",)),
@@ -55,13 +57,14 @@ EXPECTED = {
     "paddlenlp-question-answering": (PADDLE, ("question-answering",)),
     "paddlenlp-sequence-classification": (PADDLE, ("sequence-classification",)),
     "transformers-4.40.2-encoder": (TRANSFORMERS_BASE, ("encoder",)),
-} | {f"transformers-4.40.2-{head}": (TRANSFORMERS, (head,)) for head in HEADS if head != "encoder"}
+} | {f"transformers-4.40.2-{head}": (TRANSFORMERS, (head,)) for head in HEADS if head not in ("encoder", "prefix-lm")}
 
 WITHOUT_CONFIG = {
     "paddlenlp-question-answering": (*TWO, "question-answering"),
     "paddlenlp-sequence-classification": TWO,
+    **dict.fromkeys(("bert4torch-causal-lm", "bert4torch-prefix-lm", "transformers-4.40.2-causal-lm"), ("masked-lm",)),
 }
-"""Where the config's class says what the tensors do not."""
+"""Where the config says what the tensors do not."""
 
 
 def no_data(limit: int) -> Iterator[np.ndarray]:
@@ -95,7 +98,7 @@ def test_the_family_and_the_heads_of_every_fixture(fixture: str, with_config: bo
     table, heads = EXPECTED[fixture]
     raw = read_config(checkpoint.config, checkpoint.path) if with_config else {}
     assert family_of(checkpoint.entries) is table
-    inference = infer_head(table, checkpoint.entries, architecture_of(raw))
+    inference = infer_head(table, checkpoint.entries, architecture_of(raw), language_model(raw, table))
     assert inference.heads == (heads if with_config else WITHOUT_CONFIG.get(fixture, heads))
     assert inference.reason
     assert foreign(checkpoint.entries) is None

@@ -35,7 +35,11 @@ TRANSFORMERS = "transformers==4.40.2"
 _CLONE_HOLDS = ("NEZHA-TensorFlow/modeling.py", "NEZHA-PyTorch/modeling_nezha.py")
 _CLONE_HINT = "git clone https://github.com/huawei-noah/Pretrained-Language-Model CLONE, then pass: --original CLONE"
 _TENSORFLOW = {"tensorflow": "tensorflow-cpu", "tf_keras": "tf-keras", "tf_slim": "tf-slim"}
-_LACKING = {"tensorflow": ("multiple-choice",), "pytorch": ("token-classification",), "transformers": ()}
+_LACKING = {
+    "tensorflow": ("multiple-choice", "causal-lm", "prefix-lm"),
+    "pytorch": ("token-classification", "causal-lm", "prefix-lm"),
+    "transformers": ("prefix-lm",),
+}
 """By original, the heads that it does not have."""
 
 PYTORCH_POSITIONS = 512
@@ -56,6 +60,8 @@ CLASSES = {
     "encoder": "Model",
     "pretraining": "ForPreTraining",
     "masked-lm": "ForMaskedLM",
+    "causal-lm": "ForMaskedLM",  # whose config says is_decoder
+    "prefix-lm": "",
     "next-sentence-prediction": "ForNextSentencePrediction",
     "sequence-classification": "ForSequenceClassification",
     "multiple-choice": "ForMultipleChoice",
