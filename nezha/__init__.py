@@ -11,6 +11,7 @@ except ModuleNotFoundError as _missing:
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForNextSentencePrediction,
@@ -24,6 +25,7 @@ from transformers import (
 
 from .configuration_nezha import NezhaConfig
 from .modeling_nezha import (
+    NezhaForCausalLM,
     NezhaForMaskedLM,
     NezhaForMultipleChoice,
     NezhaForNextSentencePrediction,
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NezhaConfig",
+    "NezhaForCausalLM",
     "NezhaForMaskedLM",
     "NezhaForMultipleChoice",
     "NezhaForNextSentencePrediction",
@@ -66,6 +69,7 @@ for _auto, _model in (
     (AutoModel, NezhaModel),
     (AutoModelForPreTraining, NezhaForPreTraining),
     (AutoModelForMaskedLM, NezhaForMaskedLM),
+    (AutoModelForCausalLM, NezhaForCausalLM),
     (AutoModelForNextSentencePrediction, NezhaForNextSentencePrediction),
     (AutoModelForSequenceClassification, NezhaForSequenceClassification),
     (AutoModelForMultipleChoice, NezhaForMultipleChoice),

@@ -89,16 +89,16 @@ def relative_position_table(
     return table.to(device=device, dtype=dtype or torch.get_default_dtype())
 
 
-def expand_relative_positions(table: Tensor, length: int) -> Tensor:
-    """R[p(i, j)] for every pair of positions in a sequence.
+def expand_relative_positions(table: Tensor, length: int, past: int = 0) -> Tensor:
+    """R[p(i, j)] for every query and key of a sequence whose first `past` tokens are keys alone.
 
     Shape:
         table: [2K + 1, d], of `relative_position_table`.
-        result: [length, length, d], indexed by the query's position i, then the key's position j.
+        result: [length, past + length, d], indexed by the query's position i - past, then the key's position j.
     """
     clip = table.shape[0] // 2
-    position = torch.arange(length, device=table.device)
-    return table[(position[None, :] - position[:, None]).clamp(-clip, clip) + clip]
+    position = torch.arange(past + length, device=table.device)
+    return table[(position[None, :] - position[past:, None]).clamp(-clip, clip) + clip]
 
 
 def is_traced() -> bool:
@@ -111,6 +111,7 @@ def choose_attention(
     length: int,
     mask: Tensor | None = None,
     *,
+    past: int = 0,
     reference: bool = False,
 ) -> tuple[Attention, Tensor]:
     """Choose the form of attention for a forward pass, and prepare R for it.
@@ -118,7 +119,8 @@ def choose_attention(
     Args:
         table: [2K + 1, d], of `relative_position_table`, on the device of the pass.
         length: L, of its sequences.
-        mask: of the pass, [B or 1, H or 1, L or 1, L].
+        mask: of the pass, [B or 1, H or 1, L or 1, past + L].
+        past: how many keys come before the L queries and their own keys.
         reference: True demands the reference form, as `output_attentions` does.
 
     Returns:
@@ -128,7 +130,7 @@ def choose_attention(
     # The fast forms take boolean masks. A traced program must work for every length, and cannot contain strided
     # diagonals.
     added = mask is not None and mask.dtype != torch.bool
-    if not reference and not added and not is_traced():
+    if not past and not reference and not added and not is_traced():
         if table.device.type == "cpu":
             # In shorter sequences the long form's blocks would be small, and it would not save any products.
             long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
@@ -136,7 +138,7 @@ def choose_attention(
         fits_kernel = table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128
         if fused_attention and fits_kernel and (mask is None or mask.shape[1:3] == (1, 1)):
             return fused_attention, table
-    return relative_attention, expand_relative_positions(table, length)
+    return relative_attention, expand_relative_positions(table, length, past)
 
 
 def relative_attention(
@@ -159,10 +161,11 @@ def relative_attention(
         dropout: probability of dropping an attention probability; 0 outside of training.
 
     Shape:
-        query, key, value: [B, H, L, d].
-        relations: [L, L, d], of `expand_relative_positions`.
-        mask: broadcastable to [B, H, L, L].
-        result: [B, H, L, d], and the probabilities after dropout [B, H, L, L].
+        query: [B, H, L, d].
+        key, value: [B, H, past + L, d].
+        relations: [L, past + L, d], of `expand_relative_positions`.
+        mask: broadcastable to [B, H, L, past + L].
+        result: [B, H, L, d], and the probabilities after dropout [B, H, L, past + L].
     """
     query = query * query.shape[-1] ** -0.5
     scores = query @ key.transpose(-1, -2) + torch.einsum("bhid,ijd->bhij", query, relations)

@@ -31,7 +31,12 @@ class NezhaConfig(PretrainedConfig):
         layer_norm_eps: epsilon of every layer norm.
         classifier_dropout: dropout before a classifier; None means `hidden_dropout_prob`.
         tie_word_embeddings: whether masked-language-model logits use the word embedding as their weight.
+        add_pooling_layer: whether `NezhaModel` has a pooler. Of a converted folder: whether the checkpoint has one. The
+            heads that need a pooler always make one, and those that need none never do.
         is_decoder: whether a token attends only to itself and to the tokens before it.
+        prefix_lm: of a decoder, whether the prefix sees itself in both directions, as in UniLM: the tokens of type 0 in
+            front. `token_type_ids` say which these are.
+        use_cache: whether `NezhaForCausalLM` keeps keys and values, so that the next token needs no others.
         masked_rows: what a query does whose keys are all masked. `"even"`: it attends to all of them equally, as in
             transformers. `"unmasked"`: it attends as if none were masked, as in Huawei's programs, which add -10000 to
             each score.
@@ -41,6 +46,7 @@ class NezhaConfig(PretrainedConfig):
     """
 
     model_type = "nezha"
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012  as transformers' own
 
     def __init__(
         self,
@@ -62,7 +68,10 @@ class NezhaConfig(PretrainedConfig):
         bos_token_id: int | None = 2,
         eos_token_id: int | None = 3,
         tie_word_embeddings: bool = True,
+        add_pooling_layer: bool = True,
         is_decoder: bool = False,
+        prefix_lm: bool = False,
+        use_cache: bool = True,
         masked_rows: str = "even",
         **kwargs: Any,
     ) -> None:
@@ -87,7 +96,10 @@ class NezhaConfig(PretrainedConfig):
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id
         self.tie_word_embeddings = tie_word_embeddings
+        self.add_pooling_layer = add_pooling_layer
         self.is_decoder = is_decoder
+        self.prefix_lm = prefix_lm
+        self.use_cache = use_cache
         self.masked_rows = masked_rows
         self._refuse_nonsense()
 
@@ -103,5 +115,7 @@ class NezhaConfig(PretrainedConfig):
             )
         if getattr(self, "add_cross_attention", False):
             raise ValueError("NezhaConfig: add_cross_attention must be false, NEZHA has one input; found true.")
+        if self.prefix_lm and not self.is_decoder:
+            raise ValueError("NezhaConfig: prefix_lm needs is_decoder, which is false.")
         if self.masked_rows not in ("even", "unmasked"):
             raise ValueError(f'NezhaConfig: masked_rows must be "even" or "unmasked", found {self.masked_rows!r}.')

@@ -4,11 +4,13 @@ A NEZHA (arXiv 1909.00204) is a BERT without absolute positions; its self-attent
 two tokens instead (`attention_nezha.py`). Modules and weights have the names of transformers 4.40.2's NEZHA, so its
 checkpoints load unchanged. Runs on transformers 4.52 and later.
 
-Shapes below: B sequences of L tokens, hidden size D, vocabulary V.
+Shapes below: B sequences of L tokens, hidden size D, vocabulary V. A decoder may keep the keys and values of P tokens
+before these; elsewhere P is 0.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -18,10 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
-    BaseModelOutputWithPooling,
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    CausalLMOutputWithPast,
     MaskedLMOutput,
     MultipleChoiceModelOutput,
     NextSentencePredictorOutput,
@@ -210,23 +215,29 @@ class NezhaEncoder(nn.Module):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
+        cache: Cache | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
-        """Embeddings [B, L, D] to the last layer's output [B, L, D], and on request everything before it."""
+        """Embeddings [B, L, D] to the last layer's output [B, L, D], and on request everything before it.
+
+        Each layer adds its keys and values to the `cache`.
+        """
         # Computed in each pass, which costs next to nothing. As a buffer, it would be unset after `from_pretrained`:
         # transformers 5 builds a model on the meta device and restores only what the checkpoint holds.
         table = relative_position_table(
             self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
         )
         reference = output_attentions or self.config._attn_implementation == "eager"
-        attend, relations = choose_attention(table, hidden_states.shape[1], attention_mask, reference=reference)
+        past, length = _past(cache), hidden_states.shape[1]
+        attend, relations = choose_attention(table, length, attention_mask, past=past, reference=reference)
 
         all_hidden_states, all_attentions = [hidden_states], []
         hidden_states = hidden_states.transpose(0, 1).contiguous().transpose(0, 1)
-        for layer in self.layer:
+        for index, layer in enumerate(self.layer):
+            form = attend if cache is None else _attend_with(cache, index, attend)
             # All arguments by position: reentrant gradient checkpointing passes no gradient through keywords.
-            hidden_states, probabilities = layer(hidden_states, attend, relations, attention_mask)
+            hidden_states, probabilities = layer(hidden_states, form, relations, attention_mask)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
             if output_attentions:
@@ -237,6 +248,19 @@ class NezhaEncoder(nn.Module):
             hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
             attentions=tuple(all_attentions) if output_attentions else None,
         )
+
+
+def _past(cache: Cache | None) -> int:
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def _attend_with(cache: Cache, layer: int, attend: Attention) -> Attention:
+    """`attend`, with the keys and values of a layer that are in `cache` before its own, which go there too."""
+
+    def attend_with(query: Tensor, key: Tensor, value: Tensor, *others: Any, **options: Any) -> Any:
+        return attend(query, *cache.update(key, value, layer), *others, **options)
+
+    return attend_with
 
 
 class NezhaPooler(nn.Module):
@@ -343,11 +367,16 @@ class NezhaModel(NezhaPreTrainedModel):
 
     Args:
         config: sizes and choices.
-        add_pooling_layer: False leaves the pooler out, as the heads for tokens do.
+        add_pooling_layer: whether it has a pooler; None takes what the config says. True goes into the config, so that
+            a model saved with its pooler is loaded with it.
     """
 
-    def __init__(self, config: NezhaConfig, add_pooling_layer: bool = True) -> None:
+    def __init__(self, config: NezhaConfig, add_pooling_layer: bool | None = None) -> None:
         super().__init__(config)
+        if add_pooling_layer is None:
+            add_pooling_layer = config.add_pooling_layer
+        elif add_pooling_layer:
+            config.add_pooling_layer = True
         self.embeddings = NezhaEmbeddings(config)
         self.encoder = NezhaEncoder(config)
         self.pooler = NezhaPooler(config) if add_pooling_layer else None
@@ -370,28 +399,33 @@ class NezhaModel(NezhaPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
         **others: Any,
-    ) -> BaseModelOutputWithPooling:
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions:
         """Encode B sequences of any length L. The heads take these arguments too, and `return_dict`.
 
         Args:
             input_ids: token ids [B, L].
-            attention_mask: not 0 (or True) where a token may be attended to. [B, L] for keys, [B, L, L] for every
-                query and key, or [B, 1 or heads, L, L]. None lets every token attend to every token. A floating mask of
-                four dimensions is added to the scores, as in transformers 5: 0 shows a key, a large negative number
-                hides it.
+            attention_mask: not 0 (or True) where a token may be attended to. [B, P + L] for keys, [B, L, P + L] for
+                every query and key, or [B, 1 or heads, L, P + L]. None lets every token attend to every token. A
+                floating mask of four dimensions is added to the scores, as in transformers 5: 0 shows a key, a large
+                negative number hides it.
             token_type_ids: segment of each token [B, L]; None means all 0.
             inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             output_attentions: also return every layer's attention probabilities, [B, heads, L, L] each.
             output_hidden_states: also return the embeddings and every layer's output, [B, L, D] each.
+            past_key_values: of a decoder, the keys and values of the P tokens before these; it gets those of these too.
+            use_cache: of a decoder, True makes a new `past_key_values` where none is given.
 
         Returns:
-            `last_hidden_state` [B, L, D] and `pooler_output` [B, D] (None without a pooler).
+            `last_hidden_state` [B, L, D], `pooler_output` [B, D] (None without a pooler) and `past_key_values`.
 
         Raises:
             TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
             ValueError: both or none of `input_ids` and `inputs_embeds` are there, the mask has another shape, or it is
-                added to the scores and has a positive value.
+                added to the scores and has a positive value; or there are `past_key_values` where tokens that come
+                later may be attended to.
         """
         for name in others:
             raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
@@ -402,25 +436,44 @@ class NezhaModel(NezhaPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
+        cache = self._cache(past_key_values, use_cache)
         embeddings = self.embeddings(input_ids, token_type_ids, inputs_embeds)
-        mask = self._mask(attention_mask, embeddings)
-        encoded = self.encoder(embeddings, mask, output_attentions, output_hidden_states)
-        return BaseModelOutputWithPooling(
+        mask = self._mask(attention_mask, token_type_ids, embeddings, _past(cache))
+        encoded = self.encoder(embeddings, mask, cache, output_attentions, output_hidden_states)
+        return BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=None if self.pooler is None else self.pooler(encoded.last_hidden_state),
+            past_key_values=cache,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
 
-    def _mask(self, attention_mask: Tensor | None, embeddings: Tensor) -> Tensor | None:
-        """The user's mask with what the config says of it: boolean or added to the scores, for [B, heads, L, L]."""
+    def _cache(self, past_key_values: Cache | None, use_cache: bool | None) -> Cache | None:
+        """Where this pass finds keys and values, and adds its own."""
+        if past_key_values is not None and not self.config.is_decoder:
+            raise ValueError(
+                "NezhaModel takes past_key_values if config.is_decoder is true, found false: a token that attends to "
+                "those after it changes with them."
+            )
+        # A layer that is computed a second time for its gradient would add to the cache twice.
+        twice = self.training and any(layer.gradient_checkpointing for layer in self.encoder.layer)
+        if not self.config.is_decoder or twice:
+            return None
+        return DynamicCache() if past_key_values is None and use_cache else past_key_values
+
+    def _mask(
+        self, attention_mask: Tensor | None, token_type_ids: Tensor | None, embeddings: Tensor, past: int
+    ) -> Tensor | None:
+        """The user's mask with what the config says of it: boolean or added to the scores, for [B, heads, L, P + L]."""
         length = embeddings.shape[1]
-        mask = None if attention_mask is None else _broadcastable_mask(attention_mask, length)
+        mask = None if attention_mask is None else _broadcastable_mask(attention_mask, length, past + length)
         if mask is not None and mask.dtype == torch.bool and self.config.masked_rows == "unmasked":
             mask = mask | ~mask.any(-1, keepdim=True)
         if not self.config.is_decoder:
             return mask
-        causal = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()[None, None]
+        causal = torch.ones(length, past + length, dtype=torch.bool, device=embeddings.device).tril(past)[None, None]
+        if self.config.prefix_lm:
+            causal = causal | _prefix_mask(token_type_ids, embeddings, past)
         if mask is None:
             return causal
         if mask.dtype == torch.bool:
@@ -428,12 +481,25 @@ class NezhaModel(NezhaPreTrainedModel):
         return mask.masked_fill(~causal, torch.finfo(mask.dtype).min)
 
 
-def _broadcastable_mask(attention_mask: Tensor, length: int) -> Tensor:
-    """A user's mask for [B, heads, L, L]: boolean, or floating if it is to be added to the scores."""
-    if attention_mask.dim() not in (2, 3, 4) or attention_mask.shape[-1] != length:
+def _prefix_mask(token_type_ids: Tensor | None, embeddings: Tensor, past: int) -> Tensor:
+    """Whether a query sees a key [B, 1, L, P + L], by UniLM's rule: the types up to the key have no larger sum."""
+    if token_type_ids is None:
+        token_type_ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+    if past and not is_traced() and bool((token_type_ids == 0).any()):
         raise ValueError(
-            f"attention_mask must be [batch, {length}], [batch, {length}, {length}] or "
-            f"[batch, 1 or heads, {length}, {length}], found {list(attention_mask.shape)}."
+            "With past_key_values, a prefix LM takes tokens of other types than 0: those of its prefix, which are of "
+            "type 0, see one another. Pass the whole prefix at once, and token_type_ids of 1 after it."
+        )
+    sums = token_type_ids.cumsum(-1)
+    return functional.pad(sums[:, None, None, :] <= sums[:, None, :, None], (past, 0))
+
+
+def _broadcastable_mask(attention_mask: Tensor, length: int, keys: int) -> Tensor:
+    """A user's mask for [B, heads, L, P + L]: boolean, or floating if it is to be added to the scores."""
+    if attention_mask.dim() not in (2, 3, 4) or attention_mask.shape[-1] != keys:
+        raise ValueError(
+            f"attention_mask must be [batch, {keys}], [batch, {length}, {keys}] or "
+            f"[batch, 1 or heads, {length}, {keys}], found {list(attention_mask.shape)}."
         )
     if attention_mask.dim() == 4 and attention_mask.is_floating_point():
         if not is_traced() and bool((attention_mask > 0).any()):
@@ -515,7 +581,7 @@ class NezhaForPreTraining(_NezhaWithPredictions):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=True)
         self.post_init()
 
@@ -599,6 +665,128 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
         )
 
 
+class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
+    """The masked words' head on a decoder: scores the word after each token, and generates text.
+
+    It is always a decoder: where the config does not say `is_decoder`, the model's own copy does.
+    """
+
+    accepts_loss_kwargs = True
+    _supports_cache_class = True  # what transformers up to 4.53 asks
+
+    def __init__(self, config: NezhaConfig) -> None:
+        if not config.is_decoder:
+            config = copy.deepcopy(config)
+            config.is_decoder = True
+        super().__init__(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=False)
+        self.cls = NezhaPretrainingHeads(config, predictions=True, seq_relationship=False)
+        self.post_init()
+
+    @tuple_on_request
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Score the word after each token [B, L, V].
+
+        Args:
+            labels: the words themselves [B, L], as in every causal model of transformers: the scores at a position are
+                compared with the label at the next. -100 where the loss ignores it.
+            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
+                mean.
+            past_key_values, use_cache: as in `NezhaModel`; None takes `config.use_cache` outside of training.
+            logits_to_keep: score this many tokens at the end, or those of these numbers; 0 scores all.
+        """
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training and not is_traced()
+        kwargs.pop("cache_position", None)  # what `generate` of transformers up to 5.0 passes; the cache says it
+        outputs = self.nezha(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.cls.predictions(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(logits[:, :-1], labels[:, 1:], num_items_in_batch)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *args: Any,
+        generated_token_type_id: int | Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate text, as every causal model of transformers does.
+
+        Args:
+            generated_token_type_id: the segment of what is generated: a number, or one a sequence [B, 1]. None means 1
+                in a prefix LM, and elsewhere the segment of the last token given.
+        """
+        if generated_token_type_id is None and self.config.prefix_lm:
+            generated_token_type_id = 1
+        if generated_token_type_id is not None:
+            kwargs["generated_token_type_id"] = generated_token_type_id
+            prompts = (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+            given = next((prompt for prompt in prompts if prompt is not None), None)
+            if kwargs.get("token_type_ids") is None and given is not None:
+                kwargs["token_type_ids"] = torch.zeros(given.shape[:2], dtype=torch.long, device=given.device)
+        mixin: Any = super()  # its methods are typed for their own protocol of models
+        return mixin.generate(inputs, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Any,
+        *args: Any,
+        inputs_embeds: Tensor | None = None,
+        generated_token_type_id: int | Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What `generate` passes to `forward`, which needs no `generated_token_type_id`.
+
+        `generate` takes the arguments that it finds here.
+        """
+        mixin: Any = super()
+        prepared: dict[str, Any] = mixin.prepare_inputs_for_generation(
+            input_ids, *args, inputs_embeds=inputs_embeds, **kwargs
+        )
+        return prepared
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers, which repeats the last segment; but with `generated_token_type_id`."""
+        before = model_kwargs.get("token_type_ids")
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        segment = model_kwargs.get("generated_token_type_id")
+        if before is not None and segment is not None:
+            model_kwargs["token_type_ids"][:, before.shape[1] :] = segment
+        return model_kwargs
+
+
 class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
     """The head that says whether the second segment follows the first."""
 
@@ -606,7 +794,7 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.cls = NezhaPretrainingHeads(config, predictions=False, seq_relationship=True)
         self.post_init()
 
@@ -646,7 +834,7 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
         self.num_labels = _num_labels(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.dropout = _classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
@@ -702,7 +890,7 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
-        self.nezha = NezhaModel(config)
+        self.nezha = NezhaModel(config, add_pooling_layer=True)
         self.dropout = _classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()

@@ -17,6 +17,7 @@ from ..checkpoint import Decision
 from ..errors import OutputError, UsageError
 from ..exports.plan import ExportPlan, plan_export, understand_converted, watched
 from ..families import PROGRAMS
+from ..families.heads import POOLER
 from ..files.hashing import sha256
 from ..files.progress import Counter, Progress
 from ..files.staging import check_output, staged
@@ -65,13 +66,15 @@ class ExportReport:
     @classmethod
     def of(cls, plan: ExportPlan, source: str, to: str, target: Path, dry_run: bool) -> ExportReport:
         """The report of an export that is planned, before anything is written."""
+        pooled = POOLER in plan.model.survey.head.parts or not plan.model.survey.head.bare
+        options = "" if pooled else ", add_pooling_layer=False"
         return cls(
             version=__version__,
             source=source,
             to=to,
             title=plan.program.family.title,
             head=plan.model.head,
-            loaded_by=plan.program.loaded_by.format(folder=target),
+            loaded_by=plan.program.loaded_by.format(folder=target, options=options),
             decisions=plan.decisions,
             written=tuple(
                 Written(step.entry.name, step.target, step.op.value, plan.dtype(step), step.shape)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import MappingError, OutputError, UsageError
-from ..families.heads import HEADS
+from ..families.heads import HEADS, head_of
 from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
@@ -205,14 +205,14 @@ def _saved_model(folder: Path) -> tuple[str, list[Path]]:
         )
     config = read_config(folder / "config.json", folder)
     architecture = architecture_of(config)
-    head = next((head.name for head in HEADS.values() if head.architecture == architecture), None)
+    head = head_of(architecture, config)
     if head is None:
         raise MappingError(
             f"{folder}: its config.json names {architecture!r}; expected one of "
             f"{', '.join(head.architecture for head in HEADS.values())}",
             hint="Save the model itself: trainer.save_model(FOLDER)",
         )
-    return head, _safetensors_of(folder)
+    return head.name, _safetensors_of(folder)
 
 
 def _safetensors_of(folder: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from .convert import convert
 
 _FAMILIES = (TRANSFORMERS, HUAWEI_TORCH, TRANSFORMERS_BASE)
 _WORDS, _DECODER = TIES[0].of, TIES[0].target
+_POOLER = "nezha.pooler.dense.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def diagnose(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[Fault, ...]]:
         faults.append(
             Fault("lost word embeddings", what, f"rebuilt from {entries[_DECODER].name}, to which they are tied")
         )
-    faults += _config_faults(raw)
+    faults += _config_faults(raw, entries)
     folder = checkpoint.path.parent
     faults += [fault for check in (_code_fault, _tokenizer_fault) if (fault := check(folder, raw))]
     return replace(checkpoint, entries=entries), tuple(faults)
@@ -231,7 +232,7 @@ def _rebuilt(checkpoint: Checkpoint, decoder: TensorEntry, raw: Mapping[str, Any
     return decoder
 
 
-def _config_faults(raw: Mapping[str, Any]) -> Iterable[Fault]:
+def _config_faults(raw: Mapping[str, Any], entries: Iterable[str]) -> Iterable[Fault]:
     architecture, known = architecture_of(raw), {head.architecture for head in HEADS.values()}
     if architecture not in known:
         said = f"architectures names {architecture!r}" if architecture else "architectures names no class"
@@ -239,6 +240,9 @@ def _config_faults(raw: Mapping[str, Any]) -> Iterable[Fault]:
     if raw.get("model_type") != "nezha":
         what = f"model_type is {raw.get('model_type')!r}, which is another model or none"
         yield Fault("wrong model type", what, 'it becomes "nezha"')
+    if architecture == HEADS["encoder"].architecture and raw.get("add_pooling_layer", True) and _POOLER not in entries:
+        what = "there is no pooler, and the config does not say so: AutoModel would make one with random weights"
+        yield Fault("missing pooler", what, "the config says that there is none: add_pooling_layer is false")
 
 
 def _code_fault(folder: Path, raw: Mapping[str, Any]) -> Fault | None:

@@ -19,7 +19,7 @@ from ..parity.converted import LoadedModel, need_torch
 from ..parity.inputs import built_in_cases
 from ..parity.measure import TOLERANCES, Measurement
 from ..parity.oracle.formulas import Array
-from .onnx_graph import INPUTS, OPSET, OUTPUTS, named_outputs, write_graph
+from .onnx_graph import INPUTS, OPSET, named_outputs, outputs_of, write_graph
 
 MODEL = "model.onnx"
 """The name under which optimum looks for a graph."""
@@ -88,7 +88,7 @@ def export_onnx(
     counter.add(1, "checking the graph")
     _check(path)
     counter.add(1, "running onnxruntime")
-    measured = _measure(path, head, precision, cases, expected)
+    measured = _measure(path, precision, cases, expected)
     counter.add()
 
     for file in folder.record["output_files"]:
@@ -141,26 +141,24 @@ def _run_torch(model: Any, head: str, case: Mapping[str, Array]) -> dict[str, Ar
 
     with torch.inference_mode():
         outputs = named_outputs(model, head)(*(torch.from_numpy(case[name]) for name in INPUTS))
-    return {name: tensor.numpy() for name, tensor in zip(OUTPUTS[head], outputs, strict=True)}
+    return {name: tensor.numpy() for name, tensor in zip(outputs_of(model, head), outputs, strict=True)}
 
 
-def _run_onnx(
-    path: Path, head: str, cases: Mapping[str, Mapping[str, Array]]
-) -> Iterator[tuple[str, dict[str, Array]]]:
+def _run_onnx(path: Path, cases: Mapping[str, Mapping[str, Array]]) -> Iterator[tuple[str, dict[str, Array]]]:
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
         for name, case in cases.items():
-            arrays = session.run(OUTPUTS[head], {key: case[key] for key in INPUTS})
-            yield name, dict(zip(OUTPUTS[head], arrays, strict=True))
+            arrays = session.run(names, {key: case[key] for key in INPUTS})
+            yield name, dict(zip(names, arrays, strict=True))
     except Exception as error:  # onnxruntime's errors share no narrower class
         raise MappingError(f"{path.name}: onnxruntime cannot run the graph ({error})") from error
 
 
 def _measure(
     path: Path,
-    head: str,
     precision: str,
     cases: Mapping[str, Mapping[str, Array]],
     expected: Mapping[str, Mapping[str, Array]],
@@ -173,7 +171,7 @@ def _measure(
     tolerance = TOLERANCES["float32"][0] if precision == "float32" else math.inf
     measurement = Measurement("PyTorch", "float32", tolerance)
     measurement.scale_to(list(expected.values()))
-    for name, outputs in _run_onnx(path, head, cases):
+    for name, outputs in _run_onnx(path, cases):
         measurement.add(name, expected[name], outputs)
     tensors = measurement.result().tensors
     problems = tuple(

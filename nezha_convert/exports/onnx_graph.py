@@ -28,6 +28,12 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = {**HEADS, "encoder": ("last_hidden_state", "pooler_output")}
 """By head, the names of the outputs in transformers: optimum looks for them."""
 
+
+def outputs_of(model: Any, head: str) -> tuple[str, ...]:
+    """The head's `OUTPUTS` that `model` gives: an encoder may have no pooler."""
+    return OUTPUTS[head] if head != "encoder" or model.pooler is not None else OUTPUTS[head][:1]
+
+
 ONE_FILE = 1 << 30
 """Weights of up to this many bytes are in the graph's own file. Protobuf is limited to 2 GiB, and built in memory."""
 
@@ -36,7 +42,7 @@ def write_graph(model: Any, head: str, precision: str, path: Path) -> None:
     """Write the float32 `model` as a graph; weights past `ONE_FILE` go into a file beside it.
 
     The graph takes `INPUTS`, int64 [batch, length] (for multiple choice [batch, choices, length]) of any size, and
-    gives the head's `OUTPUTS` in float32.
+    gives its `outputs_of` in float32.
 
     Args:
         model: one of `nezha`'s, in evaluation mode. "float16" casts it to half precision in place.
@@ -83,7 +89,7 @@ def _export(model: Any, head: str, path: Path) -> bool:
                 opset_version=OPSET,
                 dynamic_shapes=dict.fromkeys(INPUTS, names),
                 input_names=INPUTS,
-                output_names=OUTPUTS[head],
+                output_names=outputs_of(model, head),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -97,7 +103,7 @@ def _export(model: Any, head: str, path: Path) -> bool:
 
 
 def named_outputs(model: Any, head: str) -> Any:
-    """`model` as a module that takes `INPUTS` and returns a tuple of its `OUTPUTS` in float32."""
+    """`model` as a module that takes `INPUTS` and returns a tuple of its `outputs_of` in float32."""
     import torch
 
     class NamedOutputs(torch.nn.Module):
@@ -107,7 +113,7 @@ def named_outputs(model: Any, head: str) -> Any:
 
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, ...]:
             outputs = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
-            return tuple(outputs[name].float() for name in OUTPUTS[head])
+            return tuple(outputs[name].float() for name in outputs_of(model, head))
 
     return NamedOutputs().eval()
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import MappingError, UsageError
 from ..families import TRANSFORMERS
-from ..families.heads import ENCODER, HEADS, MLM, POOLER, TARGETS, TIES
+from ..families.heads import MLM, TARGETS, TIES, head_of
 from ..families.program import Program
 from ..families.rules import Default, Op, numbered, pattern_of
 from ..files.json import json_bytes
@@ -70,7 +70,7 @@ class ConvertedModel:
     @property
     def steps(self) -> dict[str, Step]:
         """Its tensors by the names that a model with a head has."""
-        prefix = "nezha." if self.survey.head.parts == (ENCODER, POOLER) else ""
+        prefix = "nezha." if self.survey.head.bare else ""
         return {f"{prefix}{step.target}": step for step in self.survey.plan.steps}
 
     def companion(self, name: str) -> Path | None:
@@ -101,7 +101,7 @@ def understand_converted(checkpoint: Checkpoint) -> ConvertedModel:
     folder = checkpoint.path.parent
     raw = read_config(checkpoint.config, checkpoint.path)
     architecture = architecture_of(raw)
-    head = next((head.name for head in HEADS.values() if head.architecture == architecture), None)
+    head = head_of(architecture, raw)
     if checkpoint.format != "safetensors" or raw.get("model_type") != "nezha" or not head:
         raise UsageError(
             f"{folder}: not a converted folder: expected safetensors and a config.json with model_type nezha and "
@@ -110,7 +110,7 @@ def understand_converted(checkpoint: Checkpoint) -> ConvertedModel:
         )
     # Its labels stand in its config. The model has one bias for the decoder, and does not read a second one.
     entries = {name: entry for name, entry in checkpoint.entries.items() if name != "cls.predictions.decoder.bias"}
-    survey = understand(replace(checkpoint, entries=entries, labels=None), Asked(head=head))
+    survey = understand(replace(checkpoint, entries=entries, labels=None), Asked(head=head.name))
     survey.plan.check()
     return ConvertedModel(survey, raw)
 
@@ -190,7 +190,9 @@ def plan_export(program: Program, model: ConvertedModel, accept_activation: bool
             problems=problems,
             hint="If that much is acceptable, add --accept-activation."
             if only_gelu
-            else "transformers-4 holds every model: --to transformers-4",
+            else "bert4torch holds it: --to bert4torch"
+            if model.fields.get("prefix_lm")
+            else "transformers-4 holds every other model: --to transformers-4",
         )
     finding += about_activation
     finding += _config(program, model, activation) + _carried(program, model) + _labels(program, model)
@@ -215,7 +217,11 @@ def _steps(program: Program, model: ConvertedModel) -> _Finding:
         return _Finding(problems=(f"decoder: the model has one of its own, {title} ties it to the embeddings",))
     finding = _Finding()
     for part in program.heads[head.name]:
-        finding += _part(program, model, part)
+        if head.bare and part not in head.parts:
+            reason = f"the model has none; {title} makes one with random weights, unless it is told to leave it out"
+            finding += _decided(part, None, reason)
+        else:
+            finding += _part(program, model, part)
     if program.positions:
         finding += _positions(program, model)
     if program.steps:
@@ -228,7 +234,7 @@ def _steps(program: Program, model: ConvertedModel) -> _Finding:
 def _part(program: Program, model: ConvertedModel, part: str) -> _Finding:
     """The steps of one part of the model."""
     title, head = program.family.title, model.survey.head
-    base = program.base if head.parts == (ENCODER, POOLER) else None
+    base = program.base if head.bare else None
     inverse = (base or program.family).inverse()
     ties = {} if model.untied else {tie.target: tie.of for tie in TIES}
     own, steps, problems = model.steps, [], []
@@ -284,7 +290,9 @@ def _numbers(program: Program, model: ConvertedModel) -> _Finding:
     for part in model.survey.head.parts:
         fixed |= program.fixed.get(part, {})
     problems = []
-    if model.fields.get("is_decoder") and not program.causal:
+    if model.fields.get("prefix_lm") and not program.prefix:
+        problems.append(f"attention: the model's prefix sees itself on both sides, in {title} no token can")
+    elif model.fields.get("is_decoder") and not program.causal:
         problems.append(f"attention: the model sees only what is before a token, {title} sees both sides")
     for name, default in fixed.items():
         value = model.fields.get(name)
@@ -347,10 +355,11 @@ def _config(program: Program, model: ConvertedModel, activation: str) -> _Findin
     if program.classes:
         config |= {"architectures": [program.classes[model.head]], "model_type": "nezha"}
     names = fields if program.classes else _FIELDS
-    unread = {*fixed, "masked_rows", "is_decoder"}
+    # Of add_pooling_layer, transformers 4 reads the argument alone, and not even that where the JSON has such a key.
+    unread = {*fixed, "masked_rows", "is_decoder", "prefix_lm", "add_pooling_layer"}
     config |= {name: fields[name] for name in names if name not in unread} | {"hidden_act": activation}
     if fields.get("is_decoder"):
-        config |= program.causal
+        config |= program.prefix if fields.get("prefix_lm") else program.causal
     if program.family.defaults.switch:
         config["use_relative_position"] = True
     if program.family is TRANSFORMERS:

@@ -31,6 +31,7 @@ _DEFAULTS = Defaults(
     tied=False,
     old_names={"tie_emb_prj_weight": "tie_word_embeddings"},
     causal={"application": ("lm",)},
+    prefix={"application": ("unilm",)},
     notes=(
         Decision(
             "attention scores",
@@ -99,7 +100,7 @@ PROGRAM = Program(
     heads={
         "encoder": (ENCODER, POOLER),
         "pretraining": PRETRAINING,
-        "masked-lm": (ENCODER, MLM),
+        **dict.fromkeys(("masked-lm", "causal-lm", "prefix-lm"), (ENCODER, MLM)),
         "next-sentence-prediction": (ENCODER, POOLER, NSP),
     },
     loaded_by="build_transformer_model('{folder}/bert4torch_config.json', model='nezha', with_...=True)"
@@ -107,5 +108,6 @@ PROGRAM = Program(
     positions=f"{_SOURCE}.{_POSITIONS}",
     says={"model": "nezha"},
     causal={"application": "lm"},
+    prefix={"application": "unilm"},
     unties=True,
 )

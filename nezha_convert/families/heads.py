@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .rules import Tie
 
@@ -86,6 +88,15 @@ class Head:
     auto_class: str
     parts: tuple[str, ...]
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is the model without a head, in which no name begins with "nezha."."""
+        return self.auto_class == "AutoModel"
+
+    def without(self, part: str) -> Head:
+        """The same head of a checkpoint that does not have `part`."""
+        return replace(self, parts=tuple(own for own in self.parts if own != part))
+
 
 HEADS = {
     head.name: head
@@ -93,6 +104,8 @@ HEADS = {
         Head("encoder", "NezhaModel", "AutoModel", (ENCODER, POOLER)),
         Head("pretraining", "NezhaForPreTraining", "AutoModelForPreTraining", (ENCODER, POOLER, MLM, NSP)),
         Head("masked-lm", "NezhaForMaskedLM", "AutoModelForMaskedLM", (ENCODER, MLM)),
+        Head("causal-lm", "NezhaForCausalLM", "AutoModelForCausalLM", (ENCODER, MLM)),
+        Head("prefix-lm", "NezhaForCausalLM", "AutoModelForCausalLM", (ENCODER, MLM)),
         Head(
             "next-sentence-prediction",
             "NezhaForNextSentencePrediction",
@@ -125,3 +138,13 @@ HEADS = {
         ),
     )
 }
+
+GENERATING = ("causal-lm", "prefix-lm")
+"""The heads that generate text: one class, whose config says `prefix_lm`."""
+
+
+def head_of(architecture: str | None, config: Mapping[str, Any]) -> Head | None:
+    """The head of which a converted model's config names the class."""
+    if architecture == HEADS["prefix-lm"].architecture and config.get("prefix_lm"):
+        return HEADS["prefix-lm"]
+    return next((head for head in HEADS.values() if head.architecture == architecture), None)

@@ -32,6 +32,7 @@ HUAWEI_TORCH = Family(
         old_names={"tie_emb_prj_weight": "tie_word_embeddings"},  # of bert4torch, with this prefix
         tied=False,  # Huawei's program ties them; bert_seq2seq, which has the same names, does not
         causal={"application": ("lm",)},  # of bert4torch, with this prefix
+        prefix={"application": ("unilm",)},
     ),
     drops=BUFFERS,
     backbone=("bert.",),

@@ -36,7 +36,8 @@ class Program:
         write: writes them.
         config: the file of the model's JSON.
         heads: for each head that it has, the parts that its program needs to load it, used or not.
-        loaded_by: what loads the folder, as a person would do it.
+        loaded_by: what loads the folder, as a person would do it. {folder} stands for its path, {options} for the
+            argument without which the program makes a pooler that the model does not have.
         classes: the class of each head, which its JSON names; empty where the JSON names none.
         carried: files of the converted folder that are copied.
         labels: a file of the classifier's labels, one a line, where the JSON does not hold them.
@@ -47,6 +48,7 @@ class Program:
         says: fields of its JSON that are the same for every model.
         steps: the name of its counter of training steps, which it restores with the weights.
         causal: fields of its JSON that let a token see only what is before it; empty if it cannot.
+        prefix: the same for a prefix that sees itself on both sides.
         fixed: by part, fields of NezhaConfig that this part does not read, besides its family's defaults.
     """
 
@@ -67,4 +69,5 @@ class Program:
     says: Mapping[str, Any] = field(default_factory=dict)
     steps: str = ""
     causal: Mapping[str, Any] = field(default_factory=dict)
+    prefix: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)

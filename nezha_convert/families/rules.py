@@ -160,6 +160,7 @@ class Defaults:
             each score attends as if none were masked.
         notes: what a report says of every model of the family.
         causal: by key of its JSON, the values with which a token attends only to itself and what is before it.
+        prefix: the same of values with which a prefix sees itself on both sides.
         classifiers: the heads that a classifier's name tells, by its weight's name.
         unclear: the heads that a classifier of another name may be of; None lets its shape and the pooler tell.
     """
@@ -175,6 +176,7 @@ class Defaults:
     masked_rows: str = "even"
     notes: tuple[Decision, ...] = ()
     causal: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    prefix: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     classifiers: Mapping[str, NamedHead] = field(default_factory=dict)
     unclear: Unclear | None = None
 

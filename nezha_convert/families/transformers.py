@@ -15,7 +15,9 @@ ACTIVATIONS = (
 )
 """transformers' names of activations, the same from 4.52 to 5.23."""
 
-_DEFAULTS = Defaults(activations={name: name for name in ACTIVATIONS}, causal={"is_decoder": (True,)})
+_DEFAULTS = Defaults(
+    activations={name: name for name in ACTIVATIONS}, causal={"is_decoder": (True,)}, prefix={"prefix_lm": (True,)}
+)
 
 TRANSFORMERS = Family(
     name="transformers",
@@ -47,9 +49,9 @@ PROGRAM = Program(
     weights="model.safetensors",
     write=write_safetensors,
     config="config.json",
-    heads={head.name: head.parts for head in HEADS.values()},
-    classes={head.name: head.architecture for head in HEADS.values()},
-    loaded_by="transformers.AutoModel.from_pretrained('{folder}'), up to 4.57",
+    heads={head.name: head.parts for head in HEADS.values() if head.name != "prefix-lm"},
+    classes={head.name: head.architecture for head in HEADS.values()} | {"causal-lm": "NezhaForMaskedLM"},
+    loaded_by="transformers.AutoModel.from_pretrained('{folder}'{options}), up to 4.57",
     carried=("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     ties=False,
     unties=True,

@@ -78,6 +78,7 @@ PRETRAINED_WORDS: Mapping[str, Word] = {
         ),
     ),
     **_never("memory is saved, and no output changes", ("chunk_size_feed_forward",)),
+    **_never("which parts are built, as the tensors tell", ("add_pooling_layer",)),
     **_never("a setting of the loss or of training", ("num_labels", "num_choices", "tf_legacy_loss")),
     **_never("the tokenizer's class, which its own files name", ("tokenizer_class",)),
     **_never("NEZHA has no absolute positions, and its program does not read the key", ("position_embedding_type",)),
@@ -106,7 +107,7 @@ TRANSFORMERS_WORDS: Mapping[str, Word] = {
 BERT4TORCH_WORDS: Mapping[str, Word] = {
     **PRETRAINED_WORDS,
     **_never("keys and values of earlier tokens are kept, and no output changes", ("is_decoder",)),
-    "application": Word("another kind of attention", (None, False, "encoder")),  # "lm": the config takes it
+    "application": Word("another kind of attention", (None, False, "encoder")),  # "lm", "unilm": the config takes it
     **_never(
         "which parts are built, as the tensors tell",
         ("with_pool", "with_nsp", "with_mlm", "add_pooler", "output_all_encoded_layers", "ignore_invalid_weights"),

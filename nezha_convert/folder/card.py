@@ -34,6 +34,8 @@ _PIPELINES = {
     "encoder": "feature-extraction",
     "pretraining": "fill-mask",
     "masked-lm": "fill-mask",
+    "causal-lm": "text-generation",
+    "prefix-lm": "text-generation",
     "sequence-classification": "text-classification",
     "token-classification": "token-classification",
     "question-answering": "question-answering",

@@ -127,8 +127,8 @@ def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
     if part and format is not _TORCH:
         raise UsageError(f"{path}: it has no part {part!r}: only PyTorch's files have parts", hint="Leave out --part.")
     if format is None:
-        files, entries, decisions = read_bundle(path)
-        return Checkpoint(_BUNDLE, path, files, entries, decisions=decisions)
+        bundle_files, bundle, notes = read_bundle(path)
+        return Checkpoint(_BUNDLE, path, bundle_files, bundle, decisions=notes)
     is_index = path.name.endswith(_INDEX)
     files = _shards(path) if is_index else (path,)
     entries, decisions, settings = read_torch(files, part) if part else format.read(files)

@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoint import Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families import HUAWEI_TORCH, TRANSFORMERS
-from ..families.heads import CLASSIFIER, HEADS, MLM, Head
+from ..families.heads import CLASSIFIER, GENERATING, HEADS, MLM, POOLER, Head
 from ..families.rules import Default, Family, Op, layer_of
 from ..families.transformers import ACTIVATIONS
 from ..files.json import read_json
@@ -73,9 +73,13 @@ class Config:
             "auto_map": AUTO_MAP,
             "model_type": "nezha",
             **self.fields,
-            **{name: value for name, value in tokenizer.items() if name not in self.fields},
+            **{name: value for name, value in tokenizer.items() if name not in self.fields and self._reads(name)},
             "torch_dtype": dtype,
         }
+
+    def _reads(self, name: str) -> bool:
+        """Whether the model is asked for the field `name`: only one that generates begins and ends a text."""
+        return self.head.name in GENERATING or name not in ("bos_token_id", "eos_token_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,8 @@ def decide_config(
     epsilon, huawei = group.fields["layer_norm_eps"], _program(raw, family).name == HUAWEI_TORCH.name
     if huawei and MLM in head.parts and epsilon != _NUMBERS["layer_norm_eps"].value:
         raise _unexpected("layer_norm_eps", epsilon, "1e-12, which is hard-coded in Huawei's masked-LM head")
-    group += _Group({"tie_word_embeddings": not untied}) + _relative(raw, family) + _attention(raw, family)
+    group += _Group({"tie_word_embeddings": not untied}) + _pooler(head)
+    group += _relative(raw, family) + _attention(raw, family, head)
     ignored, unknown = _account(raw, family, group.fields)
     names = ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "num_hidden_layers")
     return Config(
@@ -435,6 +440,16 @@ def _labels_of_config(raw: Mapping[str, Any], rows: int) -> tuple[list[str], str
     return [f"LABEL_{i}" for i in range(rows)], f"{lack}, the classifier has {rows} rows; name them with --labels"
 
 
+def _pooler(head: Head) -> _Group:
+    """That the folder has no pooler, for AutoModel, which would make one with random weights."""
+    if POOLER in head.parts:
+        return _Group()
+    if not head.bare:
+        return _Group({"add_pooling_layer": False})
+    reason = "the checkpoint has no pooler, so the model has none: pooler_output is None"
+    return _decided("add_pooling_layer", False, reason, Origin.TENSORS)
+
+
 def _relative(raw: Mapping[str, Any], family: Family) -> _Group:
     """Huawei's programs have a switch for relative positions, which are known here by the tensors."""
     value = raw.get("use_relative_position")
@@ -445,18 +460,44 @@ def _relative(raw: Mapping[str, Any], family: Family) -> _Group:
     return _Group({}, (Decision("use_relative_position", True, reason, Origin.TENSORS),))
 
 
+def language_model(raw: Mapping[str, Any], family: Family) -> str:
+    """The head that a masked-LM part is of, by what the config says of attention."""
+    if _prefix(raw, family):
+        return "prefix-lm"
+    return "causal-lm" if _causal(raw, family) else "masked-lm"
+
+
+def _prefix(raw: Mapping[str, Any], family: Family) -> set[str]:
+    return _saying(raw, {**family.defaults.prefix, **_program(raw, family).defaults.prefix})
+
+
 def _causal(raw: Mapping[str, Any], family: Family) -> set[str]:
+    return _saying(raw, {**family.defaults.causal, **_program(raw, family).defaults.causal})
+
+
+def _saying(raw: Mapping[str, Any], keys: Mapping[str, tuple[Any, ...]]) -> set[str]:
     """The keys that say so. A program that asks whether one is true takes anything that Python calls true."""
-    causal = {**family.defaults.causal, **_program(raw, family).defaults.causal}
-    return {name for name, values in causal.items() if raw.get(name) in values or (True in values and raw.get(name))}
+    return {name for name, values in keys.items() if raw.get(name) in values or (True in values and raw.get(name))}
 
 
-def _attention(raw: Mapping[str, Any], family: Family) -> _Group:
+def _attention(raw: Mapping[str, Any], family: Family, head: Head) -> _Group:
     """Whether a token attends only to what is before it, and what a row does that is masked throughout."""
     group = _Group()
-    for name in _causal(raw, family):
-        reason = f"the config's {name} is {raw[name]!r}: a token attends only to itself and to what is before it"
+    before, prefix = "a token attends only to itself and to what is before it", "a prefix to all of itself"
+    causal, prefixed = _causal(raw, family), _prefix(raw, family)
+    for name in causal:
+        reason = f"the config's {name} is {raw[name]!r}: {before}"
         group = _decided("is_decoder", True, reason, Origin.FILE)
+    for name in prefixed:
+        reason = f"the config's {name} is {raw[name]!r}: {before}, {prefix}"
+        group = _Group({"is_decoder": True}) + _decided("prefix_lm", True, reason, Origin.FILE)
+    if head.name == "prefix-lm" and causal and not prefixed:
+        said = f"{causal.pop()!r}"
+        raise MappingError(f"config: {said} says that {before}, a prefix, too", hint="Convert with --head causal-lm.")
+    if head.name in GENERATING and not group.fields:
+        group = _decided("is_decoder", True, f"--head {head.name} was asked for: {before}", Origin.ASKED)
+        if head.name == "prefix-lm":
+            group += _decided("prefix_lm", True, f"--head {head.name} was asked for: {prefix}", Origin.ASKED)
     # A converted folder says it. A JSON that says "causal" is of a program that adds the smallest number to a score.
     rows = raw.get("masked_rows", "even" if group.fields else _program(raw, family).defaults.masked_rows)
     if rows not in ("even", "unmasked"):
@@ -475,7 +516,7 @@ def _account(
         MappingError: a field says what no Nezha computes.
     """
     words, unknown, wrong = family.words, {}, []
-    causal = _causal(raw, family)
+    causal = _causal(raw, family) | _prefix(raw, family)
     for name, value in raw.items():
         if name in fields or name in causal:
             continue

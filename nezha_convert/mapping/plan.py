@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError
-from ..families.heads import ENCODER, POOLER, TARGETS, TIES, Head
+from ..families.heads import TARGETS, TIES, Head
 from ..families.rules import MAX_LAYERS, Drop, Family, Match, Op, Tie, layer_of, numbered, pattern_of
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -312,6 +312,6 @@ def _explain_sizes(
 
 def _own_name(step: Step, head: Head) -> Step:
     """In a model without a head no name begins with "nezha."."""
-    if head.parts != (ENCODER, POOLER):
+    if not head.bare:
         return step
     return Step(step.entry, step.target.removeprefix("nezha."), step.op, step.shape)

@@ -89,19 +89,25 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
 
 
 def by_config(family: Family, raw: Mapping[str, Any]) -> Family:
-    """The family once its JSON is known: Huawei's program and transformers give a model without a head the same names."""
+    """The family once its JSON is known: a model without a head has the same names in Huawei's program."""
     of_transformers = {"model_type", "architectures", "transformers_version"} & raw.keys()
     if family.known_by != HUAWEI_TORCH_BASE.known_by or of_transformers:
         return family
     return HUAWEI_TORCH_BASE.within(family.prefix, family.rest)
 
 
-def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture: str | None = None) -> Inference:
+def infer_head(
+    family: Family,
+    entries: Mapping[str, TensorEntry],
+    architecture: str | None = None,
+    language_model: str = "masked-lm",
+) -> Inference:
     """The heads that `entries` can be.
 
     Args:
         family: their family.
         architecture: the class that the config names, which only decides between heads of the same tensors.
+        language_model: the head that a masked-LM part is of, by the config.
     """
     parts: set[str] = set()
     unknown = []
@@ -124,7 +130,7 @@ def infer_head(family: Family, entries: Mapping[str, TensorEntry], architecture:
         return _classifier(family, entries[_weight(family, entries)], POOLER in parts, architecture)
     for present, head in (
         ({MLM, NSP}, "pretraining"),
-        ({MLM}, "masked-lm"),
+        ({MLM}, language_model),
         ({NSP}, "next-sentence-prediction"),
         ({QA}, "question-answering"),
     ):
@@ -172,7 +178,11 @@ def _classifier(family: Family, weight: TensorEntry, pooled: bool, architecture:
         return Inference((named.head,), named.reason)
     unclear = family.defaults.unclear
     if unclear and not (pooled and unclear.pooler_tells):
-        return Inference(unclear.heads, f"{weight.name!r} {unclear.reason}")
+        heads = tuple(name for name in unclear.heads if name == "encoder" or pooled or POOLER not in HEADS[name].parts)
+        if heads == unclear.heads:
+            return Inference(heads, f"{weight.name!r} {unclear.reason}")
+        without = "it has no pooler, which a classifier of sentences needs"
+        return Inference((*heads, "encoder"), f"{weight.name!r} {unclear.reason}; {without}")
     possible = family.parts_of(weight.name)
     fitting = [
         head.name

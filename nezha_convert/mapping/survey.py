@@ -12,9 +12,9 @@ from typing import Any
 
 from ..checkpoint import Assumption, Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
-from ..families.heads import CLASSIFIER, DECODER, MLM, POOLER, TIES, Head
+from ..families.heads import CLASSIFIER, DECODER, GENERATING, MLM, POOLER, TIES, Head
 from ..families.rules import Drop, Family, Tie
-from .config import LABELLED, Config, architecture_of, decide_config, held_config, read_config
+from .config import LABELLED, Config, architecture_of, decide_config, held_config, language_model, read_config
 from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import config_clip, stored_clip
@@ -126,7 +126,7 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         raw = held[1] if held else read_config(config_path, checkpoint.path)
         family = by_config(family, raw)
         raw = _by_new_names(raw, family)
-        inference = infer_head(family, checkpoint.entries, architecture_of(raw))
+        inference = infer_head(family, checkpoint.entries, architecture_of(raw), language_model(raw, family))
         notes = (
             (Decision("config", held[0], "the model's config is in the pickle itself", Origin.FILE),) if held else ()
         )
@@ -194,7 +194,7 @@ def _survey(
     raw: Mapping[str, Any],
 ) -> Survey:
     """The rest of the way, from the head to the plan."""
-    head = choose_head(asked.head, inference)
+    head = _with_its_pooler(choose_head(asked.head, inference), family, checkpoint)
     labels_path = asked.labels or (checkpoint.labels if head.name in LABELLED else None)
     differ = _loaded_over(checkpoint, family)
     over = differ if MLM in head.parts else ()
@@ -234,6 +234,12 @@ def _survey(
         labels_path if labels else None,
         _assumptions(raw, family, head, config, checkpoint),
     )
+
+
+def _with_its_pooler(head: Head, family: Family, checkpoint: Checkpoint) -> Head:
+    """`head`; of a checkpoint without a pooler, an encoder without one."""
+    has = any((match := family.match(name)) and match.part == POOLER for name in checkpoint.entries)
+    return head if has or not head.bare else head.without(POOLER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,8 +350,14 @@ def _assumptions(
     if labels and "id2label" not in raw and list(labels.values()) == [f"LABEL_{i}" for i in range(len(labels))]:
         assumptions.append(Assumption("labels", f"the {len(labels)} labels have no names: LABEL_0, LABEL_1, ..."))
     if head.name == "masked-lm" and not config.fields.get("is_decoder") and not class_named:
-        text = "attention sees both sides; a language model that sees only what is before has the same tensors"
+        text = (
+            "attention sees both sides; a language model that sees only what is before has the same tensors: "
+            "--head causal-lm, or --head prefix-lm of UniLM"
+        )
         assumptions.append(Assumption("both-sides", text))
+    if head.name in GENERATING and language_model(raw, family) == "masked-lm":
+        text = f"it was trained as a {head.name}, as --head says; no file of the source does"
+        assumptions.append(Assumption("attention", text))
     if family.assumed and not any(isinstance(family.find(name), Drop) for name in checkpoint.entries):
         assumptions.append(family.assumed)
     if config.unknown:

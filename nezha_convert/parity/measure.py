@@ -70,20 +70,28 @@ class Measurement:
             # A tensor of equal numbers has no range; then its magnitude is the scale.
             self._scales[name] = high - low or abs(high) or 1.0
 
-    def add(self, case: str, expected: Mapping[str, Array], computed: Mapping[str, Array]) -> None:
-        """Compare the tensors of one case. A tensor that only the reference has, such as an unused pooler, is skipped.
+    def add(
+        self, case: str, expected: Mapping[str, Array], computed: Mapping[str, Array], *, whole: bool = False
+    ) -> None:
+        """Compare the tensors of one case.
+
+        Args:
+            whole: the model gives every tensor of the reference. Else one that only the reference has is skipped: a
+                pooler that the head does not use.
 
         Raises:
-            MappingError: a tensor has another shape, or the reference does not have it.
+            MappingError: a tensor has another shape, or one side does not have it.
         """
-        for name in computed:
-            if name not in expected or expected[name].shape != computed[name].shape:
-                shape = list(expected[name].shape) if name in expected else "nothing"
+        shapes = [{name: list(array.shape) for name, array in tensors.items()} for tensors in (computed, expected)]
+        for name in {**computed, **(expected if whole else {})}:
+            own, shape = (side.get(name, "nothing") for side in shapes)
+            if own != shape:
                 raise MappingError(
-                    f"{name} of case {case!r}: the converted model gives {list(computed[name].shape)}, "
+                    f"{name} of case {case!r}: the converted model gives {own}, "
                     f"{self.reference} gives {shape}: the output is not a conversion of this source",
                     hint="Convert again, with the head that is wanted: nezha-convert convert SOURCE OUTPUT --head HEAD",
                 )
+        for name in computed:
             tensor = self._tensors.setdefault(name, _Tensor(name, self._scales[name]))
             self._histogram += tensor.add(case, expected[name], computed[name])
 

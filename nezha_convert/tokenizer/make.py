@@ -75,6 +75,9 @@ def make_tokenizer(
     return Tokenizer(
         tokenizer_files(vocab, lower, config["max_position_embeddings"], rules),
         tuple(decision for decision in (*decide_reading(vocab), shorter, casing, *further) if decision),
-        {"pad_token_id": vocab.tokens.index("[PAD]")},
+        {
+            name: vocab.tokens.index(token)
+            for name, token in (("pad_token_id", "[PAD]"), ("bos_token_id", "[CLS]"), ("eos_token_id", "[SEP]"))
+        },
         settings.files if settings else (),
     )

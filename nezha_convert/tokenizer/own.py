@@ -75,8 +75,9 @@ def own_tokenizer(vocab_file: Path, settings: Settings, config: Mapping[str, Any
     files = {WHOLE: data, CONFIG: json_bytes(_config(settings, flags, specials, config["max_position_embeddings"]))}
     if all("\n" not in token for token in vocab.tokens):
         files["vocab.txt"] = ("\n".join(vocab.tokens) + "\n").encode()
-    padding = tokenizer.token_to_id(specials["pad_token"]) if "pad_token" in specials else None
-    return files, [d for d in decisions if d], {} if padding is None else {"pad_token_id": padding}
+    names = (("pad_token_id", "pad_token"), ("bos_token_id", "cls_token"), ("eos_token_id", "sep_token"))
+    ids = {field: tokenizer.token_to_id(specials[token]) for field, token in names if token in specials}
+    return files, [d for d in decisions if d], {field: number for field, number in ids.items() if number is not None}
 
 
 def _check_asked(settings: Settings, lower_case: bool | None) -> None:

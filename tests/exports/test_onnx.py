@@ -33,7 +33,7 @@ ONE_OF_EACH = [
     for name in (
         *("huawei-tf-pretraining", "huawei-tf-classifier", "huawei-tf-ner", "huawei-torch-mlm-rel127"),
         *("huawei-torch-multiple-choice", "huawei-torch-qa", "transformers-4.40.2-encoder"),
-        "transformers-4.40.2-next-sentence-prediction",
+        *("transformers-4.40.2-next-sentence-prediction", "transformers-4.40.2-causal-lm", "bert4torch-prefix-lm"),
     )
 ]
 """One checkpoint a head: GELU by erf and by tanh, clip distances 64 and 127."""

@@ -143,10 +143,36 @@ def test_paddlenlp_without_relative_positions_is_refused() -> None:
         build("paddlenlp-pretraining", "pretraining", use_relative_position=False)
 
 
-@pytest.mark.parametrize("value", ["unilm", "LM"])
-def test_a_mask_that_no_nezha_has_is_refused(value: str) -> None:
-    with pytest.raises(MappingError, match=f"application is '{value}'"):
-        build(TORCH, application=value)
+def test_a_mask_that_no_nezha_has_is_refused() -> None:
+    with pytest.raises(MappingError, match="application is 'LM'"):
+        build(TORCH, application="LM")
+
+
+@pytest.mark.parametrize("fixture", [TORCH, "bert4torch-pretraining"])
+def test_unilm_s_mask_is_a_prefix_that_sees_itself(fixture: str) -> None:
+    fields = build(fixture, "masked-lm", application="unilm").fields
+    assert fields["is_decoder"] is fields["prefix_lm"] is True
+    assert "prefix_lm" not in build(fixture, "masked-lm", application="lm").fields
+
+
+@pytest.mark.parametrize("head", ["causal-lm", "prefix-lm"])
+def test_a_head_that_generates_makes_a_decoder_where_no_file_says_so(head: str) -> None:
+    config = build(TORCH, head)
+    assert config.fields["is_decoder"] is True
+    assert config.fields.get("prefix_lm", False) is (head == "prefix-lm")
+    assert {d.origin for d in config.decisions if d.field in ("is_decoder", "prefix_lm")} == {Origin.ASKED}
+
+
+def test_a_prefix_is_refused_where_the_config_says_that_it_sees_one_side() -> None:
+    with pytest.raises(MappingError, match="'application' says that a token attends only to itself") as error:
+        build("bert4torch-pretraining", "prefix-lm", application="lm")
+    assert "--head causal-lm" in error.value.hint
+
+
+def test_only_a_model_that_generates_is_told_how_a_text_begins_and_ends() -> None:
+    ids = {"pad_token_id": 0, "bos_token_id": 4, "eos_token_id": 5}
+    assert ids.items() <= build(TORCH, "causal-lm").to_json(ids, "float32").items()
+    assert "eos_token_id" not in build(TORCH, "masked-lm").to_json(ids, "float32")
 
 
 def test_every_family_has_a_table_of_words() -> None:
@@ -461,7 +487,7 @@ def test_the_json_names_the_class_the_code_and_the_element_type(head: str) -> No
     assert written["model_type"] == "nezha"
     assert written["torch_dtype"] == "bfloat16"
     assert written["auto_map"] == AUTO_MAP
-    assert len(AUTO_MAP) == 9
+    assert len(AUTO_MAP) == 10
     assert all(value.split(".")[0] in ("configuration_nezha", "modeling_nezha") for value in AUTO_MAP.values())
 
 

@@ -29,7 +29,7 @@ from nezha_convert.families import (
 from nezha_convert.families.heads import HEADS
 from nezha_convert.families.rules import Drop
 from nezha_convert.formats.open import open_checkpoint
-from nezha_convert.mapping.config import architecture_of, read_config
+from nezha_convert.mapping.config import architecture_of, language_model, read_config
 from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -46,6 +46,8 @@ EXPECTED = {
     "bert4keras-sequence-classification": (BERT4KERAS, ("sequence-classification",)),
     "bert4torch-0.2.7-masked-lm": (BERT4TORCH, ("masked-lm",)),
     "bert4torch-pretraining": (BERT4TORCH, ("pretraining",)),
+    "bert4torch-causal-lm": (BERT4TORCH, ("causal-lm",)),
+    "bert4torch-prefix-lm": (BERT4TORCH, ("prefix-lm",)),
     "huawei-torch-classifier": (HUAWEI_TORCH, ("sequence-classification",)),
     "huawei-torch-mlm-rel127": (HUAWEI_TORCH, ("masked-lm",)),
     "huawei-torch-multiple-choice": (HUAWEI_TORCH, ("multiple-choice",)),
@@ -60,13 +62,14 @@ EXPECTED = {
     "paddlenlp-sequence-classification": (PADDLE, ("sequence-classification",)),
     **{f"tf-{kind}": (HUAWEI_TF, ("question-answering",)) for kind in ("partitioned", "savedmodel", "v1")},
     "transformers-4.40.2-encoder": (TRANSFORMERS_BASE, ("encoder",)),
-} | {f"transformers-4.40.2-{head}": (TRANSFORMERS, (head,)) for head in HEADS if head != "encoder"}
+} | {f"transformers-4.40.2-{head}": (TRANSFORMERS, (head,)) for head in HEADS if head not in ("encoder", "prefix-lm")}
 
 WITHOUT_CONFIG = {
     "paddlenlp-question-answering": (*TWO, "question-answering"),
     "paddlenlp-sequence-classification": TWO,
+    **dict.fromkeys(("bert4torch-causal-lm", "bert4torch-prefix-lm", "transformers-4.40.2-causal-lm"), ("masked-lm",)),
 }
-"""Where the config's class says what the tensors do not."""
+"""Where the config says what the tensors do not."""
 
 
 def no_data(limit: int) -> Iterator[np.ndarray]:
@@ -100,7 +103,7 @@ def test_the_family_and_the_heads_of_every_fixture(fixture: str, with_config: bo
     table, heads = EXPECTED[fixture]
     raw = read_config(checkpoint.config, checkpoint.path) if with_config else {}
     assert family_of(checkpoint.entries) is table
-    inference = infer_head(table, checkpoint.entries, architecture_of(raw))
+    inference = infer_head(table, checkpoint.entries, architecture_of(raw), language_model(raw, table))
     assert inference.heads == (heads if with_config else WITHOUT_CONFIG.get(fixture, heads))
     assert inference.reason
     assert foreign(checkpoint.entries) is None
@@ -426,3 +429,10 @@ def test_beside_a_stored_table_of_positions_such_a_layer_is_not_jaber_s(name: st
 )
 def test_a_bundle_without_pooler_and_without_a_trace_of_training_is_bert4keras(more, table) -> None:
     assert family_of(entries("bert/embeddings/word_embeddings", *more)) is table
+
+
+def test_a_root_classifier_without_a_pooler_is_of_tokens_or_left_to_its_owner() -> None:
+    names = ("bert/embeddings/word_embeddings", "global_step", "output_weights", "output_bias")
+    inference = infer_head(HUAWEI_TF, entries(*names))
+    assert inference.heads == ("token-classification", "encoder")
+    assert "no pooler" in inference.reason

@@ -29,13 +29,14 @@ AUTO_CLASSES = {
     nezha.NezhaModel: transformers.AutoModel,
     nezha.NezhaForPreTraining: transformers.AutoModelForPreTraining,
     nezha.NezhaForMaskedLM: transformers.AutoModelForMaskedLM,
+    nezha.NezhaForCausalLM: transformers.AutoModelForCausalLM,
     nezha.NezhaForNextSentencePrediction: transformers.AutoModelForNextSentencePrediction,
     nezha.NezhaForSequenceClassification: transformers.AutoModelForSequenceClassification,
     nezha.NezhaForMultipleChoice: transformers.AutoModelForMultipleChoice,
     nezha.NezhaForTokenClassification: transformers.AutoModelForTokenClassification,
     nezha.NezhaForQuestionAnswering: transformers.AutoModelForQuestionAnswering,
 }
-WITH_PREDICTIONS = (nezha.NezhaForPreTraining, nezha.NezhaForMaskedLM)
+WITH_PREDICTIONS = (nezha.NezhaForPreTraining, nezha.NezhaForMaskedLM, nezha.NezhaForCausalLM)
 
 every_class = pytest.mark.parametrize("model_class", AUTO_CLASSES, ids=lambda one: one.__name__)
 every_fixture = pytest.mark.parametrize("folder", FIXTURES, ids=lambda folder: folder.name)
@@ -92,6 +93,7 @@ def inputs_for(model_class, **given):
         nezha.NezhaModel: {},
         nezha.NezhaForPreTraining: {"labels": ids, "next_sentence_label": first},
         nezha.NezhaForMaskedLM: {"labels": ids},
+        nezha.NezhaForCausalLM: {"labels": ids},
         nezha.NezhaForTokenClassification: {"labels": ids % 3},
         nezha.NezhaForQuestionAnswering: {"start_positions": first, "end_positions": first + 2},
     }
@@ -134,7 +136,8 @@ def load_fixture(folder, **options):
 
 def test_there_is_a_golden_for_the_encoder_and_every_head():
     architectures = {json.loads((folder / "config.json").read_text())["architectures"][0] for folder in FIXTURES}
-    assert architectures == {model_class.__name__ for model_class in AUTO_CLASSES}
+    # 4.40.2 has no class that generates: its decoder is a masked-LM model.
+    assert architectures == {model_class.__name__ for model_class in AUTO_CLASSES} - {"NezhaForCausalLM"}
 
 
 @every_fixture
@@ -278,13 +281,13 @@ expand_relative_positions = attention_nezha.expand_relative_positions
 relative_attention = attention_nezha.relative_attention
 
 
-def expand_clipped_one_short(table, length):
+def expand_clipped_one_short(table, length, past=0):
     position = torch.arange(length)
     clip = len(table) // 2
     return table[(position[None] - position[:, None]).clamp(1 - clip, clip - 1) + clip]
 
 
-def expand_backwards(table, length):
+def expand_backwards(table, length, past=0):
     return expand_relative_positions(table, length).transpose(0, 1)
 
 
@@ -405,7 +408,12 @@ def test_new_weights_are_drawn_as_in_bert():
 
 @every_class
 def test_heads_over_tokens_have_no_pooler(model_class):
-    over_tokens = (nezha.NezhaForMaskedLM, nezha.NezhaForTokenClassification, nezha.NezhaForQuestionAnswering)
+    over_tokens = (
+        nezha.NezhaForMaskedLM,
+        nezha.NezhaForCausalLM,
+        nezha.NezhaForTokenClassification,
+        nezha.NezhaForQuestionAnswering,
+    )
     pooled = any("pooler" in name for name in tiny_model(model_class).state_dict())
     assert pooled == (model_class not in over_tokens)
 
@@ -558,7 +566,7 @@ def test_word_embeddings_can_be_given_in_place_of_ids():
 
 @every_class
 def test_return_dict_false_gives_the_same_outputs_as_a_tuple(model_class):
-    model, inputs = tiny_model(model_class), inputs_for(model_class)
+    model, inputs = tiny_model(model_class, use_cache=False), inputs_for(model_class)
     options = {"output_attentions": True, "output_hidden_states": True}
     by_name = model(**inputs, **options)
     as_tuple = model(**inputs, **options, return_dict=False)
@@ -998,6 +1006,7 @@ def test_the_files_import_torch_transformers_and_each_other_and_nothing_else():
         "transformers",
         "__future__",
         "collections.abc",
+        "copy",
         "dataclasses",
         "typing",
         ".attention_nezha",

@@ -95,6 +95,7 @@ TASKS = {
     "MODEL_MAPPING_NAMES": nezha.NezhaModel,
     "MODEL_FOR_PRETRAINING_MAPPING_NAMES": nezha.NezhaForPreTraining,
     "MODEL_FOR_MASKED_LM_MAPPING_NAMES": nezha.NezhaForMaskedLM,
+    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": nezha.NezhaForCausalLM,
     "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES": nezha.NezhaForNextSentencePrediction,
     "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES": nezha.NezhaForSequenceClassification,
     "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES": nezha.NezhaForMultipleChoice,

@@ -40,6 +40,7 @@ class Dialect:
         tied: if the JSON does not say, the decoder is the word embeddings.
         lower_case: the program reads names of activations in any case.
         causal: by key of its JSON, the values with which a token sees only itself and what is before it.
+        prefix: the same of UniLM's mask: the sum of the types up to a key must not exceed that up to the query.
         clip: the clip distance where the program does not read it from the JSON; None reads max_relative_position.
         spans: the name of the last layer of question answering, after `spelling`.
     """
@@ -60,6 +61,7 @@ class Dialect:
     tied: bool = True
     lower_case: bool = False
     causal: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    prefix: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     clip: int | None = None
     spans: str = "qa_outputs"
 
@@ -155,6 +157,7 @@ PYTORCH = Dialect(
     tied_by=("tie_word_embeddings", "tie_emb_prj_weight"),
     tied=False,
     causal={"application": ("lm",)},  # of bert4torch, which can write these names
+    prefix={"application": ("unilm",)},
 )
 
 TRANSFORMERS = Dialect(
@@ -172,6 +175,7 @@ TRANSFORMERS = Dialect(
     decoder_bias_wins=True,
     unties=True,
     causal={"is_decoder": (True,), "application": ("lm",)},  # the latter is of bert4torch
+    prefix={"prefix_lm": (True,), "application": ("unilm",)},  # the former of nezha itself
 )
 
 BERT4TORCH = Dialect(
@@ -206,6 +210,7 @@ BERT4TORCH = Dialect(
     tied_by=("tie_word_embeddings", "tie_emb_prj_weight"),
     tied=False,
     causal={"application": ("lm",)},
+    prefix={"application": ("unilm",)},  # models/base.py, UniLM_Mask
 )
 
 _INNER = ("q_dense", "k_dense", "v_dense", "o_dense"), ("i0_dense", "o_dense")

@@ -25,6 +25,8 @@ HEADS: dict[str, tuple[str, ...]] = {
     "encoder": (),
     "pretraining": ("prediction_logits", "seq_relationship_logits"),
     "masked-lm": ("logits",),
+    "causal-lm": ("logits",),
+    "prefix-lm": ("logits",),
     "next-sentence-prediction": ("logits",),
     "sequence-classification": ("logits",),
     "multiple-choice": ("logits",),
@@ -35,6 +37,9 @@ HEADS: dict[str, tuple[str, ...]] = {
 
 _POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification", "multiple-choice")
 """The heads that need the pooler."""
+
+_PREDICTING = ("pretraining", "masked-lm", "causal-lm", "prefix-lm")
+"""The heads that score every word."""
 
 _DECODER = "cls.predictions.decoder.weight"
 _POSITIONS = "relative_positions"
@@ -74,10 +79,14 @@ class Oracle:
         self._heads = int(config.get("num_attention_heads", 12))
         self._clip = self.dialect.clip or int(config.get("max_relative_position", 64))
         # A program that asks whether a key is true takes anything that Python calls true.
-        self._causal = any(
-            config.get(name) in values or (True in values and bool(config.get(name)))
-            for name, values in self.dialect.causal.items()
-        )
+        says = {
+            kind: any(
+                config.get(name) in values or (True in values and bool(config.get(name))) for name, values in keys
+            )
+            for kind, keys in (("causal", self.dialect.causal.items()), ("prefix", self.dialect.prefix.items()))
+        }
+        self._prefix = says["prefix"] or head == "prefix-lm"
+        self._causal = self._prefix or says["causal"] or head == "causal-lm"
         # Both programs that are causal add the smallest number. A folder of nezha itself says what it does.
         self._masked = BERT4TORCH.masked if self._causal else self.dialect.masked
         if config.get("masked_rows") == "unmasked":
@@ -143,7 +152,7 @@ class Oracle:
             raise MappingError(f"hidden size {width} is not a multiple of {self._heads} attention heads")
         outputs: list[dict[str, Array]] = [{"embeddings": state} if record else {} for state in states]
         table = self._table(width // self._heads)
-        masks = [(1.0 - self._seen(case.mask)) * self._masked for case in inputs]
+        masks = [(1.0 - self._seen(case)) * self._masked for case in inputs]
         for i in range(self._layers):
             states = self._layer(i, states, masks, table)
             if record or (self.head == "encoder" and i == self._layers - 1):
@@ -164,9 +173,15 @@ class Oracle:
                 output["logits"] = output["logits"].reshape(case.choices)
         return outputs
 
-    def _seen(self, mask: Array) -> Array:
-        """Which keys each query sees, [B, L] or [B, L, L]: with a causal program none that comes after it."""
-        return mask[:, None, :] * np.tri(mask.shape[1]) if self._causal else mask
+    def _seen(self, case: _Inputs) -> Array:
+        """Which keys each query sees, [B, L] or [B, L, L]: with a causal program none that comes after it.
+
+        UniLM's prefix, of type 0, sees itself: bert4keras and bert4torch compare the sums of the types.
+        """
+        if self._prefix:
+            sums = np.cumsum(case.types, axis=1)
+            return case.mask[:, None, :] * (sums[:, None, :] <= sums[:, :, None])
+        return case.mask[:, None, :] * np.tri(case.mask.shape[1]) if self._causal else case.mask
 
     def _table(self, size: int) -> Array:
         """R, [2K + 1, size], as the file has it where it has one: the program computes with what it loads."""
@@ -229,7 +244,7 @@ class Oracle:
         """The head as a function of the last layer [B, L, D] and the pooler [B, D]; its outputs in `HEADS`' order."""
         if self.head == "encoder":
             return lambda state, pooled: ()
-        if self.head in ("pretraining", "masked-lm"):  # run_pretraining.py:271-336
+        if self.head in _PREDICTING:  # run_pretraining.py:271-336
             transform = self._linear("cls.predictions.transform.dense")
             norm = self._norm("cls.predictions.transform.LayerNorm", self._head_epsilon)
             decoder = self._read(_DECODER if self._untied else self._words()).astype(np.float64).T
@@ -238,7 +253,7 @@ class Oracle:
             def predict(state: Array) -> Array:
                 return np.asarray(norm(self._activation(transform(state))) @ decoder + bias)
 
-            if self.head == "masked-lm":
+            if self.head != "pretraining":
                 return lambda state, pooled: (predict(state),)
             relation = self._classifier("cls.seq_relationship")
             return lambda state, pooled: (predict(state), relation(pooled))
@@ -259,7 +274,7 @@ class Oracle:
         last, become those of both. transformers 4.40.2 does so unless tie_word_embeddings is false in the JSON;
         tests/commands/test_verify.py runs it.
         """
-        tied = self.dialect.tied_to_decoder and self.head in ("pretraining", "masked-lm") and not self._untied
+        tied = self.dialect.tied_to_decoder and self.head in _PREDICTING and not self._untied
         return _DECODER if tied and _DECODER in self._names else "embeddings.word_embeddings.weight"
 
     def _decoder_bias(self) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+POOLED = ("pretraining", "next-sentence-prediction", "sequence-classification", "multiple-choice")
 
 
 # NEZHA-TensorFlow
@@ -74,7 +75,8 @@ def run_tensorflow(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]
             fetched |= {f"layer_{i}": layer for i, layer in enumerate(model.get_all_encoder_layers())}
             variables = tf.trainable_variables()
             assignments, names = modeling.get_assignment_map_from_checkpoint(variables, request["checkpoint"])
-            refuse_random(variable.name for variable in variables if variable.name not in names)
+            if not refuse_random(request, (variable.name for variable in variables if variable.name not in names)):
+                del fetched["pooler"]
             tf.train.init_from_checkpoint(request["checkpoint"], assignments)
             session.run(tf.global_variables_initializer())
             results.append(session.run(fetched, {places[name]: case[name] for name in INPUTS}))
@@ -173,7 +175,7 @@ def run_pytorch(request: dict[str, Any], cases: list[Arrays], folder: Path) -> l
     original = import_module("modeling_nezha")
 
     head = request["head"]
-    model = load_pytorch_model(original, request, folder)
+    model, pooled = load_pytorch_model(original, request, folder)
     names = {
         "encoder": (),
         "pretraining": ("prediction_logits", "seq_relationship_logits"),
@@ -181,7 +183,7 @@ def run_pytorch(request: dict[str, Any], cases: list[Arrays], folder: Path) -> l
         "question-answering": ("start_logits", "end_logits"),
     }.get(head, ("logits",))
     results = []
-    record = recorder(model if head == "encoder" else model.bert)
+    record = recorder(model if head == "encoder" else model.bert, pooled)
     for case in cases:
         model.num_choices = case["input_ids"].shape[1]  # the number of logits in a row of multiple choice
         with torch.no_grad():
@@ -193,8 +195,8 @@ def run_pytorch(request: dict[str, Any], cases: list[Arrays], folder: Path) -> l
     return results
 
 
-def load_pytorch_model(original: Any, request: dict[str, Any], folder: Path) -> Any:
-    """The head's class of NEZHA-PyTorch with the checkpoint's weights, in evaluation mode."""
+def load_pytorch_model(original: Any, request: dict[str, Any], folder: Path) -> tuple[Any, bool]:
+    """The head's class of NEZHA-PyTorch with the checkpoint's weights, in evaluation mode; whether it has a pooler."""
     head = request["head"]
     model_class, options = {
         "encoder": (original.BertModel, {}),
@@ -210,8 +212,8 @@ def load_pytorch_model(original: Any, request: dict[str, Any], folder: Path) -> 
     model = model_class.from_pretrained(str(folder), state_dict=dict(state), **options).eval()
     loaded = {name.replace("gamma", "weight").replace("beta", "bias") for name in state}
     loaded |= {name.removeprefix("bert.") for name in loaded} if head == "encoder" else set()
-    refuse_random(name for name in model.state_dict() if name not in loaded and "decoder.weight" not in name)
-    return model
+    random = (name for name in model.state_dict() if name not in loaded and "decoder.weight" not in name)
+    return model, refuse_random(request, random)
 
 
 def run_transformers(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]:
@@ -227,10 +229,10 @@ def run_transformers(request: dict[str, Any], cases: list[Arrays]) -> list[Array
     config = transformers.NezhaConfig.from_dict(request["config"] | {"max_position_embeddings": longest})
     state = load_state(request["files"])
     model, loaded = model_class.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
-    refuse_random(loaded["missing_keys"])
+    pooled = refuse_random(request, loaded["missing_keys"])
     model.eval()
     results = []
-    record = recorder(getattr(model, "nezha", model))
+    record = recorder(getattr(model, "nezha", model), pooled)
     for case in cases:
         with torch.no_grad():
             output = model(**{name: torch.from_numpy(array).long() for name, array in case.items()}, return_dict=True)
@@ -255,7 +257,7 @@ def load_state(files: list[str]) -> dict[str, Any]:
     return state
 
 
-def recorder(base: Any) -> dict[str, Any]:
+def recorder(base: Any, pooled: bool) -> dict[str, Any]:
     """A dictionary that has, after each forward pass of `base`, the outputs of its embeddings, layers and pooler."""
     record: dict[str, Any] = {}
 
@@ -268,16 +270,22 @@ def recorder(base: Any) -> dict[str, Any]:
     keep(base.embeddings, "embeddings")
     for i, layer in enumerate(base.encoder.layer):
         keep(layer, f"layer_{i}")
-    if base.pooler is not None:
+    if base.pooler is not None and pooled:
         keep(base.pooler, "pooler")
     return record
 
 
-def refuse_random(names: Iterable[str]) -> None:
-    """End the process if the original did not load some weight, which is then still random."""
-    missing = sorted(names)
-    if missing:
-        raise SystemExit(f"the original finds no values for {len(missing)} of its weights: {', '.join(missing[:6])}")
+def refuse_random(request: dict[str, Any], names: Iterable[str]) -> bool:
+    """End the process if the original did not load some weight, which is then still random; whether it has a pooler.
+
+    Every program makes a pooler. One that is not in the checkpoint may be random where the head does not use it.
+    """
+    missing = set(names)
+    poolers = {name for name in missing if "pooler" in name}
+    if missing != poolers or (poolers and request["head"] in POOLED):
+        listing = ", ".join(sorted(missing)[:6])
+        raise SystemExit(f"the original finds no values for {len(missing)} of its weights: {listing}")
+    return not poolers
 
 
 def main() -> None:

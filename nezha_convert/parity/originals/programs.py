@@ -37,7 +37,11 @@ _CLONE_HINT = "git clone https://github.com/huawei-noah/Pretrained-Language-Mode
 _TORCH_HINT = pip_install(f"torch {CPU_INDEX}")
 _TENSORFLOW_HINT = f"{pip_install(repr('nezha-convert[tf]'))} && {pip_install('--no-deps tf-keras')}"
 _TENSORFLOW = {"tensorflow": "tensorflow-cpu", "tf_keras": "tf-keras", "tf_slim": "tf-slim"}
-_LACKING = {"tensorflow": ("multiple-choice",), "pytorch": ("token-classification",), "transformers": ()}
+_LACKING = {
+    "tensorflow": ("multiple-choice", "causal-lm", "prefix-lm"),
+    "pytorch": ("token-classification", "causal-lm", "prefix-lm"),
+    "transformers": ("prefix-lm",),
+}
 """By original, the heads that it does not have."""
 
 PYTORCH_POSITIONS = 512
@@ -58,6 +62,8 @@ CLASSES = {
     "encoder": "Model",
     "pretraining": "ForPreTraining",
     "masked-lm": "ForMaskedLM",
+    "causal-lm": "ForMaskedLM",  # whose config says is_decoder
+    "prefix-lm": "",
     "next-sentence-prediction": "ForNextSentencePrediction",
     "sequence-classification": "ForSequenceClassification",
     "multiple-choice": "ForMultipleChoice",

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import warm_python
 from clones import CLONE, need
+from poolers import POOLERLESS, without_pooler
 
 from nezha_convert.checkpoint import Checkpoint
 from nezha_convert.errors import CPU_INDEX, UsageError, pip_install
@@ -237,6 +238,23 @@ def test_a_weight_that_the_original_does_not_find_ends_it(program: str) -> None:
     checkpoint, config = source(PRETRAINING[program])
     with pytest.raises(UsageError, match=r"finds no values for 2 of its weights: (cls/squad/output|qa_outputs)"):
         run_original(CLONE, checkpoint, config, "question-answering", INPUTS)
+
+
+@pytest.mark.parametrize("name", [*PRETRAINING.values(), "transformers-4.40.2-encoder"])
+def test_a_pooler_that_nobody_has_is_left_random_and_not_compared(name: str, tmp_path: Path) -> None:
+    if "transformers" not in name:
+        need(program_of(name))
+    golden = next(golden for golden in POOLERLESS if golden.name == name)
+    checkpoint = open_checkpoint(without_pooler(golden, tmp_path / "source"))
+    _, config = source(name)
+    original = TRANSFORMERS if "transformers" in name else CLONE
+    computed = run_original(original, checkpoint, config, "encoder", INPUTS)
+    expected = Oracle(checkpoint.entries, config, "encoder").forward(**INPUTS)
+    assert computed.keys() == expected.keys() and "pooler" not in computed
+    for tensor, values in expected.items():
+        assert np.abs(computed[tensor] - values).max() < TOLERANCE * np.ptp(values), tensor
+    with pytest.raises(UsageError, match="finds no values for"):
+        run_original(original, checkpoint, config, "next-sentence-prediction", INPUTS)
 
 
 def test_old_torch_files_with_gamma_beta_and_module_run_too(tmp_path: Path) -> None:
