@@ -24,6 +24,8 @@ class NezhaConvertError(Exception):
         message: the thing, what was expected, what was found.
         hint: what to do next; a command if there is one.
         problems: all problems, when there are several.
+        ways: what answers the question that the error asks, one of them to be chosen: words to add to the command, or
+            the path of another source.
 
     Example:
         >>> raise CheckpointError("model.bin: no such file", hint="Check the path.")
@@ -32,9 +34,12 @@ class NezhaConvertError(Exception):
     exit_code = 70
     """A fault of ours (EX_SOFTWARE). Not 1, which Python uses: a CI job would read that as failed parity."""
 
-    def __init__(self, message: str, *, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", problems: tuple[str, ...] = (), ways: tuple[tuple[str, ...], ...] = ()
+    ) -> None:
         self.message = _printable(message)
-        self.hint = _printable(hint)
+        self.hint = _printable(hint or _choice(ways))
+        self.ways = ways
         self.problems = tuple(_printable(problem) for problem in problems)
         super().__init__(self.message)
 
@@ -46,6 +51,7 @@ class NezhaConvertError(Exception):
             "message": self.message,
             "problems": list(self.problems),
             "hint": self.hint,
+            "ways": [list(way) for way in self.ways],
         }
 
 
@@ -93,6 +99,12 @@ class CancelledError(NezhaConvertError):
 def pip_install(what: str) -> str:
     """The command that installs `what` for the Python that runs this, as a hint. A bare `pip` may be another's."""
     return f"{shlex.quote(sys.executable)} -m pip install {what}"
+
+
+def _choice(ways: tuple[tuple[str, ...], ...]) -> str:
+    """The hint to choose one of `ways`."""
+    words = ", or ".join(shlex.join(way) for way in ways)
+    return words and f"{'Add' if words.startswith('-') else 'Name'} {words}."
 
 
 def _printable(text: str) -> str:

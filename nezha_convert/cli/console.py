@@ -48,18 +48,19 @@ class Console:
             if rows:
                 self._rows(rows)
 
-    def error(self, error: NezhaConvertError) -> None:
-        """Print an error and what to do next."""
+    def error(self, error: NezhaConvertError, hint: str | None = None, commands: tuple[str, ...] = ()) -> None:
+        """Print an error and what to do next: one of `commands`, if there are any, or else `hint` or the error's own."""
+        hint = error.hint if hint is None else hint
         if self.as_json:
-            self._document(error.to_dict())
+            self._document({**error.to_dict(), "hint": hint, "next": list(commands)})
             return
         self.say(f"error: {error.message}")
         for problem in error.problems[:SHOWN]:
             self.say(f"  - {problem}")
         if len(error.problems) > SHOWN:
             self.say(f"  - and {len(error.problems) - SHOWN} more; --json has all")
-        if error.hint:
-            self.say(f"next: {error.hint}")
+        for line in commands or filter(None, (hint,)):
+            self.say(f"next: {line}")
 
     def say(self, text: str) -> None:
         """Print a remark, of one line or several, on stderr."""

@@ -12,6 +12,7 @@ from io import StringIO
 import click
 
 from ..errors import CancelledError, NezhaConvertError, OutputError, UsageError
+from .advice import advice
 from .console import Console
 from .process import Stop, end_with, no_memory, silence_broken
 
@@ -51,7 +52,7 @@ def _run(group: click.Group, arguments: list[str], console: Console, stop: Stop)
         if stop.asked:  # a library has turned our KeyboardInterrupt into another error
             raise KeyboardInterrupt from error
         if isinstance(error, NezhaConvertError):
-            return _fail(console, error)
+            return _fail(console, error, partial(console.error, error, *advice(group, arguments, error)))
         if sys.stdout in silence_broken() and isinstance(error, OSError):
             if isinstance(error, BrokenPipeError):  # the reader of our output has gone, which is no error
                 return PIPE_CLOSED

@@ -72,8 +72,6 @@ _NO_WEIGHTS = re.compile(
 )
 """Files that training programs leave beside a model, and what a conversion keeps beside one."""
 
-_HINT = "Name one of them: nezha-convert inspect FOLDER/NAME"
-
 
 class _Candidate(NamedTuple):
     """Something that could be opened: a file, an index, or a bundle's prefix. `format` is None for a bundle."""
@@ -228,7 +226,8 @@ def _in_folder(folder: Path) -> _Candidate:
         return candidates[latest]
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates)
-        raise UsageError(f"{folder}: it holds {len(candidates)} checkpoints: {names}", hint=_HINT)
+        ways = tuple((str(path),) for path in candidates)
+        raise UsageError(f"{folder}: it holds {len(candidates)} checkpoints: {names}", ways=ways)
     return next(iter(candidates.values()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -73,7 +72,7 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         if len(prefixes) > 1:
             raise UsageError(
                 f"{len(prefixes)} models stand in this checkpoint, by the prefixes {', '.join(prefixes)}",
-                hint=f"Name one: --prefix {prefixes[0]}",
+                ways=tuple(("--prefix", prefix) for prefix in prefixes),
             )
         within = family.within(prefixes[0]) if prefixes else family
         if prefixes and within.fits([name for name in entries if name.startswith(prefixes[0])]):
@@ -223,11 +222,10 @@ def choose_head(asked: str | None, inference: Inference) -> Head:
             raise UsageError(f"--head {asked}: no such head; expected one of {', '.join(HEADS)}")
         return HEADS[asked]
     if len(inference.heads) != 1:
-        choices = [f"--head {head}" for head in inference.heads] or [
-            *(f"--rename {shlex.quote(f'{layer}=classifier')}" for layer in inference.layers),
-            "--head encoder, which keeps the rest beside the model",
-        ]
+        layers = () if inference.heads else inference.layers
+        heads = inference.heads or ("encoder",)
         raise UsageError(
-            f"the tensors do not say which head this is: {inference.reason}", hint=f"Add {', or '.join(choices)}."
+            f"the tensors do not say which head this is: {inference.reason}",
+            ways=(*(("--rename", f"{layer}=classifier") for layer in layers), *(("--head", head) for head in heads)),
         )
     return HEADS[inference.heads[0]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,7 +153,7 @@ def _renamed(checkpoint: Checkpoint, rename: Sequence[tuple[str, str]]) -> Check
         if not names:
             raise UsageError(
                 f"--rename {old}={new}: no tensor is called {old} or begins with it",
-                hint=f"nezha-convert inspect {shlex.quote(str(checkpoint.path))} --tensors lists the names.",
+                hint="nezha-convert inspect SOURCE --tensors",
             )
         given = {name: new + name[len(old) :] for name in names}
         if taken := [name for name in given.values() if name in entries and name not in given]:
@@ -181,7 +180,8 @@ def _refuse_foreign(checkpoint: Checkpoint, asked: Asked) -> None:
         inside = nezha_beside(entries)
         raise MappingError(
             model.message if not inside else f"a NEZHA stands beside another model here: {model.message}",
-            hint=f"Name the NEZHA: --prefix {' or --prefix '.join(inside)}" if inside else model.hint,
+            hint="" if inside else model.hint,
+            ways=tuple(("--prefix", prefix) for prefix in inside),
         )
 
 

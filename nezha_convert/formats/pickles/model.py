@@ -97,7 +97,7 @@ def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], 
     asked = f", none of them at {part!r}" if part else ""
     raise UsageError(
         f"{file}: it holds {len(models)} dictionaries of tensors{asked}: {listing}",
-        hint=f"Name the one that you mean, such as: --part {shlex.quote(_at(models[0][0]))}",
+        ways=tuple(("--part", _at(where)) for where, _ in models),
     )
 
 
