@@ -49,7 +49,7 @@ class Console:
                 self._rows(rows)
 
     def error(self, error: NezhaConvertError, hint: str | None = None, commands: tuple[str, ...] = ()) -> None:
-        """Print an error and what to do next: one of `commands`, if there are any, or else `hint` or the error's own."""
+        """Print an error and what to do next: one of `commands`, or `hint`, or the error's own."""
         hint = error.hint if hint is None else hint
         if self.as_json:
             self._document({**error.to_dict(), "hint": hint, "next": list(commands)})

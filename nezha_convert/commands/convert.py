@@ -97,18 +97,16 @@ def convert(
     keep_apart(checkpoint, output)
     vocab_file = Path(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
     config_file, labels_file = (Path(file) if file else None for file in (config, labels))
-    tokenizer_files = [vocab_file.parent / name for name in FILES] if vocab_file else []
-    states = _states(checkpoint, config_file, vocab_file, labels_file, *tokenizer_files)
+    states = _states(checkpoint, config_file, vocab_file, labels_file)
     renamed = tuple(dict(rename).items())
     asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, tuple(drop), renamed)
     survey = understand(checkpoint, asked)
     survey.plan.check()
-    strip = survey.family.name not in _KEEPS_SPACES
-    made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=strip)
+    keeps = survey.family.name in _KEEPS_SPACES
+    made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=not keeps)
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes, survey.plan.kept)
     files = _files(survey, made, layout)
-    beside = [path for path in (survey.config_file, vocab_file, survey.labels_file, *made.sources) if path]
-    sources = [*checkpoint.files, *dict.fromkeys(beside)]
+    sources = _sources(survey, vocab_file, made)
     report = Report.of(
         survey,
         layout,
@@ -144,9 +142,16 @@ def keep_apart(checkpoint: Checkpoint, output: Path) -> None:
         raise UsageError(f"{output}: the output would replace the source", hint="Name another output.")
 
 
-def _states(checkpoint: Checkpoint, *files: Path | None) -> dict[Path, State]:
+def _sources(survey: Survey, vocab: Path | None, tokenizer: Tokenizer) -> list[Path]:
+    """Every file that was read: the weights, and what lies beside them."""
+    beside = (survey.config_file, vocab, survey.labels_file, *tokenizer.sources)
+    return [*survey.checkpoint.files, *dict.fromkeys(filter(None, beside))]
+
+
+def _states(checkpoint: Checkpoint, config: Path | None, vocab: Path | None, labels: Path | None) -> dict[Path, State]:
     """The state of every file that may be read, so that a change during the conversion is noticed."""
-    paths = (*checkpoint.files, checkpoint.config, checkpoint.labels, *files)
+    of_tokenizer = [vocab.parent / name for name in FILES] if vocab else []
+    paths = (*checkpoint.files, checkpoint.config, checkpoint.labels, config, vocab, labels, *of_tokenizer)
     return {path: state_of(path.stat()) for path in paths if path and path.is_file()}
 
 

@@ -36,6 +36,11 @@ BUFFERS = (
         "a table of positions that the model computes",
         positions=True,
     ),
+    Drop(  # of CDial-GPT-NEZHA, where it is a parameter
+        "*.relative_positions_embeddings.embeddings_table_tensor",
+        "a table of positions that the model computes",
+        positions=True,
+    ),
     Drop("*embeddings.position_ids", "a buffer of 0, 1, 2, ..."),
     Drop("n_averaged", "the counter of torch's AveragedModel"),
     Drop("*embeddings.token_type_ids", "a buffer of zeros"),

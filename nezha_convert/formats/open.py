@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from ..checkpoint import Checkpoint, Contents, Decision, Origin
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, NezhaConvertError, UsageError
 from ..files.json import read_json
 from ..files.state import leads_outside
 from . import archive
@@ -73,6 +74,16 @@ _NO_WEIGHTS = re.compile(
 """Files that training programs leave beside a model, and what a conversion keeps beside one."""
 
 
+_COMPANIONS = ("checkpoint", "vocab.txt", "bert_config.json", "config.json", "labels.txt")
+"""Files beside the weights: who names one means the folder."""
+
+_CANONICAL = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model_state.pdparams")
+"""What libraries call a model's weights, whatever lies beside them. model.safetensors may be another model's copy."""
+
+_UNFINISHED = (".downloading", ".incomplete", ".crdownload", ".part", ".aria2")
+"""How programs that download call a file until it is whole."""
+
+
 class _Candidate(NamedTuple):
     """Something that could be opened: a file, an index, or a bundle's prefix. `format` is None for a bundle."""
 
@@ -102,21 +113,41 @@ def open_checkpoint(source: str | Path, part: str | None = None) -> Checkpoint:
     path = Path(source)
     if archive.is_archive(path) and not is_pickle(path):
         return _in_archive(path, part)
-    candidate = _in_folder(path) if path.is_dir() else _by_name(path)
-    if candidate is None and path.is_file() and is_frozen(path):
-        raise frozen(path)
+    if path.is_file() and (path.name in _COMPANIONS or path.suffix == ".meta"):
+        path = path.parent
+    candidate, choice = _in_folder(path) if path.is_dir() else (_by_name(path), ())
     if candidate is None:
-        raise CheckpointError(
-            f"{path}: {'not a checkpoint of a known format' if path.is_file() else 'no such file or folder'}",
-            hint="SOURCE is a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
-            f"{_suffixes('')} file.",
-        )
+        raise _nothing_at(path)
     checkpoint, places = _read(candidate, part), _beside(candidate.path)
+    places = (*places, path) if path.is_dir() else places
     return replace(
         checkpoint,
+        decisions=(*choice, *checkpoint.decisions),
         config=next(filter(None, (_config_in(place, checkpoint.format) for place in places)), None),
         vocab=next(filter(None, (_file(place / "vocab.txt") for place in places)), None),
         labels=next(filter(None, (_file(place / "labels.txt") for place in places)), None),
+    )
+
+
+def _nothing_at(path: Path) -> NezhaConvertError:
+    """The error for a path at which there is no checkpoint."""
+    if path.is_file():
+        if is_frozen(path):
+            return frozen(path)
+        if path.suffix in _UNFINISHED:
+            return CheckpointError(f"{path}: a download that was not finished", hint="Download the file again.")
+        what = "not a checkpoint of a known format"
+    elif steps := sorted(index.with_suffix("") for index in path.parent.glob(f"{escape(path.name)}-*.index")):
+        names = ", ".join(step.name for step in steps)
+        return UsageError(
+            f"{path}: a prefix without its step; there are {names}", ways=tuple((str(step),) for step in steps)
+        )
+    else:
+        what = "no such file or folder"
+    return CheckpointError(
+        f"{path}: {what}",
+        hint=f"Name a folder, a .zip or .tar of one, a TensorFlow prefix (model.ckpt-12345), or an .index, "
+        f"{_suffixes('')} file.",
     )
 
 
@@ -210,9 +241,23 @@ def _has_usual_name(candidate: _Candidate) -> bool:
     return candidate.format is None or candidate.path.name.endswith((*_BY_SUFFIX, _INDEX))
 
 
-def _in_folder(folder: Path) -> _Candidate:
+def _in_folder(folder: Path) -> tuple[_Candidate, tuple[Decision, ...]]:
+    """The checkpoint in `folder`, and what was decided to find it."""
     candidates = _candidates(folder)
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _candidates(path)] if not candidates else []
+    if len(below) > 1:
+        names, ways = ", ".join(path.name for path in below), tuple((str(path),) for path in below)
+        raise UsageError(f"{folder}: {len(below)} folders in it hold checkpoints: {names}", ways=ways)
+    if below:
+        candidate, choice = _in_folder(below[0])
+        reason = "the only folder there that holds a checkpoint"
+        return candidate, (Decision("folder", below[0].name, reason, Origin.FILE), *choice)
     if not candidates:
+        if unfinished := [path.name for path in sorted(folder.iterdir()) if path.suffix in _UNFINISHED]:
+            raise CheckpointError(
+                f"{folder}: no checkpoint in it; the download of {unfinished[0]} was not finished",
+                hint="Download the file again.",
+            )
         if graphs := [path for path in sorted(folder.glob("*.pb")) if path.is_file() and is_frozen(path)]:
             raise frozen(graphs[0])
         listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
@@ -222,13 +267,19 @@ def _in_folder(folder: Path) -> _Candidate:
             hint="Name the folder that holds the weights.",
         )
     latest = _latest(folder)
+    others = ", ".join(path.name for path in candidates if path != latest)
     if latest in candidates:
-        return candidates[latest]
+        reason = f"the file checkpoint names it as the latest; beside it: {others}"
+        return candidates[latest], (Decision("step", latest.name, reason, Origin.FILE),) if others else ()
+    usual = [path for path in candidates if path.name in _CANONICAL]
+    if len(candidates) > 1 and len(usual) == 1:
+        reason = f"the usual name of a model's weights; beside it: {others}"
+        return candidates[usual[0]], (Decision("file", usual[0].name, reason, Origin.FILE),)
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates)
         ways = tuple((str(path),) for path in candidates)
         raise UsageError(f"{folder}: it holds {len(candidates)} checkpoints: {names}", ways=ways)
-    return next(iter(candidates.values()))
+    return next(iter(candidates.values())), ()
 
 
 def _latest(folder: Path) -> Path | None:

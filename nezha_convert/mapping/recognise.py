@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,7 +12,7 @@ from ..errors import MappingError, UsageError
 from ..families import FAMILIES, HUAWEI_TORCH_BASE, TRANSFORMERS_BASE
 from ..families.foreign import FOREIGN, Foreign
 from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
-from ..families.rules import Drop, Family, Match, Op
+from ..families.rules import Drop, Family, Match, Op, layer_of
 
 _WIDTH = "nezha.embeddings.LayerNorm.bias"
 """A target of one dimension, the hidden size."""
@@ -63,6 +63,8 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
     if prefix:
         inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
         return family_of(inside).within(prefix, Drop("*", f"not inside {prefix}"))
+    if len(several := nezha_beside(entries)) > 1:
+        raise _several(several)
     for family in FAMILIES:
         if family.fits(entries):
             return family
@@ -70,10 +72,7 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         inside_of = (f".{family.known_by}", f"/{family.known_by}")
         prefixes = sorted({name.removesuffix(family.known_by) for name in entries if name.endswith(inside_of)})
         if len(prefixes) > 1:
-            raise UsageError(
-                f"{len(prefixes)} models stand in this checkpoint, by the prefixes {', '.join(prefixes)}",
-                ways=tuple(("--prefix", prefix) for prefix in prefixes),
-            )
+            raise _several(prefixes)
         within = family.within(prefixes[0]) if prefixes else family
         if prefixes and within.fits([name for name in entries if name.startswith(prefixes[0])]):
             return within
@@ -84,6 +83,14 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
         f"found {listing}{', ...' if len(entries) > 5 else ''}",
         hint="nezha-convert inspect SOURCE --tensors lists the tensors; nezha-convert repair SOURCE mends a copy that "
         "lost its word embeddings.",
+    )
+
+
+def _several(found: Sequence[str]) -> UsageError:
+    prefixes = sorted(found)
+    return UsageError(
+        f"{len(prefixes)} models stand in this checkpoint, by the prefixes {', '.join(prefixes)}",
+        ways=tuple(("--prefix", prefix) for prefix in prefixes),
     )
 
 
@@ -116,7 +123,8 @@ def infer_head(
                 parts.add(part)
             case None if not name.startswith(family.prefix) or not family.unwrapped(name).startswith(family.backbone):
                 unknown.append(name)
-    if CLASSIFIER in parts and _width(family, entries) not in entries[weight := _weight(family, entries)].shape:
+    width, weight = _width(family, entries), _weight(family, entries) if CLASSIFIER in parts else ""
+    if weight and width and width not in entries[weight].shape:
         shape = list(entries[weight].shape)
         return Inference(
             ("encoder",), f"its classifier {weight} {shape} reads more than one state: kept beside the model"
@@ -126,7 +134,7 @@ def infer_head(
             return Inference(
                 ("token-classification",), "it has a classifier, and a CRF that reads a class for each token"
             )
-        return _classifier(family, entries[_weight(family, entries)], POOLER in parts, architecture)
+        return _classifier(family, entries[weight], POOLER in parts, architecture)
     for present, head in (
         ({MLM, NSP}, "pretraining"),
         ({MLM}, language_model),
@@ -152,7 +160,8 @@ def _like_a_classifier(family: Family, entries: Mapping[str, TensorEntry], unkno
         layer, _, last = name.rpartition("/" if "/" in name else ".")
         bias = {"weight": ".bias", "kernel": "/bias", "output_weights": "/output_bias"}.get(last)
         shape = entries[name].shape
-        if bias and len(shape) == 2 and hidden in shape and layer + bias in entries and max(shape) == hidden:
+        wide = len(shape) == 2 and max(shape) == hidden > min(shape)
+        if bias and wide and layer + bias in entries and layer_of(name) is None:
             layers.append(layer)
     return tuple(layers)
 

@@ -57,9 +57,10 @@ def test_every_target_leads_back_to_a_name_that_leads_to_it(table: Family, layer
         target = fill(rule.target, layer)
         returned = back.match(target)
         assert returned
-        assert (returned.part, returned.rule.op) == (part, rule.op)
+        assert returned.part == part
+        assert returned.rule.op == rule.op or not rule.written  # a name that is only read may be of another layout
         again = table.under([part]).find(returned.rule.target)
-        assert again == Match(part, Rule(returned.rule.target, target, rule.op))
+        assert again == Match(part, Rule(returned.rule.target, target, returned.rule.op))
 
 
 @FAMILY

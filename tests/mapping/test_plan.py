@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.errors import MappingError
 from nezha_convert.families import FAMILIES, HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
-from nezha_convert.families.heads import HEADS, TARGETS, TIES, Head
+from nezha_convert.families.heads import HEADS, NSP, POOLER, TARGETS, TIES, Head
 from nezha_convert.families.rules import Family, Op, numbered
 from nezha_convert.mapping.plan import Dropped, Mismatch, Plan, make_plan
 
@@ -65,7 +65,8 @@ def ends_of(plan: Plan) -> Counter[str]:
     """How often each source name ends somewhere; a collision's names count once, wherever else they are."""
     colliding = {name for _, names in plan.collisions for name in names}
     used = {step.entry.name for step in plan.steps} | {mismatch.source for mismatch in plan.mismatched}
-    return Counter([*colliding, *(used - colliding), *(dropped.name for dropped in plan.dropped), *plan.unmatched])
+    beside = (*(dropped.name for dropped in plan.dropped), *(kept.name for kept in plan.kept))
+    return Counter([*colliding, *(used - colliding), *beside, *plan.unmatched])
 
 
 def wanted(head: Head, layers: int = 2) -> list[str]:
@@ -116,15 +117,14 @@ def test_any_number_of_layers_is_planned(layers: int) -> None:
 
 
 @pytest.mark.parametrize("table", FULL, ids=lambda table: table.name)
-def test_what_the_head_does_not_have_is_dropped_by_the_parts_name(table: Family) -> None:
-    plan = make_plan(table, HEADS["masked-lm"], checkpoint(table, HEADS["pretraining"]), CONFIG)
+def test_what_the_head_does_not_have_is_kept_beside_the_model(table: Family) -> None:
+    source = checkpoint(table, HEADS["pretraining"])
+    plan = make_plan(table, HEADS["masked-lm"], source, CONFIG)
     assert plan.ok
-    reasons = Counter(dropped.reason for dropped in plan.dropped)
-    assert reasons == {
-        "the masked-lm model has no pooler": 2,
-        "the masked-lm model has no next-sentence part": 2,
-    }
-    assert not any(dropped.optimizer for dropped in plan.dropped)
+    assert not plan.dropped
+    assert len(plan.kept) == 4
+    assert {match.part for entry in plan.kept if (match := table.match(entry.name))} == {POOLER, NSP}
+    assert all(entry is source[entry.name] for entry in plan.kept)
 
 
 def test_training_state_is_dropped_with_its_reason_and_its_size() -> None:
@@ -199,9 +199,16 @@ def test_the_encoder_converts_from_a_checkpoint_whose_head_is_unknown(table: Fam
     head = ["lstm.weight_ih_l0", "slot_classifier.bias", "my_head/kernel"]
     plan = make_plan(table, HEADS["encoder"], source | {wrapper + n: entry(wrapper + n, (9,)) for n in head}, CONFIG)
     assert plan.ok
-    assert [(dropped.name, dropped.reason) for dropped in plan.dropped] == [
-        (wrapper + name, "not part of the encoder") for name in head
-    ]
+    assert [kept.name for kept in plan.kept] == [wrapper + name for name in head]
+    assert not plan.dropped
+
+
+def test_what_is_asked_to_be_dropped_is_dropped_by_its_glob() -> None:
+    source = checkpoint(HUAWEI_TORCH, HEADS["encoder"]) | {n: entry(n, (9,)) for n in ("crf.a", "crf.b", "lstm.a")}
+    plan = make_plan(HUAWEI_TORCH, HEADS["encoder"], source, CONFIG, drop=["crf.*"])
+    assert plan.ok
+    assert [kept.name for kept in plan.kept] == ["lstm.a"]
+    assert {d.name: d.reason for d in plan.dropped} == dict.fromkeys(("crf.a", "crf.b"), "asked for: --drop crf.*")
 
 
 @pytest.mark.parametrize("wrapper", ["", "module."])
@@ -223,9 +230,11 @@ def test_an_unknown_tensor_inside_the_encoder_is_never_dropped(table: Family, na
     assert not plan.ok
 
 
-def test_an_unknown_tensor_of_a_model_with_a_head_is_unmatched() -> None:
+def test_an_unknown_tensor_beside_a_model_with_a_head_is_kept() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["question-answering"]) | {"lstm.weight": entry("lstm.weight", (9,))}
-    assert make_plan(HUAWEI_TORCH, HEADS["question-answering"], source, CONFIG).unmatched == ("lstm.weight",)
+    plan = make_plan(HUAWEI_TORCH, HEADS["question-answering"], source, CONFIG)
+    assert plan.ok
+    assert "lstm.weight" in [kept.name for kept in plan.kept]
 
 
 # Plans that cannot
@@ -235,12 +244,13 @@ def test_every_problem_is_told_at_once() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["sequence-classification"])
     del source["bert.pooler.dense.bias"]
     source["bert.encoder.layer.0.output.LayerNorm.gamma"] = entry("bert.encoder.layer.0.output.LayerNorm.gamma", (4,))
-    source["surprise"] = entry("surprise", (4,))
+    surprise = "bert.encoder.layer.0.surprise"
+    source[surprise] = entry(surprise, (4,))
     source["classifier.bias"] = entry("classifier.bias", (5,))
     plan = make_plan(HUAWEI_TORCH, HEADS["sequence-classification"], source, CONFIG)
     norm = "nezha.encoder.layer.0.output.LayerNorm.weight"
     assert plan.missing == ("nezha.pooler.dense.bias",)
-    assert plan.unmatched == ("surprise",)
+    assert plan.unmatched == (surprise,)
     assert plan.mismatched == (Mismatch("classifier.bias", "classifier.bias", (5,), (3,)),)
     assert plan.collisions == (
         (norm, ("bert.encoder.layer.0.output.LayerNorm.weight", "bert.encoder.layer.0.output.LayerNorm.gamma")),
@@ -250,7 +260,7 @@ def test_every_problem_is_told_at_once() -> None:
         plan.check()
     assert caught.value.problems == (
         "missing: nezha.pooler.dense.bias",
-        "unmatched: surprise is in no table of this family",
+        f"unmatched: {surprise} is in no table of this family",
         "shape: classifier.bias gives classifier.bias [5], expected [3]",
         "collision: bert.encoder.layer.0.output.LayerNorm.weight and bert.encoder.layer.0.output.LayerNorm.gamma "
         f"both become {norm}",

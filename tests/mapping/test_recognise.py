@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,13 @@ def no_data(limit: int) -> Iterator[np.ndarray]:
 
 def entries(*names: str, **shapes: tuple[int, ...]) -> dict[str, TensorEntry]:
     return {name: TensorEntry(name, "float32", shapes.get(name, (4, 4)), 64, no_data) for name in names}
+
+
+def sized(name: str, shape: tuple[int, ...]) -> dict[str, TensorEntry]:
+    """A tensor beside an encoder of hidden size 32."""
+    norm = "bert.embeddings.LayerNorm.bias"
+    shapes = {"bert.embeddings.word_embeddings.weight": (64, 32), norm: (32,), name: shape}
+    return {n: TensorEntry(n, "float32", s, 64, no_data) for n, s in shapes.items()}
 
 
 def classifier(shape: tuple[int, ...], *others: str) -> dict[str, TensorEntry]:
@@ -304,16 +312,43 @@ def test_the_parts_that_are_there_say_the_head(names: tuple[str, ...], head: str
     assert infer_head(HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", *names)).heads == (head,)
 
 
-def test_a_head_that_no_table_knows_is_not_an_encoder() -> None:
-    inference = infer_head(
-        HUAWEI_TORCH, entries("bert.embeddings.word_embeddings.weight", "scorer.weight", "scorer.bias")
-    )
+def test_a_layer_of_another_name_that_may_be_a_classifier_is_asked_about() -> None:
+    inference = infer_head(HUAWEI_TORCH, sized("scorer.weight", (5, 32)) | sized("scorer.bias", (5,)))
     assert inference.heads == ()
+    assert inference.layers == ("scorer",)
     assert "scorer.weight, scorer.bias" in inference.reason
     with pytest.raises(UsageError, match="scorer") as error:
         choose_head(None, inference)
-    assert "--head encoder" in error.value.hint
+    assert error.value.ways == (("--rename", "scorer=classifier"), ("--head", "encoder"))
+    assert error.value.hint == "Add --rename scorer=classifier, or --head encoder."
     assert choose_head("encoder", inference) is HEADS["encoder"]
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("lstm.weight", (5, 16)),
+        ("dense.weight", (32, 32)),
+        ("wide.weight", (5, 64)),
+        ("encoder.layer.0.a.weight", (5, 32)),
+    ],
+)
+def test_layers_that_are_no_classifier_leave_an_encoder_and_are_kept_beside_it(name: str, shape: Any) -> None:
+    bias = name.replace(".weight", ".bias")
+    inference = infer_head(HUAWEI_TORCH, sized(name, shape) | sized(bias, shape[:1]))
+    assert inference.heads == ("encoder",)
+    assert f"kept beside the model: {name}, {bias}" in inference.reason
+
+
+def test_a_classifier_and_a_crf_classify_tokens_whatever_the_pooler_says() -> None:
+    crf = sized("classifier.weight", (5, 32)) | sized("classifier.bias", (5,)) | sized("crf.transitions", (5, 5))
+    assert infer_head(HUAWEI_TORCH, crf | entries(*POOLER)).heads == ("token-classification",)
+
+
+def test_a_classifier_over_more_than_one_state_is_kept_beside_the_encoder() -> None:
+    inference = infer_head(HUAWEI_TORCH, sized("classifier.weight", (5, 128)) | sized("classifier.bias", (5,)))
+    assert inference.heads == ("encoder",)
+    assert "classifier.weight [5, 128] reads more than one state" in inference.reason
 
 
 # Choosing
@@ -332,7 +367,7 @@ def test_the_only_head_that_fits_is_taken() -> None:
 def test_of_two_heads_none_is_guessed_and_both_are_named() -> None:
     with pytest.raises(UsageError, match="do not say which head this is: because") as caught:
         choose_head(None, Inference(TWO, "because"))
-    assert "--head sequence-classification or --head token-classification" in caught.value.hint
+    assert caught.value.hint == "Add --head sequence-classification, or --head token-classification."
 
 
 @pytest.mark.parametrize("name", ["", "bert", "Encoder"])
@@ -411,9 +446,9 @@ def test_beside_a_stored_table_of_positions_such_a_layer_is_not_jaber_s(name: st
     table = "bert.encoder.layer.0.attention.self.relative_positions_encoding.positions_encoding"
     found = entries("bert.embeddings.word_embeddings.weight", f"{name}.weight", f"{name}.bias", table, *POOLER)
     assert family_of(found) is HUAWEI_TORCH
-    inference = infer_head(HUAWEI_TORCH, found)
+    inference = infer_head(HUAWEI_TORCH, found | sized(f"{name}.weight", (5, 32)) | sized(f"{name}.bias", (5,)))
     assert inference.heads == ()
-    assert f"{name}.weight" in inference.reason
+    assert inference.layers == (name,)
 
 
 @pytest.mark.parametrize(

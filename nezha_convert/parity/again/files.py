@@ -36,6 +36,7 @@ class Files:
         files: every file that belongs to it.
         weights: those that hold tensors.
         holder: what must live as long as the files are needed, of an archive.
+        named: the folder that the user named, where the checkpoint lies in one below.
     """
 
     kind: str
@@ -43,12 +44,14 @@ class Files:
     files: tuple[Path, ...]
     weights: tuple[Path, ...]
     holder: TemporaryFolder | None = None
+    named: Path | None = None
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where the files beside it are: in its folder, and above that of TensorFlow's SavedModel."""
+        """Where the files beside it are: in its folder, in the one named, and above that of TensorFlow's SavedModel."""
         own, model = self.path.parent, self.path.parent.parent
-        return (own, model, model.parent) if (model / "saved_model.pb").is_file() else (own,)
+        above = (model, model.parent) if (model / "saved_model.pb").is_file() else ()
+        return (own, *above, *filter(None, (self.named,)))
 
 
 def find_files(source: Path, recorded: Collection[str]) -> Files:
@@ -62,6 +65,8 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
         UsageError: several checkpoints have the names that were recorded.
     """
     holder = None
+    if source.is_file() and (source.suffix in (".meta", ".txt", ".json") or source.name == "checkpoint"):
+        source = source if source.name.endswith(".index.json") else source.parent
     folder = source if source.is_dir() else source.parent
     found: list[Files] = []
     if archive.is_archive(source) and _kind(source) is None:
@@ -72,6 +77,8 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
         found = list(_checkpoints(folder))
         for model in folder.glob("saved_model.pb"), folder.glob("*/saved_model.pb"):
             found += [one for file in model for one in _checkpoints(file.with_name("variables"))]
+        if not found and source.is_dir():  # a checkpoint in a folder of its own means that
+            found = [one for below in sorted(source.iterdir()) if below.is_dir() for one in _checkpoints(below)]
     if not source.is_dir() and holder is None and source.name != "saved_model.pb":
         found = [one for one in found if source == one.path or source in one.files]
     meant = [one for one in found if one.path == _pointed_at(folder)]
@@ -85,7 +92,8 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
     if len(meant) > 1:
         names = ", ".join(str(one.path) for one in meant)
         raise UsageError(f"{source}: {len(meant)} checkpoints are there: {names}", hint="Name one of them.")
-    return Files(meant[0].kind, meant[0].path, meant[0].files, meant[0].weights, holder)
+    named = source if source.is_dir() else None
+    return Files(meant[0].kind, meant[0].path, meant[0].files, meant[0].weights, holder, named)
 
 
 def find_config(files: Files) -> Path | None:

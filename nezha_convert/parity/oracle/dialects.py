@@ -77,6 +77,8 @@ _TORCH_NAMES = (
     (r"^(bert|nezha)\.", ""),
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
+    # CDial-GPT-NEZHA has a table in each layer, as a parameter.
+    (r"^encoder\.layer\.0\.attention\.self\.\w+\.embeddings_table_tensor$", "embeddings.relative_positions.weight"),
 )
 
 _ACTIVATIONS = {
