@@ -10,6 +10,7 @@ from typing import Any
 from ..families.heads import HEADS
 from ..families.rules import layer_of
 from ..text import printable
+from ..weights.write import EXTRA
 
 CARD = "README.md"
 
@@ -96,6 +97,7 @@ def conversion_card(
     sections = (
         _introduction(conversion, doubts),
         loading(conversion, repo_id),
+        _beside(conversion, repo_id),
         _not_finite(conversion),
         _provenance(conversion),
         _decisions(conversion),
@@ -158,6 +160,64 @@ def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
         f"## Use\n\n```python\n{code}\n```\n\n"
         "The model's code lies beside its weights (`modeling_nezha.py`); nothing else has to be installed."
     )
+
+
+def _beside(conversion: Mapping[str, Any], repo_id: str | None) -> str:
+    """What was trained and has no place in the model, and how to use it in a module of one's own."""
+    kept = conversion.get("kept") or ()
+    if not kept:
+        return ""
+    rows = [(inline(t["target"]), escaped(t["dtype"]), str(t["shape"])) for t in kept]
+    code = "\n".join(_own_module(conversion, repo_id))
+    return (
+        f"## Beside the model\n\n`{EXTRA}` holds what the source has besides the model, bit for bit and under the "
+        "source's names: layers of its own program, which have no place in a class of transformers.\n\n"
+        f"{table(('tensor', 'type', 'shape'), rows)}\n\nIn your own module, the encoder stands in the place that it "
+        f"had there:\n\n```python\n{code}\n```"
+    )
+
+
+def _own_module(conversion: Mapping[str, Any], repo_id: str | None) -> list[str]:
+    """Lines of Python that load the model and what lies beside it into a module of PyTorch; of others, as arrays."""
+    auto = HEADS[conversion["head"]].auto_class
+    begin = [f"from transformers import {auto}", "from safetensors.torch import load_file", ""]
+    where = f"snapshot_download({json.dumps(repo_id)})" if repo_id else '"path/to/this/folder"'
+    if repo_id:
+        begin.insert(0, "from huggingface_hub import snapshot_download")
+    begin += [
+        f"folder = {where}",
+        f"loaded = {auto}.from_pretrained(folder, trust_remote_code=True)",
+        f'tensors = load_file(folder + "/{EXTRA}")',
+    ]
+    sources = {
+        tensor["target"]: _before_renaming(tensor.get("source", ""), conversion) for tensor in conversion["written"]
+    }
+    words = next((source for target, source in sources.items() if target.endswith("word_embeddings.weight")), "")
+    place = re.fullmatch(r"((?:module\.)?)((?:[A-Za-z_]\w*\.)+)embeddings\.word_embeddings\.weight", words)
+    if not place:
+        return begin
+    outer, attribute = place[1], place[2].rstrip(".")
+    heads = [(s.removeprefix(outer), t) for t, s in sources.items() if not s.startswith(outer + place[2])]
+    lines = [f"tensors[{json.dumps(s)}] = loaded.state_dict()[{json.dumps(t)}]" for s, t in heads if "nezha." not in t]
+    if outer:
+        lines.insert(0, 'tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}')
+    return [
+        *begin,
+        *lines,
+        "module = YourModule()  # the class of your own code",
+        f"module.{attribute} = loaded.base_model",
+        "missing, unexpected = module.load_state_dict(tensors, strict=False)",
+        f'assert all(name.startswith("{attribute}.") for name in missing), missing',
+    ]
+
+
+def _before_renaming(name: str, conversion: Mapping[str, Any]) -> str:
+    """The name that a tensor has in the source, whatever the user called it."""
+    for decision in reversed(conversion["decisions"]):
+        old, _, new = str(decision["value"]).partition("=")
+        if decision["field"] == "renamed" and re.fullmatch(rf"{re.escape(new)}([./].*)?", name):
+            name = old + name[len(new) :]
+    return name
 
 
 def _not_finite(conversion: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ _CONVERSION: Form = {
     "decisions": [DECISION],
     "assumptions?": [{"name": str, "text": str}],
     "dropped": [{"name": str, "nbytes": int, "reason": str}],
-    "written": [{"target": str, "shape": [int]}],
+    "written": [{"source?": str, "target": str, "shape": [int]}],
     "kept?": [{"target": str, "dtype": str, "shape": [int]}],
     "numbers?": {"tensors": [{"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}]},
     "parity?": _PARITY,

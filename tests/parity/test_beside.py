@@ -1,0 +1,253 @@
+"""What is kept beside a model: it is all there, verify compares it, and the card's lines load it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nezha import NezhaConfig, NezhaModel
+from nezha_convert import convert, verify
+from nezha_convert.errors import MappingError
+from nezha_convert.weights.write import EXTRA
+
+CONFIG = {
+    **dict.fromkeys(("hidden_size", "vocab_size"), 32),
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "type_vocab_size": 2,
+    "max_position_embeddings": 16,
+    "max_relative_position": 64,
+    "use_relative_position": True,
+}
+IDS = torch.arange(14).view(2, 7)
+
+
+class Tagger(torch.nn.Module):
+    """A BiLSTM and the scores of a CRF over NEZHA, as competitors write it."""
+
+    def __init__(self, last: str = "classifier") -> None:
+        super().__init__()
+        self.bert = NezhaModel(NezhaConfig(**CONFIG))
+        self.lstm = torch.nn.LSTM(32, 8, bidirectional=True, batch_first=True)
+        self.last = last
+        setattr(self, last, torch.nn.Linear(16, 5))
+        self.transitions = torch.nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        states, _ = self.lstm(self.bert(ids)[0])
+        scores = getattr(self, self.last)(states)
+        return scores[:, 1:] + scores[:, :-1] @ self.transitions
+
+
+class Plain(torch.nn.Module):
+    """A classifier of tokens whose classes a CRF reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bert = NezhaModel(NezhaConfig(**CONFIG))
+        self.classifier = torch.nn.Linear(32, 5)
+        self.crf = torch.nn.Module()
+        self.crf.transitions = torch.nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores = self.classifier(self.bert(ids)[0])
+        return scores[:, 1:] + scores[:, :-1] @ self.crf.transitions
+
+
+class Renamed(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = self.classifier
+        del self.classifier
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores = self.fc(self.bert(ids)[0])
+        return scores[:, 1:] + scores[:, :-1] @ self.crf.transitions
+
+
+def saved(module: torch.nn.Module, folder: Path, wrapper: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({wrapper + name: tensor for name, tensor in module.state_dict().items()}, folder / "pytorch_model.bin")
+    (folder / "bert_config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def lines_of(card: str, folder: Path) -> str:
+    code = re.search(r"## Beside the model.*?```python\n(.*?)```", card, re.DOTALL)
+    assert code
+    return code[1].replace('"path/to/this/folder"', repr(str(folder)))
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    torch.manual_seed(0)
+    work = tmp_path_factory.mktemp("tagger")
+    source = saved(Tagger("fc"), work / "source")
+    convert(source, work / "out")
+    return source, work / "out"
+
+
+@pytest.fixture
+def converted(tagger: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    return tagger[0], Path(shutil.copytree(tagger[1], tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "module, wrapper, asked, head",
+    [
+        (Tagger, "", {}, "encoder"),
+        (Tagger, "module.", {}, "encoder"),
+        (Tagger, "model.", {}, "encoder"),
+        (Plain, "", {}, "token-classification"),
+        (Plain, "module.", {}, "token-classification"),
+        (Renamed, "", {"rename": {"fc": "classifier"}}, "token-classification"),
+        (Renamed, "", {"head": "encoder"}, "encoder"),
+    ],
+)
+def test_the_cards_ten_lines_give_the_outputs_of_the_original_module(
+    module: Any, wrapper: str, asked: dict[str, Any], head: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    original = module().eval()
+    report = convert(saved(original, tmp_path / "源 码", wrapper), tmp_path / "out", **asked)
+    assert report.head == head
+    code = lines_of((tmp_path / "out" / "README.md").read_text(), tmp_path / "out")
+    assert len([line for line in code.splitlines() if line]) <= 12
+
+    class YourModule(module):  # type: ignore[misc]
+        """Their own class; in a wrapped file, the attribute that the wrapper adds is a module of theirs."""
+
+    made = YourModule
+    if wrapper == "model.":
+
+        class Wrapped(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = module()
+
+            def forward(self, ids: torch.Tensor) -> torch.Tensor:
+                return self.model(ids)
+
+        made = Wrapped
+    space: dict[str, Any] = {"YourModule": made}
+    exec(code, space)
+    with torch.no_grad():
+        np.testing.assert_allclose(space["module"].eval()(IDS).numpy(), original(IDS).numpy(), atol=1e-5)
+
+
+def test_what_is_kept_is_bit_for_bit_the_sources(tagger: tuple[Path, Path]) -> None:
+    source, output = tagger
+    originals, kept = torch.load(source / "pytorch_model.bin"), load_file(output / EXTRA)
+    assert sorted(kept) == sorted(name for name in originals if not name.startswith("bert."))
+    assert all(torch.equal(kept[name], originals[name]) for name in kept)
+    record = json.loads((output / "conversion.json").read_text())
+    assert [tensor["target"] for tensor in record["kept"]] == sorted(kept)
+    assert EXTRA in {file["name"] for file in record["output_files"]}
+    assert not record["dropped"]
+
+
+def test_verify_passes_and_records_the_file(converted: tuple[Path, Path]) -> None:
+    source, output = converted
+    assert not verify(source, output).failures
+    record = json.loads((output / "conversion.json").read_text())
+    assert EXTRA in {file["name"] for file in record["parity"]["verified"]}
+
+
+def changed(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transitions"][1, 1] += 1e-6
+
+
+def missing(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["transitions"]
+
+
+def additional(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["more"] = torch.zeros(3)
+
+
+def of_another_shape(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transitions"] = tensors["transitions"].reshape(1, 25)
+
+
+def of_another_type(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transitions"] = tensors["transitions"].double()
+
+
+@pytest.mark.parametrize(
+    "mutation, said",
+    [
+        (changed, "transitions is not the source's tensor"),
+        (missing, f"transitions is not in {EXTRA}"),
+        (additional, "more is not in the source"),
+        (of_another_shape, "transitions is not the source's tensor"),
+        (of_another_type, "transitions is not the source's tensor"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_not_the_sources_beside_the_model_fails(converted: Any, mutation: Any, said: str) -> None:
+    source, output = converted
+    tensors = load_file(output / EXTRA)
+    mutation(tensors)
+    save_file(tensors, output / EXTRA)
+    assert any(said in failure for failure in verify(source, output, record=False).failures)
+
+
+def test_a_tensor_of_the_source_that_is_in_no_list_fails(converted: tuple[Path, Path]) -> None:
+    source, output = converted
+    tensors = load_file(output / EXTRA)
+    del tensors["transitions"]
+    save_file(tensors, output / EXTRA)
+    path = output / "conversion.json"
+    record = json.loads(path.read_text())
+    record["kept"] = [tensor for tensor in record["kept"] if tensor["target"] != "transitions"]
+    path.write_text(json.dumps(record))
+    said = "transitions of the source is neither in the model, nor beside it, nor left out for a reason"
+    assert any(said in failure for failure in verify(source, output, record=False).failures)
+
+
+def test_a_missing_file_of_what_was_kept_is_refused(converted: tuple[Path, Path]) -> None:
+    source, output = converted
+    (output / EXTRA).unlink()
+    with pytest.raises(MappingError, match=EXTRA):
+        verify(source, output, record=False)
+
+
+def test_what_was_renamed_and_dropped_is_recorded_and_verified(tmp_path: Path) -> None:
+    source = saved(Renamed(), tmp_path / "source")
+    report = convert(source, tmp_path / "out", rename={"fc": "classifier"}, drop=["crf.*"])
+    assert report.head == "token-classification"
+    assert [kept.source for kept in report.kept] == ["bert.pooler.dense.bias", "bert.pooler.dense.weight"]
+    assert {d.name: d.reason for d in report.dropped} == {"crf.transitions": "asked for: --drop crf.*"}
+    assert ("renamed", "fc=classifier") in {(d.field, d.value) for d in report.decisions}
+    assert not verify(source, tmp_path / "out").failures
+
+
+def test_a_wrong_name_for_a_renamed_tensor_fails(tmp_path: Path) -> None:
+    module = Renamed()
+    module.other = torch.nn.Linear(32, 5)
+    source = saved(module, tmp_path / "source")
+    convert(source, tmp_path / "out", rename={"fc": "classifier"})
+    path = tmp_path / "out" / "conversion.json"
+    path.write_text(path.read_text().replace("fc=classifier", "other=classifier"))
+    assert verify(source, tmp_path / "out", record=False).failures
+
+
+def test_a_head_outside_of_the_encoders_prefix_is_the_models(tmp_path: Path) -> None:
+    module = Plain()
+    tensors = {("model." if name.startswith("bert.") else "") + name: t for name, t in module.state_dict().items()}
+    source = saved(module, tmp_path / "source")
+    torch.save(tensors, source / "pytorch_model.bin")
+    report = convert(source, tmp_path / "out")
+    assert report.head == "token-classification"
+    pooler = ["model.bert.pooler.dense.bias", "model.bert.pooler.dense.weight"]
+    assert [kept.target for kept in report.kept] == ["crf.transitions", *pooler]
+    assert not verify(source, tmp_path / "out").failures
