@@ -134,6 +134,7 @@ def test_variables_without_layers_have_their_own_names_where_no_other_has() -> N
     ]
     assert named({"a": "same", "b": "same"}) == ["a", "b"]
     assert named({"optimizer/iter": "Adam/iter", "save_counter": "save_counter"}) == ["optimizer/iter", "save_counter"]
+    assert named({"keras_api/metrics/0/total": "total"}) == ["keras_api/metrics/0/total"]
 
 
 def test_layers_without_names_have_bert4keras_s_by_their_order_and_shapes() -> None:
