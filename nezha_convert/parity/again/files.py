@@ -48,7 +48,9 @@ class Files:
     def folders(self) -> tuple[Path, ...]:
         """Where the files beside it are: in its folder, and above that of TensorFlow's SavedModel."""
         own, model = self.path.parent, self.path.parent.parent
-        return (own, model, model.parent) if (model / "saved_model.pb").is_file() else (own,)
+        if not (model / "saved_model.pb").is_file():
+            return (own,)
+        return (own, model, model.parent) if re.fullmatch(r"\d+", model.name) else (own, model)
 
 
 def find_files(source: Path, recorded: Collection[str]) -> Files:
