@@ -115,8 +115,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def _read(candidate: _Candidate) -> Checkpoint:
     path, format = candidate
     if format is None:
-        files, entries, decisions = read_bundle(path)
-        return Checkpoint(_BUNDLE, path, files, entries, decisions=decisions)
+        files, tensors, decisions = read_bundle(path)
+        return Checkpoint(_BUNDLE, path, files, tensors, decisions=decisions)
     is_index = path.name.endswith(_INDEX)
     files = _shards(path) if is_index else (path,)
     entries, decisions = format.read(files)
