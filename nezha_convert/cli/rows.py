@@ -61,10 +61,12 @@ def _inspection(inspection: Inspection) -> Iterator[Part]:
         f"{size(inspection.optimizer_nbytes)} optimizer state in {inspection.optimizer_tensors:,}",
     )
     yield from _dropped(inspection.dropped)
+    yield from _kept([tensor.name for tensor in inspection.kept])
     yield from _decided(inspection.decisions)
     problems = inspection.problems
     yield from _first("problem", problems, more=("", f"and {len(problems) - SHOWN} more problems; --json has all"))
-    yield "next", inspection.hint
+    for line in inspection.hint.splitlines():
+        yield "next", line
     for tensor in inspection.entries or ():
         yield f"{tensor.name}  {tensor.dtype}  {list(tensor.shape)}"
 
@@ -76,11 +78,7 @@ def _report(report: Report) -> Iterator[Part]:
     yield "tensors", f"{used:,} used, {dropped:,} dropped, {tied:,} tied"
     yield "saved", f"{size(report.source_nbytes - report.weight_nbytes)} of {size(report.source_nbytes)}"
     yield from _dropped(report.dropped)
-    if report.kept:
-        from ..weights.write import EXTRA
-
-        names = shorten(", ".join(tensor.target for tensor in report.kept), 200)
-        yield "kept", f"{len(report.kept):,} in {EXTRA}, beside the model: {names}"
+    yield from _kept([tensor.target for tensor in report.kept])
     yield from _decided(report.decisions)
     if report.ignored_fields:
         yield "ignored", f"fields of the config that change no output: {', '.join(report.ignored_fields)}"
@@ -240,6 +238,14 @@ def _model(fields: dict[str, Any]) -> str:
         f"{fields['num_hidden_layers']} layers, hidden {fields['hidden_size']}, {fields['num_attention_heads']} heads, "
         f"vocabulary {fields['vocab_size']:,}, clip distance {fields['max_relative_position']}, {fields['hidden_act']}"
     )
+
+
+def _kept(names: Sequence[str]) -> Iterator[Row]:
+    """What has no place in the model."""
+    from ..weights.write import EXTRA
+
+    if names:
+        yield "kept", f"{len(names):,} in {EXTRA}, beside the model: {shorten(', '.join(names), 200)}"
 
 
 def _dropped(dropped: Iterable[Dropped]) -> Iterator[Row]:

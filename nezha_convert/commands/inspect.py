@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Checkpoint, Decision
+from ..checkpoint import Checkpoint, Decision, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families.rules import Drop, Family
 from ..files.staging import TRAINED
@@ -71,6 +72,7 @@ class Inspection:
     optimizer_tensors: int
     optimizer_nbytes: int
     dropped: tuple[Dropped, ...]
+    kept: tuple[TensorListing, ...] = ()
     training: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     entries: tuple[TensorListing, ...] | None = None
@@ -133,12 +135,15 @@ def inspect(
         optimizer_tensors=len(optimizer),
         optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
         dropped=plan.dropped if plan else (),
+        kept=_listed(plan.kept if plan else ()),
         training=training,
         settings=checkpoint.settings,
-        entries=tuple(TensorListing(e.name, e.dtype, e.shape) for e in checkpoint.entries.values())
-        if tensors
-        else None,
+        entries=_listed(checkpoint.entries.values()) if tensors else None,
     )
+
+
+def _listed(entries: Iterable[TensorEntry]) -> tuple[TensorListing, ...]:
+    return tuple(TensorListing(entry.name, entry.dtype, entry.shape) for entry in entries)
 
 
 def _look(checkpoint: Checkpoint, config: Path | None, prefix: str | None) -> Survey | Unclear:
@@ -152,8 +157,10 @@ def _look(checkpoint: Checkpoint, config: Path | None, prefix: str | None) -> Su
 
 def _outcome(survey: Survey | Unclear, source: str | Path) -> tuple[str, tuple[str, ...], str]:
     """How the model was trained, what stands in the way of a conversion, and what to do next."""
+    command = f"nezha-convert convert {shlex.quote(str(source))} OUTPUT"
     if isinstance(survey, Unclear):
-        return "", (survey.error.message, *survey.error.problems), survey.error.hint
+        hint = "\n".join(f"{command} {shlex.join(way)}" for way in survey.error.ways) or survey.error.hint
+        return "", (survey.error.message, *survey.error.problems), hint
     folder = survey.checkpoint.path.parent
     try:
         training = TrainedFolder(folder).summary if (folder / TRAINED).is_file() else ""
@@ -164,9 +171,9 @@ def _outcome(survey: Survey | Unclear, source: str | Path) -> tuple[str, tuple[s
         hint = "Name the right --config, or the right --head of convert."
         return training, problems, survey.plan.hint if survey.plan.unfit else hint
     if training:
-        return training, (), f"nezha-convert push {source} OWNER/NAME"
+        return training, (), f"nezha-convert push {shlex.quote(str(source))} OWNER/NAME"
     heads = survey.inference.heads
-    return "", (), f"nezha-convert convert {source} OUTPUT" + (f" --head {'|'.join(heads)}" if len(heads) > 1 else "")
+    return "", (), "\n".join(f"{command} --head {head}" for head in heads) if len(heads) > 1 else command
 
 
 def _is_optimizer(family: Family | None, name: str) -> bool:

@@ -102,6 +102,7 @@ _DROPS = (
     Drop("Embedding-Relative-Position/*", "a table of positions that the model computes", positions=True),
     Drop("optimizer*", "the optimizer's state", optimizer=True),
     Drop("save_counter", "TensorFlow's counter of saved checkpoints"),
+    Drop("keras_api/metrics/*", "the training's metrics"),
 )
 
 _BACKBONE = ("Embedding-", "Transformer-", "Pooler-")

@@ -87,6 +87,7 @@ HUAWEI_TF = Family(
         Drop("beta2_power", "Adam's running power", optimizer=True),
         Drop("global_step", "the training's step counter"),
         Drop("save_counter", "TensorFlow's counter of saved checkpoints"),
+        Drop("keras_api/metrics/*", "the training's metrics"),
         Drop("optimizer/*", "the optimizer's state, by its object", optimizer=True),
         Drop("loss_scale", "loss scaling's state"),
         Drop("current_loss_scale", "loss scaling's state"),

@@ -194,16 +194,25 @@ def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
 
 
 def _beside(weights: Path) -> tuple[Path, ...]:
-    """The folders in which a checkpoint's other files are looked for: its own; of a SavedModel also those above."""
+    """The folders in which a checkpoint's other files are looked for: its own; of a SavedModel also those above.
+
+    TensorFlow exports into a folder that has the time, or a version, for a name.
+    """
     model = weights.parent.parent
-    return (weights.parent, model, model.parent) if (model / _SAVED_MODEL).is_file() else (weights.parent,)
+    if not (model / _SAVED_MODEL).is_file():
+        return (weights.parent,)
+    return (weights.parent, model, model.parent) if model.name.isdigit() else (weights.parent, model)
 
 
 def _in_archive(path: Path, part: str | None) -> Checkpoint:
     """The checkpoint in an archive, of which exactly one folder may hold any."""
     unpacked = archive.unpack(path)
     root = unpacked.path
-    folders = [folder for folder in (root, *sorted(root.rglob("*"))) if folder.is_dir() and _candidates(folder)]
+    folders, seen = [], set[Path]()
+    for folder in (root, *sorted(path for path in root.rglob("*") if path.is_dir())):
+        if more := _candidates(folder).keys() - seen:  # a SavedModel is found from its folder and from the one above
+            folders.append(folder)
+            seen |= more
     names = [str(folder.relative_to(root)) for folder in folders]
     if len(folders) != 1:
         what = f"checkpoints in {len(folders)} folders: {', '.join(names)}" if folders else "no checkpoint"
@@ -221,7 +230,7 @@ def _candidates(folder: Path) -> dict[Path, _Candidate]:
     """The checkpoints in `folder`. Each index is read once, because there may be thousands of shards and indexes."""
     candidates: dict[Path, _Candidate] = {}
     paths = sorted(path for path in folder.iterdir() if not _NO_WEIGHTS.fullmatch(path.name) and not path.is_dir())
-    paths += sorted(folder.glob(f"*/{_SAVED_MODEL}"))  # TensorFlow exports into a folder that has the time for a name
+    paths += sorted(folder.glob(f"*/{_SAVED_MODEL}"))
     shards = {
         (Path(path.name.removesuffix(_INDEX)).suffix, name)
         for path in paths

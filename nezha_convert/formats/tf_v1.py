@@ -178,7 +178,7 @@ def _stream(
     try:
         with open(file, "rb") as source:
             data, record = table.record(source, key)
-            start, end, coded = _values(data, record, dtype)
+            start, end, coded = _values(data, record, key, dtype)
             there = not coded and not isinstance(data, bytes)
             found = b"" if there else data[start:end]
         array = _decoded(found, dtype) if coded else None
@@ -196,16 +196,19 @@ def _stream(
         yield from unchanged(row_blocks(array.reshape(shape), limit), file, table.seen)
 
 
-def _values(data: Data, record: Span, dtype: str) -> tuple[int, int, bool]:
+def _values(data: Data, record: Span, key: bytes, dtype: str) -> tuple[int, int, bool]:
     """Where a part's values begin and end, and whether each is a number in base 128.
 
-    SavedTensorSlices: data 2 (SavedSlice: data 3, a TensorProto).
+    SavedTensorSlices: data 2 (SavedSlice: name 1, slice 2, data 3, a TensorProto).
     """
     found = []
-    for message in _messages(data, record, 2, 3):
-        for number, value in fields(data, *message):
-            if number in (_CONTENT, _RAW.get(dtype), _VARINTS.get(dtype)) and not isinstance(value, int):
-                found.append((*value, number != _CONTENT and dtype in _VARINTS))
+    part = dict(pair for message in _messages(data, record, 2) for pair in fields(data, *message))
+    name, place = data[slice(*span(part.get(1, (0, 0))))], extents_of(data, span(part.get(2, (0, 0))))
+    if slice_key(name.decode("utf-8", "replace"), place) != key:
+        raise FormatError(f"the record {key!r} holds a part of {name!r}")
+    for number, value in fields(data, *span(part.get(3, (0, 0)))):
+        if number in (_CONTENT, _RAW.get(dtype), _VARINTS.get(dtype)) and not isinstance(value, int):
+            found.append((*value, number != _CONTENT and dtype in _VARINTS))
     if len(found) > 1:
         raise FormatError("the values of a tensor stand in several places")
     return found[0] if found else (record[1], record[1], False)

@@ -37,6 +37,7 @@ _WEIGHTS = (
     ("*.safetensors", "*.safetensors.index.json"),
     ("*.index", "*.data-?????-of-?????"),
     ("*.bin", "*.bin.index.json", "*.pt", "*.pth"),
+    ("*.ckpt",),  # MindSpore's, or a training's of PyTorch
 )
 """The kinds of weights. Of a repository with several kinds, only the first one in this order is fetched."""
 

@@ -13,12 +13,13 @@ import pytest
 from goldens import FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from v1_tables import KINDS, packed, slices_of, v1_table
+from v1_tables import KINDS, packed, slices_of, table, v1_table
 
 from nezha_convert.errors import CheckpointError
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.formats.tf_bundle.table import slice_key
 from nezha_convert.formats.tf_v1 import read_v1
+from nezha_convert.parity.again.table import read_records
 
 WHOLE = FIXTURES / "tf-v1" / "model.ckpt-12345"
 CUT = ((0, 7), (7, 7), (14, 6))
@@ -108,6 +109,19 @@ def test_every_flipped_bit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError):
             for entry in read_v1(tmp_path / "m").values():
                 entry.read()
+
+
+def test_a_record_of_another_name_than_its_key_s_is_refused(tmp_path: Path) -> None:
+    whole = v1_table({"a": np.ones((2, 3), "f4")}, key=slice_key("b", ((0, -1), (0, -1))))
+    renamed = v1_table({"b": np.ones((2, 3), "f4")})
+    (tmp_path / "m").write_bytes(table(read_records(renamed) | read_records(whole) | first(renamed), False, 200))
+    with pytest.raises(CheckpointError, match="holds a part of b'a'"):
+        read_v1(tmp_path / "m")["b"].read()
+
+
+def first(file: bytes) -> dict[bytes, bytes]:
+    """The record that lists the tensors."""
+    return {b"": read_records(file)[b""]}
 
 
 BROKEN = {

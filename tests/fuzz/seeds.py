@@ -75,7 +75,7 @@ def tensorflow_v1() -> list[bytes]:
     return [*made, (FIXTURES / "tf-v1" / "model.ckpt-12345").read_bytes()]
 
 
-def objects() -> list[bytes]:
+def object_graph() -> list[bytes]:
     """The graph of bert4keras' objects as TensorFlow wrote it, and one of an object without any."""
     index = FIXTURES / "bert4keras-objects" / "best_model.weights.index"
     place = Message(read_records(index.read_bytes())[b"_CHECKPOINTABLE_OBJECT_GRAPH"])

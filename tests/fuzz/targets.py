@@ -133,7 +133,7 @@ def _mindspore(folder: Path) -> Any:
     return _described(read_mindspore(folder / "model.ckpt"))
 
 
-def _objects(folder: Path) -> Any:
+def _object_graph(folder: Path) -> Any:
     shapes = {f"layer_with_weights-{i}/{kind}/.ATTRIBUTES/VARIABLE_VALUE": (i, 4) for i in range(9) for kind in KINDS}
     try:
         names = names_in((folder / "graph").read_bytes(), shapes)
@@ -307,11 +307,11 @@ TARGETS: dict[str, Target] = {
         seeds=seeds.tensorflow_v1,
         mutate=one_of(v1_mutated, v1_mutated, lambda random, data: resealed(flipped(random, data)), flipped),
     ),
-    "objects": Target(
+    "object-graph": Target(
         files=("graph",),
-        read=_objects,
+        read=_object_graph,
         refusals=(CheckpointError,),
-        seeds=seeds.objects,
+        seeds=seeds.object_graph,
         mutate=one_of(message_mutated, message_mutated, flipped),
     ),
     "mindspore": Target(

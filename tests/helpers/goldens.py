@@ -95,7 +95,7 @@ GOLDENS = [
     Golden("bert4keras-pretraining", "bert4keras", "pretraining"),
     Golden("bert4keras-sequence-classification", "bert4keras", "sequence-classification", 45_076),
     Golden("bert4keras-masked-lm", "bert4keras", "masked-lm"),
-    Golden("mindspore-pretraining", "mindspore", "pretraining", 96),
+    Golden("mindspore-pretraining", "mindspore", "pretraining", 48),
 ]
 
 INPUTS = {

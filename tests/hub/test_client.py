@@ -29,6 +29,7 @@ from nezha_convert.hub.client import _needed, within
             None,
         ),
         ("model.onnx optimizer.pt config.json", ""),
+        ("bert_nezha.ckpt config.json vocab.txt", None),
     ],
 )
 def test_what_is_fetched_of_a_repository(there, wanted):

@@ -7,7 +7,7 @@ each variable. A tensor is called
 - ``LAYER/PATH/KIND`` in a layer of Keras, as in "Transformer-0-FeedForward/o_dense/kernel". The layer's name begins
   the variable's. Where variables have none, bert4keras' order of layers gives it;
 - by the variable's name where no layer holds it and no other has that name;
-- ``optimizer/...`` in an optimizer; and by its path otherwise.
+- ``optimizer/...`` in an optimizer; and by its path otherwise, as Keras' metrics are.
 """
 
 from __future__ import annotations
@@ -161,4 +161,4 @@ def _plain(key: str, full: str, counted: Mapping[str, int]) -> str:
         variable, slot = path.split(_SLOT, 1)
         return f"{slot}/{variable}" if slot.startswith("optimizer") else f"optimizer/{slot}/{variable}"
     nameless = not full or _NAMELESS.fullmatch(full) or counted[full] != 1
-    return path if nameless or path.startswith("optimizer") else full
+    return path if nameless or path.startswith(("optimizer", "keras_api/")) else full

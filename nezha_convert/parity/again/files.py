@@ -50,7 +50,9 @@ class Files:
     def folders(self) -> tuple[Path, ...]:
         """Where the files beside it are: in its folder, in the one named, and above that of TensorFlow's SavedModel."""
         own, model = self.path.parent, self.path.parent.parent
-        above = (model, model.parent) if (model / "saved_model.pb").is_file() else ()
+        above: tuple[Path, ...] = ()
+        if (model / "saved_model.pb").is_file():
+            above = (model, model.parent) if re.fullmatch(r"\d+", model.name) else (model,)
         return (own, *above, *filter(None, (self.named,)))
 
 

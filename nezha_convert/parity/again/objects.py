@@ -38,7 +38,12 @@ def names_of(graph: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, s
     names = {}
     for key in shapes:
         path, own = key.split("/.ATTRIBUTES/")[0], full.get(key, "")
-        plain = own and often[own] == 1 and not own.startswith("Variable") and not path.startswith("optimizer")
+        plain = (
+            own
+            and often[own] == 1
+            and not own.startswith("Variable")
+            and not path.startswith(("optimizer", "keras_api/"))
+        )
         names[key] = own if plain and ".OPTIMIZER_SLOT" not in key else f"optimizer/{path}" if "SLOT" in path else path
     layers = list(_layers(nodes))
     nameless = [layer for layer in layers if not any("/" in full[key] for key in layer.values())]

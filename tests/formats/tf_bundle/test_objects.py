@@ -94,6 +94,20 @@ def test_a_saved_model_is_opened_by_each_of_its_names_with_the_config_above_it(n
     assert checkpoint.config == source / "bert_config.json"
 
 
+@pytest.mark.parametrize("inner", ["", "1"])
+def test_an_archive_of_a_saved_model_is_opened(inner: str, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(FIXTURES / "tf-savedmodel", tmp_path / "source"))
+    (tmp_path / "bert_config.json").write_text("{}")  # beside the archive is not in it
+    if inner:
+        shutil.copy(source / "bert_config.json", source / inner)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", source / inner)
+    checkpoint = open_checkpoint(packed)
+    assert hashes(checkpoint.entries) == given_to("tf-v1")
+    assert checkpoint.config and checkpoint.config.read_bytes() == (source / "bert_config.json").read_bytes()
+    nezha_convert.convert(packed, tmp_path / "out")
+    assert nezha_convert.verify(packed, tmp_path / "out").passed
+
+
 def test_an_index_that_is_gone_is_named_with_what_to_do(tmp_path: Path) -> None:
     source = Path(shutil.copytree(FIXTURES / "huawei-tf-squad", tmp_path / "source"))
     (source / "model.ckpt-12345.index").unlink()
@@ -134,6 +148,7 @@ def test_variables_without_layers_have_their_own_names_where_no_other_has() -> N
     ]
     assert named({"a": "same", "b": "same"}) == ["a", "b"]
     assert named({"optimizer/iter": "Adam/iter", "save_counter": "save_counter"}) == ["optimizer/iter", "save_counter"]
+    assert named({"keras_api/metrics/0/total": "total"}) == ["keras_api/metrics/0/total"]
 
 
 def test_layers_without_names_have_bert4keras_s_by_their_order_and_shapes() -> None:
