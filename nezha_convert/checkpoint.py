@@ -120,6 +120,7 @@ class Checkpoint:
         labels: labels.txt beside it, if there is one.
         decisions: what its reader decided, such as which part of a wrapped file holds the model.
         settings: the configs among the objects in it, by where they stand; see `Contents`.
+        beside: what a conversion kept beside the model, of a converted folder.
         holder: an object that must live as long as the files are needed, such as the temporary folder of an archive.
     """
 
@@ -132,4 +133,5 @@ class Checkpoint:
     labels: Path | None = None
     decisions: tuple[Decision, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    beside: Mapping[str, TensorEntry] = field(default_factory=dict)
     holder: object = None

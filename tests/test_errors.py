@@ -46,6 +46,7 @@ def test_the_json_of_an_error_is_complete() -> None:
         "message": "m",
         "problems": ["p", "q"],
         "hint": "h",
+        "ways": [],
     }
 
 

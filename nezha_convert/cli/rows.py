@@ -242,7 +242,7 @@ def _model(fields: dict[str, Any]) -> str:
 
 def _kept(names: Sequence[str]) -> Iterator[Row]:
     """What has no place in the model."""
-    from ..weights.write import EXTRA
+    from ..formats.safetensors import EXTRA
 
     if names:
         yield "kept", f"{len(names):,} in {EXTRA}, beside the model: {shorten(', '.join(names), 200)}"

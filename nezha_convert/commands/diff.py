@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, TensorEntry
 from ..errors import MappingError, UsageError
+from ..families import FAMILIES
 from ..families.heads import HEADS, TIES
 from ..families.rules import Drop, Family, Match, Op
 from ..formats.open import open_checkpoint
@@ -95,6 +96,8 @@ def diff(a: str | Path, b: str | Path) -> Difference:
         True
     """
     left, right = _side(a), _side(b)
+    both = left.unknown.keys() & right.unknown.keys()
+    left, right = left.knowing(both), right.knowing(both)
     tensors = []
     for name in sorted({*left.steps, *right.steps}):
         x, y = left.steps.get(name), right.steps.get(name)
@@ -106,7 +109,7 @@ def diff(a: str | Path, b: str | Path) -> Difference:
         str(b),
         (left.family.title, right.family.title),
         tuple(tensors),
-        (left.unknown, right.unknown),
+        (tuple(left.unknown), tuple(right.unknown)),
         (left.left_out, right.left_out),
     )
 
@@ -118,8 +121,14 @@ class _Side:
     checkpoint: Checkpoint
     family: Family
     steps: Mapping[str, Step]
-    unknown: tuple[str, ...]
+    unknown: Mapping[str, TensorEntry]
     left_out: int
+
+    def knowing(self, names: Set[str]) -> _Side:
+        """The same where tensors of unknown `names`, which the other side has too, are compared by these names."""
+        own = {n: Step(e, n, Op.COPY, e.shape) for n, e in self.unknown.items() if n in names}
+        rest = {name: entry for name, entry in self.unknown.items() if name not in names}
+        return replace(self, steps={**self.steps, **own}, unknown=rest)
 
 
 def _side(source: str | Path) -> _Side:
@@ -131,19 +140,26 @@ def _side(source: str | Path) -> _Side:
     if len(heads) == 1:  # a name that several heads have belongs to this one
         family = family.under(HEADS[heads[0]].parts)
     steps: dict[str, Step] = {}
-    unknown, left_out = [], 0
+    unknown, left_out = {}, 0
     for name, entry in survey.checkpoint.entries.items():
         match family.find(name):
             case Drop():
                 left_out += 1
             case None:
-                unknown.append(name)
+                unknown[name] = entry
             case Match(rule=rule):
                 if rule.target in steps:
                     raise MappingError(f"{source}: {steps[rule.target].entry.name} and {name} are both {rule.target}")
                 shape = entry.shape[::-1] if rule.op is Op.TRANSPOSE else entry.shape
                 steps[rule.target] = Step(entry, rule.target, rule.op, shape)
-    return _Side(survey.checkpoint, family, steps, tuple(unknown), left_out)
+    for name, entry in survey.checkpoint.beside.items():  # by the names of the program that they come from
+        match = next((match for other in FAMILIES if (match := other.match(name))), None)
+        if match and match.rule.target not in steps:
+            shape = entry.shape[::-1] if match.rule.op is Op.TRANSPOSE else entry.shape
+            steps[match.rule.target] = Step(entry, match.rule.target, match.rule.op, shape)
+        else:
+            unknown[name] = entry
+    return _Side(survey.checkpoint, family, steps, unknown, left_out)
 
 
 def _compare(name: str, a: Step | None, b: Step | None) -> TensorDifference:

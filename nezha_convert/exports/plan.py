@@ -17,8 +17,10 @@ from ..families import TRANSFORMERS
 from ..families.heads import MLM, TARGETS, TIES, head_of
 from ..families.program import Program
 from ..families.rules import Default, Op, numbered, pattern_of
-from ..files.json import json_bytes
+from ..files.json import json_bytes, read_json
+from ..files.staging import MARK
 from ..formats.blocks import row_blocks, rows_within
+from ..formats.safetensors import EXTRA
 from ..formats.tensor import Tensor
 from ..mapping.config import LABELLED, architecture_of, read_config
 from ..mapping.plan import Step
@@ -196,6 +198,7 @@ def plan_export(program: Program, model: ConvertedModel, accept_activation: bool
         )
     finding += about_activation
     finding += _config(program, model, activation) + _carried(program, model) + _labels(program, model)
+    finding += _kept(program, model, finding.steps)
     return ExportPlan(program, model, finding.steps, dict(finding.files), finding.decisions)
 
 
@@ -375,6 +378,20 @@ def _carried(program: Program, model: ConvertedModel) -> _Finding:
         return finding
     reason = "the converted folder has none, and the program's tokenizer needs one"
     return finding + _decided("vocab.txt", None, reason)
+
+
+def _kept(program: Program, model: ConvertedModel, steps: Iterable[Step]) -> _Finding:
+    """What the conversion kept beside the model goes back, by its own names, to the program that it came from."""
+    kept, record = model.survey.plan.kept, model.companion(MARK)
+    if not kept:
+        return _Finding()
+    family = read_json(record).get("family") if record else None
+    if family != program.family.name:
+        reason = f"{program.family.title} has no place for what was kept beside the model; it stays in {EXTRA}"
+        return _decided("left out", f"{len(kept)} tensors", reason)
+    there = {step.target for step in steps}
+    back = tuple(Step(entry, entry.name, Op.COPY, entry.shape) for entry in kept if entry.name not in there)
+    return _Finding(back) + _decided("from beside", f"{len(back)} tensors", "they go back under their own names")
 
 
 def _labels(program: Program, model: ConvertedModel) -> _Finding:

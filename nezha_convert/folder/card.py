@@ -9,8 +9,8 @@ from typing import Any
 
 from ..families.heads import HEADS
 from ..families.rules import layer_of
+from ..formats.safetensors import EXTRA
 from ..text import printable
-from ..weights.write import EXTRA
 
 CARD = "README.md"
 

@@ -11,10 +11,11 @@ from .._version import __version__
 from ..checkpoint import Assumption, Decision
 from ..families.rules import Tie
 from ..files.json import json_bytes
+from ..formats.safetensors import EXTRA
 from ..mapping.plan import Dropped
 from ..mapping.survey import Survey
 from ..weights.numbers import Numbers
-from ..weights.write import EXTRA, Layout, Placed
+from ..weights.write import Layout, Placed
 
 
 @dataclass(frozen=True, slots=True)

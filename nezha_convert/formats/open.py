@@ -18,7 +18,7 @@ from .frozen import frozen, is_frozen
 from .keras.read import read_keras
 from .mindspore import is_mindspore, read_mindspore
 from .paddle import read_paddle
-from .safetensors import read_safetensors
+from .safetensors import EXTRA, read_safetensors
 from .tf_bundle.read import read_bundle
 from .tf_v1 import is_table, read_v1
 from .torch.containers import is_pickle
@@ -69,7 +69,7 @@ _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _INDEX = ".index.json"
 _NO_WEIGHTS = re.compile(
     r"((training_)?args|optimizer|scheduler|scaler|rng_state|label2id|id2label|logits).*\.(bin|pt|pth|ckpt)|"
-    r"extra\.safetensors"
+    + re.escape(EXTRA)
 )
 """Files that training programs leave beside a model, and what a conversion keeps beside one."""
 
@@ -162,7 +162,10 @@ def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
     files = _shards(path) if is_index else (path,)
     entries, decisions, settings = read_torch(files, part) if part else format.read(files)
     files = (path, *files) if is_index else files
-    return Checkpoint(format.name, path, files, entries, decisions=decisions, settings=settings)
+    extra = path.with_name(EXTRA)
+    beside = read_safetensors((extra,)) if format is _SAFETENSORS and extra != path and extra.is_file() else {}
+    files = (*files, extra) if beside else files
+    return Checkpoint(format.name, path, files, entries, decisions=decisions, settings=settings, beside=beside)
 
 
 def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:

@@ -41,6 +41,9 @@ DTYPES = {
 }
 """NumPy's name of each element type of the format, in the order in which the serializer places tensors."""
 
+EXTRA = "extra.safetensors"
+"""What a conversion keeps beside the model: tensors without a place in it, by the source's names."""
+
 NAMES = {numpy_name: name for name, numpy_name in DTYPES.items()}
 ORDER = {name: number for number, name in enumerate(NAMES)}
 """The place of each element type in that order, by NumPy's name."""

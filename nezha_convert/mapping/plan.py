@@ -134,6 +134,7 @@ def make_plan(
     untied: bool = False,
     loaded_over: Sequence[Tie] = (),
     drop: Sequence[str] = (),
+    beside: Mapping[str, TensorEntry] | None = None,
 ) -> Plan:
     """Plan the conversion of `entries` to `head`.
 
@@ -146,6 +147,7 @@ def make_plan(
         loaded_over: ties whose two names hold different values. The originals have one tensor for both and load
             `target` last, so its values are the ones that they compute with.
         drop: globs of names that the user wants to be left out.
+        beside: what an earlier conversion kept beside the model.
     """
     family = family.under(head.parts)
     layers = dimensions["num_hidden_layers"]
@@ -157,6 +159,8 @@ def make_plan(
         name: _asked_fate(name, entry, drop) or _fate(family, head, entry, wanted, ties, loaded_over)
         for name, entry in entries.items()
     }
+    kept = {n: _asked_fate(n, entry, drop) or entry for n, entry in (beside or {}).items() if n not in entries}
+    fates |= kept
     filled: dict[str, list[TensorEntry]] = {}
     ops: dict[str, Op] = {}
     for name, fate in fates.items():

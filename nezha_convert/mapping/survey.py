@@ -147,6 +147,8 @@ def _renamed(checkpoint: Checkpoint, rename: Sequence[tuple[str, str]]) -> Check
     Raises:
         UsageError: no tensor has such a name, or two get the same.
     """
+    if not rename:
+        return checkpoint
     entries, decisions = dict(checkpoint.entries), []
     for old, new in rename:
         names = [name for name in entries if re.fullmatch(rf"{re.escape(old)}([./].*)?", name)]
@@ -214,7 +216,7 @@ def _survey(
     if untied:  # the bias is one tensor even then
         over = tuple(pair for pair in over if pair.tie.target != DECODER)
     ties = [pair.tie for pair in (over if MLM in head.parts else differ)]
-    plan = make_plan(family, head, checkpoint.entries, config.dimensions, untied, ties, asked.drop)
+    plan = make_plan(family, head, checkpoint.entries, config.dimensions, untied, ties, asked.drop, checkpoint.beside)
     return Survey(
         checkpoint,
         asked,

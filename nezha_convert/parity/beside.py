@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..errors import MappingError
 from ..folder.record import ConvertedFolder
-from ..weights.write import EXTRA
+from ..formats.safetensors import EXTRA
 from .again.safetensors_file import read_safetensors
 from .again.source import Reread
 

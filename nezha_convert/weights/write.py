@@ -25,6 +25,7 @@ from ..files.hashing import sha256
 from ..files.staging import sync
 from ..formats import safetensors
 from ..formats.blocks import row_blocks
+from ..formats.safetensors import EXTRA
 from ..mapping.plan import Step
 from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 
@@ -38,9 +39,6 @@ _TILE = 128
 """Rows and columns that are transposed at a time, so that they stay in the processor's cache."""
 
 WEIGHTS = "model.safetensors"
-
-EXTRA = "extra.safetensors"
-"""What the source has besides the model, by its names there."""
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 

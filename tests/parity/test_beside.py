@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nezha import NezhaConfig, NezhaModel
-from nezha_convert import convert, verify
+from nezha_convert import convert, diff, export, push, repair, verify
 from nezha_convert.errors import MappingError
 from nezha_convert.weights.write import EXTRA
 
@@ -251,3 +251,52 @@ def test_a_head_outside_of_the_encoders_prefix_is_the_models(tmp_path: Path) -> 
     pooler = ["model.bert.pooler.dense.bias", "model.bert.pooler.dense.weight"]
     assert [kept.target for kept in report.kept] == ["crf.transitions", *pooler]
     assert not verify(source, tmp_path / "out").failures
+
+
+# What comes after: the other commands keep it
+
+
+def test_a_repaired_copy_and_a_second_conversion_keep_what_lies_beside(converted: Any, tmp_path: Path) -> None:
+    _, output = converted
+    config = json.loads((output / "config.json").read_text())
+    (output / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    originals = load_file(output / EXTRA)
+    assert repair(output, tmp_path / "repaired").faults
+    convert(output, tmp_path / "again", dtype="float32")
+    for folder in ("repaired", "again"):
+        kept = load_file(tmp_path / folder / EXTRA)
+        assert kept.keys() == originals.keys()
+        assert all(torch.equal(kept[name], originals[name]) for name in kept)
+        assert not verify(output, tmp_path / folder).failures
+
+
+def test_an_export_to_the_program_that_it_came_from_has_it_all(converted: Any, tmp_path: Path) -> None:
+    source, output = converted
+    export(output, tmp_path / "back", to="huawei-torch")
+    original, back = (torch.load(folder / "pytorch_model.bin") for folder in (source, tmp_path / "back"))
+    assert original.keys() == back.keys()
+    assert all(torch.equal(original[name], back[name]) for name in original)
+
+
+def test_an_export_to_another_program_says_what_it_leaves_out(converted: Any, tmp_path: Path) -> None:
+    _, output = converted
+    report = export(output, tmp_path / "other", to="transformers-4")
+    assert ("left out", "11 tensors") in {(d.field, d.value) for d in report.decisions}
+
+
+def test_what_lies_beside_is_pushed_and_pulled(converted: tuple[Path, Path]) -> None:
+    source, output = converted
+    verify(source, output)
+    planned = push(output, "owner/tagger", license="mit", dry_run=True)
+    assert EXTRA in {file.name for file in planned.files}
+
+
+def test_diff_tells_of_another_tensor_beside_the_model(converted: tuple[Path, Path], tmp_path: Path) -> None:
+    _, output = converted
+    other = Path(shutil.copytree(output, tmp_path / "other"))
+    assert diff(output, other).same
+    assert diff(converted[0], other).same
+    tensors = load_file(other / EXTRA)
+    tensors["transitions"] += 1
+    save_file(tensors, other / EXTRA)
+    assert not diff(output, other).same

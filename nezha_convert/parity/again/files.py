@@ -15,6 +15,9 @@ from ...formats import archive
 from .table import MAGIC
 
 BUNDLE, TORCH, SAFETENSORS, PADDLE, KERAS = "bundle", "torch", "safetensors", "paddle", "keras"
+EXTRA = "extra.safetensors"
+"""What a conversion kept beside a model, when its folder is converted again."""
+
 V1, MINDSPORE = "tensorflow-v1", "mindspore"
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
@@ -140,7 +143,7 @@ def _checkpoints(folder: Path) -> Iterator[Files]:
             weights = tuple(other for other in files if data.fullmatch(other.name))
             yield Files(BUNDLE, prefix, (path, *weights), weights)
     for path in files:
-        if path not in sharded and (kind := _kind(path)):
+        if path not in sharded and path.name != EXTRA and (kind := _kind(path)):
             yield Files(kind, path, (path,), (path,))
 
 

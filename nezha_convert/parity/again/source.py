@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import CheckpointError, MappingError
 from .bundle import read_bundle, read_v1
-from .files import BUNDLE, KERAS, MINDSPORE, PADDLE, TORCH, V1, Files
+from .files import BUNDLE, EXTRA, KERAS, MINDSPORE, PADDLE, SAFETENSORS, TORCH, V1, Files
 from .keras_file import read_keras
 from .mindspore_file import read_mindspore
 from .paddle_file import read_paddle
@@ -78,6 +78,9 @@ def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: It
     except Exception as error:  # libraries raise errors of many unrelated types for damaged files
         first_line = (str(error).strip() or "no more is said").splitlines()[0]
         raise CheckpointError(f"{files.path}: cannot be read a second time ({first_line})") from error
+    beside = files.path.with_name(EXTRA)
+    if files.kind == SAFETENSORS and beside.is_file():
+        tensors = {**read_safetensors(beside), **tensors}
     for old, new in renamed:
         tensors = {
             new + name[len(old) :] if name == old or name.startswith((f"{old}.", f"{old}/")) else name: tensor
