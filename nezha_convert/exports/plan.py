@@ -198,7 +198,7 @@ def plan_export(program: Program, model: ConvertedModel, accept_activation: bool
         )
     finding += about_activation
     finding += _config(program, model, activation) + _carried(program, model) + _labels(program, model)
-    finding += _kept(program, model, finding.steps)
+    finding = _with_kept(program, model, finding)
     return ExportPlan(program, model, finding.steps, dict(finding.files), finding.decisions)
 
 
@@ -380,18 +380,23 @@ def _carried(program: Program, model: ConvertedModel) -> _Finding:
     return finding + _decided("vocab.txt", None, reason)
 
 
-def _kept(program: Program, model: ConvertedModel, steps: Iterable[Step]) -> _Finding:
+def _with_kept(program: Program, model: ConvertedModel, finding: _Finding) -> _Finding:
     """What the conversion kept beside the model goes back, by its own names, to the program that it came from."""
-    kept, record = model.survey.plan.kept, model.companion(MARK)
+    kept, record = {entry.name: entry for entry in model.survey.plan.kept}, model.companion(MARK)
     if not kept:
-        return _Finding()
+        return finding
     family = read_json(record).get("family") if record else None
     if family != program.family.name:
         reason = f"{program.family.title} has no place for what was kept beside the model; it stays in {EXTRA}"
-        return _decided("left out", f"{len(kept)} tensors", reason)
+        return finding + _decided("left out", f"{len(kept)} tensors", reason)
+    # A part that the model lacks, and the program wants, was made of zeros: the source's own is better.
+    steps = tuple(step for step in finding.steps if step.target not in kept or step.entry.name != "zeros")
     there = {step.target for step in steps}
-    back = tuple(Step(entry, entry.name, Op.COPY, entry.shape) for entry in kept if entry.name not in there)
-    return _Finding(back) + _decided("from beside", f"{len(back)} tensors", "they go back under their own names")
+    back = tuple(Step(entry, name, Op.COPY, entry.shape) for name, entry in kept.items() if name not in there)
+    zeros = any(step.entry.name == "zeros" and step.target != program.steps for step in steps)
+    decisions = tuple(decision for decision in finding.decisions if zeros or decision.value != "zeros")
+    finding = replace(finding, steps=(*steps, *back), decisions=decisions)
+    return finding + _decided("from beside", f"{len(back)} tensors", "they go back under their own names")
 
 
 def _labels(program: Program, model: ConvertedModel) -> _Finding:

@@ -156,7 +156,7 @@ def make_plan(
     ties = () if untied else tuple(tie for tie in TIES if tie.target in wanted)
 
     fates: dict[str, _Fate] = {
-        name: _asked_fate(name, entry, drop) or _fate(family, head, entry, wanted, ties, loaded_over)
+        name: _asked_fate(name, entry, drop) or _fate(family, head, name, entry, wanted, ties, loaded_over)
         for name, entry in entries.items()
     }
     kept = {n: _asked_fate(n, entry, drop) or entry for n, entry in (beside or {}).items() if n not in entries}
@@ -201,16 +201,16 @@ def _asked_fate(name: str, entry: TensorEntry, drop: Iterable[str]) -> Dropped |
 def _fate(
     family: Family,
     head: Head,
+    name: str,
     entry: TensorEntry,
     wanted: Mapping[str, None],
     ties: Iterable[Tie],
     loaded_over: Iterable[Tie],
 ) -> _Fate:
-    """What becomes of a tensor. What is no part of the model was trained all the same, so it is kept."""
-    name, nbytes = entry.name, entry.nbytes
+    """What becomes of the tensor known as `name`. What is no part of the model was trained all the same: it is kept."""
 
     def dropped(reason: str, optimizer: bool = False) -> Dropped:
-        return Dropped(name, nbytes, reason, optimizer)
+        return Dropped(entry.name, entry.nbytes, reason, optimizer)
 
     match family.find(name):
         case Drop() as rest if rest is family.rest:
@@ -224,7 +224,7 @@ def _fate(
             equal = next((tie for tie in TIES if tie.target == rule.target and tie not in loaded_over), None)
             return dropped(f"equal to {equal.of}, to which it is tied") if equal else entry
         case Match(rule=rule):
-            over = next((tie for tie in loaded_over if rule.target in (tie.of, tie.target)), None)
+            over = next((t for t in loaded_over if t.target in wanted and rule.target in (t.of, t.target)), None)
             if over and rule.target == over.of:
                 return dropped(f"{over.target} is loaded over it: the original has one tensor for both")
             if over:
