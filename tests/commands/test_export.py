@@ -478,7 +478,7 @@ def test_a_person_is_told_what_was_decided_and_what_to_do_next(
     with pytest.raises(SystemExit):
         main(["export", str(folders / "huawei-tf-squad"), str(tmp_path / "back"), "--to", "huawei-tf"])
     said = capsys.readouterr().out
-    assert 'pooler = "zeros"' in said
+    assert 'from beside = "2 tensors"' in said
     assert f"--init_checkpoint {tmp_path / 'back'}/model.ckpt" in said
 
 
