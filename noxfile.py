@@ -2,6 +2,8 @@
 
 - `nox -s matrix` loads converted folders in every release of transformers that we support.
 - `nox -s words` changes every word of each program's config and runs the program beside the converted model.
+- `nox -s floors` runs the core's tests with the lowest versions that pyproject.toml allows, `nox -s newest` with the
+  highest.
 - `nox -s lock` writes the lock files anew from the versions in constraints.txt.
 - `nox -s audit` looks for published weaknesses of the locked versions.
 - `nox -s release` checks this commit and builds what is published.
@@ -14,10 +16,30 @@ from pathlib import Path
 
 import nox
 
+UV = "uv==0.13.9"
 LOCK, TORCH_LOCK = Path(".ci/requirements.lock"), Path(".ci/requirements-torch.lock")
 TORCH = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 KNOWN_WEAK = "urllib3==1.24.1"
 """A release with published weaknesses. A database that finds none in it did not answer the question."""
+
+CORE_TESTS = (
+    *(
+        "cli",
+        "commands",
+        "exports",
+        "files",
+        "folder",
+        "formats",
+        "hub",
+        "mapping",
+        "model",
+        "parity",
+        "tokenizer",
+        "weights",
+    ),
+    *("test_core.py", "test_layers.py"),
+)
+"""What `floors` and `newest` run, of the folder `tests`: not the examples' and the tools' tests."""
 
 VERSION_FILE, CHANGELOG = Path("nezha_convert/_version.py"), Path("CHANGELOG.md")
 
@@ -37,12 +59,33 @@ def words(session: nox.Session) -> None:
 
 
 @nox.session
+def floors(session: nox.Session) -> None:
+    """Run the core's tests with the lowest version of each requirement. UV_TORCH_BACKEND=cpu saves gigabytes."""
+    _test_with(session, "lowest-direct")
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the core's tests with the highest version of each requirement. UV_TORCH_BACKEND=cpu saves gigabytes."""
+    _test_with(session, "highest")
+
+
+def _test_with(session: nox.Session, resolution: str) -> None:
+    session.install(UV)
+    install = ("uv", "pip", "install", "--quiet", "--python", str(Path(session.bin) / "python"))
+    session.run(*install, "--resolution", resolution, "--editable", ".[html,keras,onnx,torch]")
+    session.run(*install, "accelerate", "hypothesis", "parameterized", "pytest", "pytest-xdist")
+    session.run("uv", "pip", "list")
+    session.run("python", "-m", "pytest", *(f"tests/{name}" for name in CORE_TESTS), *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Write the lock files: the versions of constraints.txt, with the SHA-256 of every file that the index has of them.
 
     torch has a lock file of its own, because the right build of it depends on the machine.
     """
-    session.install("uv==0.13.9")
+    session.install(UV)
     out = Path(session.create_tmp()).resolve() / "requirements.txt"
     out.unlink(missing_ok=True)  # uv would keep the versions in it
     session.run(
@@ -99,6 +142,8 @@ def release(session: nox.Session) -> None:
     command = str(work / "fresh" / "bin" / "nezha-convert")
     if version not in str(session.run(command, "--version", external=True, silent=True)):
         session.error(f"the installed command does not say that it is {version}")
+    converted = ("convert", "fixtures/huawei-tf-pretraining", str(work / "converted"))
+    session.run(command, *converted, external=True)  # by the core alone
     if "--no-tests" not in session.posargs:
         session.run("python", "-m", "tarfile", "-e", str(sdist), str(work))
         session.run(*pip, f"nezha-convert[dev] @ {wheel.as_uri()}", external=True)

@@ -1,6 +1,13 @@
 """NEZHA for transformers. Importing this package registers `model_type: nezha` with `AutoModel...from_pretrained`."""
 
-import transformers
+try:
+    import torch  # noqa: F401  (first: without it, transformers warns before the model's code fails)
+    import transformers
+except ModuleNotFoundError as _missing:
+    _install = "pip install 'nezha-convert[torch]' --extra-index-url https://download.pytorch.org/whl/cpu"
+    raise ModuleNotFoundError(
+        f"{_missing}; the package nezha needs torch and transformers: {_install}", name=_missing.name
+    ) from _missing
 from transformers import (
     AutoConfig,
     AutoModel,

@@ -5,10 +5,16 @@ A message names the thing, what was expected and what was found; ``hint`` is the
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 from .text import printable
 
 LONGEST = 4_000
 """The most characters of a message or hint. The middle of a longer one is left out."""
+
+CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
+"""PyTorch's own index of builds for the CPU. Without it pip may fetch gigabytes for a GPU."""
 
 
 class NezhaConvertError(Exception):
@@ -82,6 +88,11 @@ class CancelledError(NezhaConvertError):
     def __init__(self, number: int) -> None:
         super().__init__("interrupted; nothing half-written was left behind")
         self.exit_code = 128 + number
+
+
+def pip_install(what: str) -> str:
+    """The command that installs `what` for the Python that runs this, as a hint. A bare `pip` may be another's."""
+    return f"{shlex.quote(sys.executable)} -m pip install {what}"
 
 
 def _printable(text: str) -> str:

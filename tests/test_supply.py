@@ -20,6 +20,7 @@ import tarfile
 import zipfile
 from email import message_from_bytes
 from fnmatch import fnmatchcase
+from importlib.metadata import Distribution, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,50 @@ def test_every_requirement_of_the_project_is_locked():
         wanted += project["project"]["optional-dependencies"][extra]
     locked = {canonicalize_name(one.name) for path in LOCKS for one, _ in requirements(path)}
     assert {canonicalize_name(Requirement(one).name) for one in wanted} - {"nezha-convert"} <= locked
+
+
+def test_the_core_requires_these_and_torch_comes_by_extras_alone():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads(PYPROJECT)["project"]
+    names = {canonicalize_name(Requirement(one).name) for one in project["dependencies"]}
+    assert names == {
+        *(
+            "click",
+            "google-crc32c",
+            "huggingface-hub",
+            "ml-dtypes",
+            "numpy",
+            "pyyaml",
+            "rich",
+            "safetensors",
+            "tokenizers",
+        ),
+    }
+    extras = {name: " ".join(wanted) for name, wanted in project["optional-dependencies"].items()}
+    assert {Requirement(one).name for one in project["optional-dependencies"]["torch"]} == {"torch", "transformers"}
+    assert all("nezha-convert[torch]" in extras[name] for name in ("onnx", "train"))
+    assert "onnx" in extras["test"] and "train" in extras["test"] and "nezha-convert[test]" in extras["dev"]
+
+
+def closure(wanted: list[str]) -> dict[str, Distribution]:
+    """What `wanted` and all that it requires install, of what is installed here, by name."""
+    found: dict[str, Distribution] = {}
+    queue = [Requirement(one) for one in wanted]
+    while queue:
+        one = queue.pop()
+        name = canonicalize_name(one.name)
+        if name not in found and (not one.marker or one.marker.evaluate({"extra": ""})):
+            found[name] = distribution(name)
+            queue += map(Requirement, found[name].requires or ())
+    return found
+
+
+def test_the_core_and_all_that_it_requires_take_less_than_200_mb():
+    dependencies = re.findall(r"^dependencies = \[\n(.*?)^\]", PYPROJECT, re.MULTILINE | re.DOTALL)[0]
+    installed = closure(re.findall(r'"(.+?)"', dependencies))
+    assert "numpy" in installed and not installed.keys() & {"torch", "transformers"}
+    paths = [Path(file.locate()) for one in installed.values() for file in one.files or ()]
+    assert 50e6 < sum(path.stat().st_size for path in paths if path.is_file()) < 200e6
 
 
 def test_continuous_integration_installs_the_lock_file_and_looks_for_what_came_besides():

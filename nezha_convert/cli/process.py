@@ -17,7 +17,7 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from ..errors import CancelledError, NezhaConvertError
+from ..errors import CancelledError, NezhaConvertError, pip_install
 from ..files.memory import address_space, need_addresses
 
 STOPS = (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []), signal.SIGTERM)
@@ -126,7 +126,7 @@ def starting() -> Iterator[None]:
         if "failed to map segment" in str(error) or "allocate memory" in str(error):
             _end_at_once(no_memory(error))
         words = f"nezha-convert cannot be started ({type(error).__name__}: {error})"
-        _end_at_once(NezhaConvertError(words, hint="Install it again: pip install --force-reinstall nezha-convert"))
+        _end_at_once(NezhaConvertError(words, hint=pip_install("--force-reinstall nezha-convert")))
 
 
 def no_memory(error: Exception) -> NezhaConvertError:

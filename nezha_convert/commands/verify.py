@@ -10,7 +10,7 @@ from ..files.progress import Progress
 from ..folder.record import ConvertedFolder
 from ..parity.assumed import check_accepted, list_assumptions
 from ..parity.compare import compare_model
-from ..parity.converted import LoadedModel, load_tokenizer
+from ..parity.converted import LoadedModel, load_tokenizer, need_torch
 from ..parity.inputs import built_in_cases, check_memory, grouped, list_texts, text_cases
 from ..parity.measure import check_dtype
 from ..parity.report import ParityReport
@@ -50,8 +50,8 @@ def verify(
         What was compared, how far apart it is, and the verdict.
 
     Raises:
-        UsageError: the texts or the original cannot be used, a name of `assume` is of nothing that is assumed, or the
-            machine has too little memory.
+        UsageError: torch or transformers is not installed, the texts or the original cannot be used, a name of
+            `assume` is of nothing that is assumed, or the machine has too little memory.
         CheckpointError: the source cannot be read.
         MappingError: `output` is not a conversion of `source`, or its model cannot be loaded.
 
@@ -60,6 +60,7 @@ def verify(
         >>> assert report.passed, report.verdict
     """
     begun = time.monotonic()
+    need_torch("verify runs the converted model, which")
     folder = ConvertedFolder(Path(output))
     lines = list_texts(texts, folder, source)
     opened = read_source(source, folder, config, vocab, labels)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Decision, Origin
-from ..errors import MappingError, UsageError
+from ..errors import CPU_INDEX, MappingError, UsageError, pip_install
 from ..files.progress import Counter, Progress
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
-from ..parity.converted import LoadedModel
+from ..parity.converted import LoadedModel, need_torch
 from ..parity.inputs import built_in_cases
 from ..parity.measure import TOLERANCES, Measurement
 from ..parity.oracle.formulas import Array
@@ -118,10 +118,11 @@ def plan_onnx(output: Path, precision: str) -> tuple[RecordedFolder, tuple[Decis
 def _check_request(precision: str) -> None:
     if precision not in PRECISIONS:
         raise UsageError(f"{precision!r}: no precision of an ONNX graph; expected one of {', '.join(PRECISIONS)}")
+    need_torch("an export to ONNX", "onnx")
     if missing := [package for package in _PACKAGES if find_spec(package) is None]:
         raise UsageError(
             f"an export to ONNX needs {', '.join(missing)}, not installed here",
-            hint='pip install "nezha-convert[onnx]"',
+            hint=pip_install(f"'nezha-convert[onnx]' {CPU_INDEX}"),
         )
 
 

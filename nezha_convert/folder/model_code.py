@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import NezhaConvertError
+from ..errors import NezhaConvertError, pip_install
 
 MODEL_FILES = ("configuration_nezha.py", "attention_nezha.py", "modeling_nezha.py")
 
@@ -36,6 +36,6 @@ def _package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise NezhaConvertError(
             "the package nezha is not installed beside nezha_convert",
-            hint="pip install --force-reinstall nezha-convert",
+            hint=pip_install("--force-reinstall nezha-convert"),
         )
     return Path(spec.submodule_search_locations[0])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
 import errno
 import gzip
-import lzma
 import shutil
 import stat
 import struct
@@ -15,10 +13,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader, FileIO, RawIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import CheckpointError, OutputError
 from ..files.locks import TemporaryFolder
+
+if TYPE_CHECKING:
+    import lzma
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """How an archive's name ends. Files of torch may end so too: those are told by their content."""
@@ -37,12 +38,13 @@ _CHUNK = 1 << 20
 _T = TypeVar("_T")
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _DAMAGED = (
-    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error, LookupError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, LookupError),
     *(OSError, EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError),
 )
 """What the libraries raise for damaged files."""
 
 _ELSEWHERE = "Unpack it where there is room and name the folder, or set TMPDIR."
+_UNPACK = "Unpack it yourself and name the folder."
 _BY_HAND = "If it is what you expect, unpack it yourself and name the folder."
 _PLAIN = "Pack the files themselves, without links and passwords: tar --dereference -cf FILE.tar FOLDER"
 
@@ -94,13 +96,17 @@ def _unpack(path: Path, folder: Path) -> None:
                     hint=_ELSEWHERE,
                 )
             _write(member, _place(path, folder, member.name), path)
+    except ModuleNotFoundError as error:  # a Python that was built where the library of bzip2 or xz was not
+        raise CheckpointError(
+            f"{path}: this Python has no module {error.name}, which unpacks it", hint=_UNPACK
+        ) from error
     except _DAMAGED as error:
         hint = "The archive is damaged or cut short: copy it again from where it came from."
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{path}: no room to unpack it ({error.strerror})", hint=_ELSEWHERE) from error
         raise CheckpointError(
             f"{path}: cannot be unpacked ({type(error).__name__}: {error})",
-            hint=_BY_HAND if "Memory usage limit" in str(error) else hint,
+            hint=_BY_HAND if "Memory usage limit" in str(error) else _UNPACK if "(missing)" in str(error) else hint,
         ) from error
 
 
@@ -200,7 +206,10 @@ class _Xz(RawIOBase):
                 self._packed = self._file.read(_CHUNK)
                 if not self._packed:
                     raise EOFError("it ends in the middle")
-            unpacked, self._packed = self._unpacker.decompress(self._packed, len(buffer)), b""
+            try:
+                unpacked, self._packed = self._unpacker.decompress(self._packed, len(buffer)), b""
+            except Exception as error:  # lzma.LZMAError, which has no other base
+                raise ValueError(str(error)) from error
         buffer[: len(unpacked)] = unpacked
         self._position += len(unpacked)
         return len(unpacked)
@@ -224,13 +233,21 @@ class _Xz(RawIOBase):
 
 
 def _xz_unpacker() -> lzma.LZMADecompressor:
+    import lzma
+
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)
+
+
+def _bz2(path: Path) -> IO[bytes]:
+    import bz2
+
+    return bz2.open(path)
 
 
 _TAR_STREAMS: dict[str, Callable[[Path], Any]] = {
     ".tar": FileIO,
     **dict.fromkeys((".gz", ".tgz"), gzip.open),
-    **dict.fromkeys((".bz2", ".tbz2"), bz2.open),
+    **dict.fromkeys((".bz2", ".tbz2"), _bz2),
     **dict.fromkeys((".xz", ".txz"), lambda path: BufferedReader(_Xz(path), _CHUNK)),
 }
 

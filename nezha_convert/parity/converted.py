@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import MappingError
+from ..errors import CPU_INDEX, MappingError, UsageError, pip_install
 from .oracle.formulas import Array
 from .oracle.model import HEADS
 from .report import WeightStatistics
+
+LEAST = {"torch": "2.10", "transformers": "4.52.1"}
+"""The lowest versions that the extra `torch` allows. A core in an environment of others may meet older ones."""
+
+
+def need_torch(what: str, extra: str = "torch") -> None:
+    """Raises UsageError, with the command that installs them, if torch or transformers is missing or too old.
+
+    Args:
+        what: what needs them: the message's subject.
+        extra: the extra that brings them.
+    """
+    lacking = [f"no {name}" for name in LEAST if find_spec(name) is None]
+    for name, least in LEAST.items() if not lacking else ():
+        with suppress(PackageNotFoundError):  # its files may lie somewhere without their metadata
+            if _numbers(found := version(name)) < _numbers(least):
+                lacking.append(f"{name} {found}")
+    if lacking:
+        raise UsageError(
+            f"{what} needs {' and '.join(map(' '.join, LEAST.items()))} or newer; found {' and '.join(lacking)}",
+            hint=pip_install(f"'nezha-convert[{extra}]' {CPU_INDEX}"),
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 class LoadedModel:

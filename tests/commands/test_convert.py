@@ -186,7 +186,8 @@ def test_a_dtype_reaches_weights_and_config_and_the_loaded_model(tmp_path, dtype
     original = load_file(_converted(TF, tmp_path / "full") / "model.safetensors")
     for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
         assert torch.equal(tensor, original[name].to(expected))
-    assert transformers.AutoModel.from_pretrained(tmp_path / "out", dtype="auto").dtype == expected
+    # torch_dtype is the name in transformers 4.52; later releases still accept it
+    assert transformers.AutoModel.from_pretrained(tmp_path / "out", torch_dtype="auto").dtype == expected
 
 
 def test_a_value_too_large_for_float16_is_refused_and_named(tmp_path):

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from nezha_convert.cli.app import cli
+from nezha_convert.errors import CPU_INDEX
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -40,6 +41,14 @@ def test_the_readme_has_one_command_that_converts_and_one_that_tests():
     for command in ("nezha-convert convert fixtures/", "python -m pytest"):
         (line,) = (block for block in one_liners if command in block)
         assert "-m venv .venv" in line and "-c constraints.txt" in line
+
+
+def test_the_readme_s_first_command_installs_the_core_and_the_next_adds_the_proof():
+    first, second = blocks("sh", DOCUMENTS[:1])[:2]
+    assert "pip install -c constraints.txt . &&" in first and "nezha-convert convert" in first
+    assert f"pip install -c constraints.txt {CPU_INDEX} '.[torch]' &&" in second and "nezha-convert verify" in second
+    fixture, folder = first.split()[-2:]
+    assert second.split()[-2:] == [fixture, folder]
 
 
 def test_every_command_of_the_documents_parses():

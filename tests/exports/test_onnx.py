@@ -14,7 +14,7 @@ from goldens import GOLDENS, Golden
 import nezha
 from nezha.attention_nezha import expand_relative_positions, relative_attention, relative_position_table
 from nezha_convert.commands.convert import convert
-from nezha_convert.errors import MappingError, UsageError
+from nezha_convert.errors import CPU_INDEX, MappingError, UsageError, pip_install
 from nezha_convert.exports import onnx as onnx_export
 from nezha_convert.exports import onnx_graph
 from nezha_convert.exports.onnx import MODEL, export_onnx
@@ -252,7 +252,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(small, tmp
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(UsageError, match="onnxscript, not installed") as raised:
         export_onnx(small, tmp_path)
-    assert raised.value.hint == 'pip install "nezha-convert[onnx]"'
+    assert raised.value.hint == pip_install(f"'nezha-convert[onnx]' {CPU_INDEX}")
 
 
 def test_an_unknown_precision_and_a_folder_that_is_no_conversion_are_refused(small, tmp_path):

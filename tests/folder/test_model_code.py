@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nezha
-from nezha_convert.errors import NezhaConvertError
+from nezha_convert.errors import NezhaConvertError, pip_install
 from nezha_convert.folder import model_code
 
 PACKAGE = Path(nezha.__file__).parent
@@ -26,4 +26,4 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setattr(model_code, "find_spec", lambda name: importlib.util.find_spec("no_such_package"))
     with pytest.raises(NezhaConvertError, match="nezha is not installed") as error:
         model_code.model_files()
-    assert error.value.hint == "pip install --force-reinstall nezha-convert"
+    assert error.value.hint == pip_install("--force-reinstall nezha-convert")

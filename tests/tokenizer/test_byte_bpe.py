@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -131,6 +132,8 @@ def test_every_character_is_classed_as_in_huawei_s_code_but_those_newer_than_pyt
         c for c, a, b in zip(characters, ids_of(tokenizer(rules, lower), texts), wanted, strict=True) if a != b
     ]
     changed = {"\U0001171e": "no mark without a width of its own any more, in Unicode 16"} if lower else {}
+    if sys.version_info < (3, 11):
+        changed["\u1734"] = "no mark without a width of its own any more, in Unicode 14; Python 3.10 has 13"
     changed |= {"\U00011938": "its decomposition is not known to the tokenizers library"} if lower else {}
     assert [hex(ord(c)) for c in differing if not unknown_to_python(c) and c not in changed] == []
 

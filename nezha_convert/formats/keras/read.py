@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from ...checkpoint import TensorEntry
-from ...errors import CheckpointError, UsageError
+from ...errors import CheckpointError, UsageError, pip_install
 from ...files.state import State, check_unchanged, state_of
 from ..blocks import file_blocks, is_shape
 
@@ -68,7 +68,7 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
     if find_spec("h5py") is None:
         raise UsageError(
             f"{file}: Keras' files are HDF5, and the library h5py that reads it is not installed",
-            hint="pip install 'nezha-convert[keras]'",
+            hint=pip_install("'nezha-convert[keras]'"),
         )
     try:
         seen = state_of(file.stat())

@@ -15,6 +15,7 @@ from ...checkpoint import TensorEntry
 from ...errors import CheckpointError
 from ...files.state import State, check_unchanged
 from ..blocks import file_blocks, is_shape, row_blocks, rows_within
+from .meanings import numpy_type
 from .values import Array, ArrayType, Span, Storage
 
 DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
@@ -73,12 +74,11 @@ def entry_of(file: Path, number: int, name: str, array: Array, places: Mapping[s
 
 def _numpy_type(file: Path, name: str, kind: ArrayType) -> np.dtype:
     """NumPy's type. Those of ml_dtypes (bfloat16, eight-bit floats) are NumPy's too once that library is loaded."""
-    try:
-        dtype = np.dtype(kind.name)
-    except TypeError as error:
-        raise CheckpointError(f"{file}: {name!r} is of type {kind.name}, which NumPy does not have") from error
+    dtype = numpy_type(kind.name)
+    if dtype is None:
+        raise CheckpointError(f"{file}: {name!r} is of type {kind.name:.100}, which NumPy does not have")
     if dtype.name != kind.name or dtype.kind not in "biufcV" or not dtype.itemsize:  # texts, objects, records
-        raise CheckpointError(f"{file}: {name!r} is of type {kind.name}, which holds no numbers")
+        raise CheckpointError(f"{file}: {name!r} is of type {kind.name:.100}, which holds no numbers")
     return dtype
 
 
@@ -147,9 +147,10 @@ def _swapped(stream: Callable[[int], Iterator[np.ndarray]], limit: int) -> Itera
     """The blocks of `stream` with the bytes of each element the other way round."""
     for block in stream(limit):
         values = np.asarray(block)
-        yield (
-            np.ascontiguousarray(values).view(f"u{values.itemsize}").byteswap().view(values.dtype).reshape(values.shape)
-        )
+        width = (
+            values.itemsize // 2 if values.dtype.kind == "c" else values.itemsize
+        )  # of each part of a complex number
+        yield np.ascontiguousarray(values).view(f"u{width}").byteswap().view(values.dtype).reshape(values.shape)
 
 
 def _text_blocks(

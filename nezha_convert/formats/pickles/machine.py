@@ -16,9 +16,7 @@ from math import prod
 from struct import Struct
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from .meanings import as_key, call, check_key, name_of, set_state
+from .meanings import as_key, call, check_key, name_of, numpy_type, set_state
 from .values import Array, ArrayType, Name, Record, Span, Text, UnexpectedError
 
 MAX_STEPS = 1 << 22
@@ -32,6 +30,9 @@ need 300 bytes each on average, of which 150 are names and types. NEZHA's arrays
 
 MAX_TEXT = 4096
 """The most bytes of a name, a number or a line. Longer text can only be an array's data, and is skipped."""
+
+MAX_GAP = 1 << 16
+"""How many places of the memory may be left out: other programs make room for all up to the highest."""
 
 _JOBLIB, _BYTES = "joblib.numpy_pickle.NumpyArrayWrapper", "torch.storage._load_from_bytes"
 
@@ -186,6 +187,8 @@ class _Machine:
             self._stack.pop()
 
     def _remember(self, key: int) -> None:
+        if not 0 <= key <= len(self._memory) + MAX_GAP:
+            raise UnexpectedError("a place in the memory far behind all others")
         self._memory[key] = self._stack[-1]
 
     def _recall(self, key: int) -> None:
@@ -270,8 +273,13 @@ class _Machine:
         if state.get("numpy_array_alignment_bytes") is not None:
             self._data.seek(self._number(_BYTE), 1)
         array, offset = Array(), self._data.tell()
-        length = min(prod(shape) * np.dtype(kind.name).itemsize, self._size - offset)
-        set_state(array, (1, shape, kind, state.get("order") == "F", Span(self._base + offset, length)))
+        set_state(array, (1, shape, kind, state.get("order") == "F", Span(self._base + offset, 0)))
+        if (dtype := numpy_type(kind.name)) is None or dtype.kind not in "biufcV":  # a pickle of objects would follow
+            raise UnexpectedError(f"an array of joblib of type {kind.name!r:.40}")
+        length = prod(shape) * dtype.itemsize
+        if length > self._size - offset:
+            raise EOFError(f"an array of {length:,} bytes at offset {offset} of {self._size}")
+        array.data = Span(self._base + offset, length)
         self._data.seek(length, 1)
         return array
 
@@ -281,8 +289,10 @@ class _Machine:
     def _extension(self, form: Struct) -> None:
         self._call(name_of("extension", str(self._number(form))), ())
 
-    def _skip(self, form: Struct) -> None:
-        self._number(form)
+    def _frame(self) -> None:
+        """The length of what follows, which other programs read at once."""
+        if (length := self._number(_EIGHT_BYTES)) > self._size - self._data.tell():
+            raise EOFError(f"a frame of {length:,} bytes at offset {self._data.tell()} of {self._size}")
 
     def _protocol(self) -> None:
         if (version := self._number(_BYTE)) > 5:
@@ -353,7 +363,7 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x8a": partial(_Machine._push_long, form=_BYTE),
     b"\x8b": partial(_Machine._push_long, form=_SIGNED),
     b"\x80": _Machine._protocol,
-    b"\x95": partial(_Machine._skip, form=_EIGHT_BYTES),  # a frame's length, which is not needed to read it
+    b"\x95": _Machine._frame,
     b"(": _Machine._mark,
     b"0": _Machine._pop,
     b"1": partial(_Machine._push_since_mark, make=None),

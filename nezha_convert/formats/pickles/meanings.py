@@ -7,6 +7,7 @@ arguments. Whatever else a pickle asks for becomes a `Record`. Sources: the file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import accumulate
 from operator import mul
@@ -42,8 +43,11 @@ STORAGES = {
 }
 """NumPy's names of element types by the class of a torch storage."""
 
-MAX_KEY = 32
-"""The most parts of a key, and of an item of a set."""
+MAX_KEY, MAX_KEY_BITS = 32, 60
+"""The most parts of a key, and of an item of a set; and the most bits of a number in it, as others may collide."""
+
+MAX_SIZES = 128
+"""The most dimensions of an array; NumPy has 64. Products of more sizes could fill the memory."""
 
 _Values = tuple[Any, ...]
 
@@ -68,8 +72,10 @@ def _take(values: Any, *kinds: type) -> _Values:
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
+    if not isinstance(value, tuple) or not all(type(size) is int and 0 <= size < 1 << 63 for size in value):
         raise UnexpectedError("an array whose shape is not a tuple of sizes")
+    if len(value) > MAX_SIZES:
+        raise UnexpectedError(f"an array of {len(value):,} dimensions")
     return value
 
 
@@ -119,11 +125,12 @@ def _no_bytes(values: _Values) -> Span:
 def _dictionary(values: _Values) -> dict[Any, Any]:
     """OrderedDict() and OrderedDict([[key, value], ...]) of Python 2; Counter({...}); defaultdict(factory)."""
     content: dict[Any, Any] = {}
-    if values and isinstance(values[0], dict):
-        return values[0]
-    for pair in values[0] if values and isinstance(values[0], list) else ():
+    given = values[0] if values and not isinstance(values[0], Name | None) else ()
+    if isinstance(given, dict):
+        return given
+    for pair in given if isinstance(given, list | tuple) else ((),):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise UnfitError
+            raise UnexpectedError("a dictionary that is not made of pairs")
         content[as_key(pair[0])] = pair[1]
     return content
 
@@ -140,6 +147,8 @@ def check_key(value: Any) -> None:
     while todo:
         inner = todo.pop()
         todo += inner if isinstance(inner, tuple) else ()
+        if isinstance(inner, int) and inner.bit_length() > MAX_KEY_BITS:
+            raise UnexpectedError(f"a number of {inner.bit_length()} bits in a key")
         parts += 1
         if parts > MAX_KEY:
             raise UnexpectedError(f"a key of more than {MAX_KEY} parts")
@@ -193,10 +202,16 @@ def view(storage: Storage, start: Any, sizes: Any, strides: Any, kind: ArrayType
 
 def _width(name: str) -> int:
     """Bytes of an element; 1 for a type that NumPy does not have, of which no tensor is read."""
+    kind = numpy_type(name)
+    return kind.itemsize if kind else 1
+
+
+def numpy_type(name: str) -> np.dtype | None:
+    """NumPy's type of this name, if it has one. NumPy is asked for words alone: it evaluates parts of other texts."""
     try:
-        return np.dtype(name).itemsize
-    except TypeError:
-        return 1
+        return np.dtype(name) if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _inner_array(values: _Values) -> Array:

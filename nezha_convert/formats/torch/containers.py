@@ -23,7 +23,7 @@ from ...files.state import State, check_unchanged, state_of
 from ..blocks import MAX_RANK
 from ..pickles.entries import DAMAGED, Compressed, Place
 from ..pickles.machine import BROKEN, Pickled, follow
-from ..pickles.meanings import STORAGES, storage_type, view
+from ..pickles.meanings import STORAGES, as_key, storage_type, view
 from ..pickles.model import NOT_RUN, written_by_torch
 from ..pickles.values import Array, Name, Span, Storage, UnexpectedError
 
@@ -139,7 +139,7 @@ def _width(storage: Storage) -> int:
 def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Container:
     members = {member.filename: member for member in archive.infolist()}
     starts = _check_members(archive.infolist(), data, size)
-    root = next(iter(members)).partition("/")[0]
+    root = next(iter(members), "").partition("/")[0]
     if f"{root}/constants.pkl" in members:
         raise CheckpointError(
             f"{data.name}: a program of TorchScript; only state dicts and modules of Python are read",
@@ -271,6 +271,7 @@ def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
     data.seek(members["storages"])
     for _ in range(follow(data, size).value):
         key, _, kind = follow(data, size).value
+        as_key(key)  # hashing another key could take for ever
         (count,) = unpack("<q", data.read(8))
         data.seek(-8, 1)
         storages[key] = Storage(storage_type(kind), str(key), max(0, count))
@@ -281,6 +282,7 @@ def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
     data.seek(members["tensors"])
     for _ in range(follow(data, size).value):
         key, storage, _ = follow(data, size).value
+        as_key(storage)
         (rank,) = unpack("<i4x", data.read(8))
         if not 0 <= rank <= MAX_RANK:
             raise ValueError(f"a tensor of {rank} dimensions")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UsageError
+from ...errors import CPU_INDEX, UsageError, pip_install
 from ...files.locks import TemporaryFolder
 from ..again.source import Reread
 from ..oracle.dialects import dialect_of
@@ -34,6 +34,8 @@ TRANSFORMERS = "transformers==4.40.2"
 
 _CLONE_HOLDS = ("NEZHA-TensorFlow/modeling.py", "NEZHA-PyTorch/modeling_nezha.py")
 _CLONE_HINT = "git clone https://github.com/huawei-noah/Pretrained-Language-Model CLONE, then pass: --original CLONE"
+_TORCH_HINT = pip_install(f"torch {CPU_INDEX}")
+_TENSORFLOW_HINT = f"{pip_install(repr('nezha-convert[tf]'))} && {pip_install('--no-deps tf-keras')}"
 _TENSORFLOW = {"tensorflow": "tensorflow-cpu", "tf_keras": "tf-keras", "tf_slim": "tf-slim"}
 _LACKING = {"tensorflow": ("multiple-choice",), "pytorch": ("token-classification",), "transformers": ()}
 """By original, the heads that it does not have."""
@@ -208,11 +210,10 @@ def _clone(original: str, program: str, holds: tuple[str, ...] = _CLONE_HOLDS) -
     needed = {"tensorflow": _TENSORFLOW, "byte BPE": {}}.get(program, {"torch": "torch"})
     lacking = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if lacking:
-        install = "pip install 'nezha-convert[tf]' && pip install --no-deps tf-keras" if program == "tensorflow" else ""
         raise UsageError(
             f"running the original {program} program needs {', '.join(needed.values())}; "
             f"not installed: {', '.join(lacking)}",
-            hint=install or "pip install torch",
+            hint=_TENSORFLOW_HINT if program == "tensorflow" else _TORCH_HINT,
         )
     return clone.resolve()
 
@@ -228,7 +229,7 @@ def _transformers(program: str) -> Path:
             f"transformers cannot load this source: it was written by Huawei's {program} program", hint=_CLONE_HINT
         )
     if importlib.util.find_spec("torch") is None:
-        raise UsageError(f"running {TRANSFORMERS} needs torch; not installed: torch", hint="pip install torch")
+        raise UsageError(f"running {TRANSFORMERS} needs torch; not installed: torch", hint=_TORCH_HINT)
     name = f"{TRANSFORMERS.replace('==', '-')}-{sys.implementation.cache_tag}-{platform.machine()}"
     home = cache_folder() / name
     if home.is_dir():

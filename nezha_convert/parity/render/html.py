@@ -8,7 +8,7 @@ from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...errors import UsageError
+from ...errors import UsageError, pip_install
 from ...files.staging import write_file
 from ...text import printable, printable_json
 from ..report import Comparison, ParityReport, shortened
@@ -61,7 +61,7 @@ def check_html() -> None:
     """Raises UsageError if matplotlib is not installed. Call it before anything is computed."""
     if find_spec("matplotlib") is None:
         raise UsageError(
-            "--html draws with matplotlib, which is not installed", hint="pip install 'nezha-convert[html]'"
+            "--html draws with matplotlib, which is not installed", hint=pip_install("'nezha-convert[html]'")
         )
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nezha_convert import convert
-from nezha_convert.errors import CheckpointError, MappingError, UsageError
+from nezha_convert.errors import CheckpointError, MappingError, UsageError, pip_install
 from nezha_convert.families import BERT4KERAS, BERT4KERAS_MODERN
 from nezha_convert.formats.keras import read as keras_h5
 from nezha_convert.formats.keras.read import read_keras
@@ -155,7 +155,7 @@ def test_without_h5py_the_way_to_get_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UsageError, match="h5py") as caught:
         read_keras(LEGACY)
-    assert caught.value.hint == "pip install 'nezha-convert[keras]'"
+    assert caught.value.hint == pip_install("'nezha-convert[keras]'")
 
 
 # What the table of relative positions tells

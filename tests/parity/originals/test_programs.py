@@ -20,7 +20,7 @@ import warm_python
 from clones import CLONE, need
 
 from nezha_convert.checkpoint import Checkpoint
-from nezha_convert.errors import UsageError
+from nezha_convert.errors import CPU_INDEX, UsageError, pip_install
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.parity.oracle.model import Oracle
 from nezha_convert.parity.originals import programs as originals
@@ -103,7 +103,7 @@ def test_missing_torch_is_named(fixture: str, clone: Path, monkeypatch: pytest.M
     original = TRANSFORMERS if "transformers" in fixture else str(clone)
     with pytest.raises(UsageError, match="not installed: torch") as error:
         run_original(original, checkpoint, config, "encoder", INPUTS)
-    assert error.value.hint == "pip install torch"
+    assert error.value.hint == pip_install(f"torch {CPU_INDEX}")
 
 
 def test_a_source_of_transformers_is_sent_there(clone: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from goldens import GOLDENS
 
 import nezha_convert
-from nezha_convert.errors import OutputError, UsageError
+from nezha_convert.errors import OutputError, UsageError, pip_install
 from nezha_convert.parity.render import html
 from nezha_convert.parity.render.html import page, write_html
 from nezha_convert.parity.report import ParityReport
@@ -235,7 +235,7 @@ def test_without_matplotlib_it_says_what_to_install(report, tmp_path, monkeypatc
     monkeypatch.setattr(html, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="matplotlib, which is not installed") as error:
         write_html(report, tmp_path / "parity.html")
-    assert error.value.hint == "pip install 'nezha-convert[html]'"
+    assert error.value.hint == pip_install("'nezha-convert[html]'")
 
 
 def test_a_page_that_cannot_be_written_is_5(report, tmp_path):
