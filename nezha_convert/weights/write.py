@@ -211,6 +211,7 @@ def write_weights(
     tensors: dict[str, list[Placed]] = {name: [] for name, _, _ in layout.files}
     for placed in layout.placed:
         tensors[placed.file].append(placed)
+    np.empty(TURNED_BYTES, np.uint8)  # once glibc has freed as much, it keeps the memory of a block for the next
     numbers: list[TensorNumbers] = []
     written: Blocks = Queue(AHEAD)
     stop = threading.Event()
