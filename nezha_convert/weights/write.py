@@ -141,7 +141,7 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int) -> L
 def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
     """The target's values in order, in blocks of at most BLOCK_BYTES; a block is valid until the next is asked for.
 
-    A transposed tensor larger than a block is read once for each block of target rows, so that memory stays bounded.
+    A transposed tensor is read once for each TURNED_BYTES of target rows, so that memory stays bounded.
 
     Args:
         tally: counts the values, those among them that `dtype` cannot hold.
