@@ -44,6 +44,8 @@ def entry_of(file: Path, number: int, name: str, array: Array, places: Mapping[s
     Raises:
         CheckpointError: the tensor does not lie inside of its data, or its type or shape is none of NumPy's.
     """
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise CheckpointError(f"{file}: {name!a:.200} is a name with half of a surrogate pair, which no file can have")
     kind, shape, data = array.type, array.shape, array.data
     if kind is None or data is None:
         raise CheckpointError(f"{file}: {name!r} is an array without data", hint=DAMAGED)

@@ -175,18 +175,30 @@ def _scalar(values: _Values) -> Any:
 
 def _tensor(values: _Values) -> Array:
     """_rebuild_tensor(storage, offset, sizes, strides), and _v2, which adds (requires_grad, hooks[, metadata])."""
-    storage, start, sizes, strides, *more = _take(values, Storage, int, tuple, tuple)
+    storage, start, sizes, strides, *more = _in_storage(values)
+    tensor = view(storage, start, sizes, strides)
     if len(more) > 2 and more[2]:  # metadata: a conjugate or negative view
         raise UnfitError
-    return view(storage, start, sizes, strides)
+    return tensor
 
 
 def _typed_tensor(values: _Values) -> Array:
     """_rebuild_tensor_v3(storage, offset, sizes, strides, requires_grad, hooks, dtype[, metadata])."""
-    storage, start, sizes, strides, _, _, kind, *more = _take(values, Storage, int, tuple, tuple, object, object, Name)
-    if more and more[0]:
+    storage, start, sizes, strides, *more = _in_storage(values)
+    _, _, kind, *metadata = _take(tuple(more), object, object, Name)
+    tensor = view(storage, start, sizes, strides, ArrayType(kind.path.removeprefix("torch.")))
+    if metadata and metadata[0]:
         raise UnfitError
-    return view(storage, start, sizes, strides, ArrayType(kind.path.removeprefix("torch.")))
+    return tensor
+
+
+def _in_storage(values: _Values) -> _Values:
+    """Arguments that begin with (storage, start, sizes, strides). torch makes room for those that it takes as well."""
+    if not isinstance(_take(values, object)[0], Storage):
+        raise UnfitError
+    if len(values) < 4 or not all(isinstance(part, tuple) for part in values[2:4]):
+        raise UnexpectedError("a tensor whose sizes are not given as a tuple")
+    return values
 
 
 def view(storage: Storage, start: Any, sizes: Any, strides: Any, kind: ArrayType | None = None) -> Array:
@@ -226,7 +238,9 @@ def _blank_or_inner(values: _Values) -> Array:
 
 def _of_subclass(values: _Values) -> Any:
     """_rebuild_from_type_v2(function, class, arguments, attributes)."""
-    function, _, arguments, *_ = _take(values, Name, Name, tuple)
+    function, _, arguments, *_ = _take(values, Name, Name, object)
+    if not isinstance(arguments, tuple):
+        raise UnexpectedError("a call whose arguments are not a tuple")
     return call(function, arguments)
 
 
