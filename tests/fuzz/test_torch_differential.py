@@ -36,7 +36,7 @@ def _careless(data: BinaryIO, size: int) -> Container:
     """Storages that are not there lie where the file begins."""
     storages = _Storages()
     pickled = [follow(data, size, storages.resolve) for _ in range(4)][3]
-    return Container(pickled, {key: Span(0, 24) for key in storages.by_key})
+    return Container(pickled, {key: Span(0, 8 * storage.count) for key, storage in storages.by_key.items()})
 
 
 @pytest.mark.parametrize(
