@@ -106,7 +106,9 @@ def tar(storages: bytes, tensors: bytes = b"", content: bytes = b"\x80\x02}.") -
     out = b""
     for name, data in ((b"storages", storages), (b"tensors", tensors), (b"pickle", content)):
         block = bytearray(512)
-        block[: len(name)], block[124:135], block[257:262] = name, b"%011o" % len(data), b"ustar"
+        block[: len(name)], block[100:107], block[124:135] = name, b"0000644", b"%011o" % len(data)
+        block[148:156], block[257:265] = b" " * 8, b"ustar\x0000"
+        block[148:156] = b"%06o\0 " % sum(block)
         out += bytes(block) + data + bytes(-len(data) % 512)
     return out + bytes(1024)
 

@@ -29,6 +29,9 @@ class Compressed:
     read: Callable[[], bytes]
 
 
+_WIDEST = {"": 1, "utf-8": 2, "quoted": 4, "escaped": 6}
+"""How many bytes a byte may take, by the way in which it is stored."""
+
 Place = Span | Compressed
 """Where the data of an array lies."""
 
@@ -58,8 +61,8 @@ def entry_of(file: Path, number: int, name: str, array: Array, places: Mapping[s
         end, strides = array.start * dtype.itemsize + nbytes, None
     else:
         end = dtype.itemsize * (array.start + 1 + sum((a - 1) * b for a, b in zip(shape, strides, strict=True)))
-    # As text, a byte takes one byte or two: the exact number is only known once the text is read.
-    least, most = (nbytes, nbytes * (1 + data.text)) if isinstance(data, Span) else (end, place.length)
+    # As text, a byte takes one byte or two, or up to six: the exact number is only known once the text is read.
+    least, most = (nbytes, nbytes * _WIDEST[data.text]) if isinstance(data, Span) else (end, place.length)
     fits = least <= place.length <= most
     if not fits or nbytes > max(seen[0], place.length):
         raise CheckpointError(
@@ -111,6 +114,14 @@ def _blocks(
             check_unchanged(file, seen)
             return np.frombuffer(place.read(), np.uint8, length, start)
 
+    elif place.text in ("quoted", "escaped"):
+
+        def load() -> np.ndarray:
+            data = text_bytes(file, place, seen)
+            if len(data) != length:
+                raise CheckpointError(f"{file}: the text of a tensor has another length than its shape", hint=DAMAGED)
+            return np.frombuffer(data, np.uint8)
+
     elif place.text:
         plain = shape if strides is None else (prod(shape),)
         text = partial(_text_blocks, file, place, dtype, plain, seen=seen)
@@ -129,6 +140,21 @@ def _blocks(
             return whole.reshape(-1)
 
     return partial(_gathered, load, dtype, shape, strides)
+
+
+def text_bytes(file: Path, place: Span, seen: State) -> bytes:
+    """The bytes that `file` has as text at `place`.
+
+    Raises:
+        CheckpointError: it is no text of bytes.
+    """
+    data = b"".join(map(bytes, file_blocks(file, place.offset, np.dtype("uint8"), (place.length,), 1 << 20, seen)))
+    try:
+        if place.text == "quoted":
+            return codecs.escape_decode(data)[0]
+        return data.decode("raw-unicode-escape" if place.text == "escaped" else "utf-8").encode("latin-1")
+    except ValueError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})", hint=DAMAGED) from error
 
 
 def _gathered(

@@ -37,7 +37,7 @@ MAX_GAP = 1 << 16
 _JOBLIB, _BYTES = "joblib.numpy_pickle.NumpyArrayWrapper", "torch.storage._load_from_bytes"
 
 _NO_TEXT = Text()
-_NO_TEXT.offset, _NO_TEXT.length, _NO_TEXT.text = 0, 0, True
+_NO_TEXT.offset, _NO_TEXT.length, _NO_TEXT.text = 0, 0, "utf-8"
 
 BROKEN = (IndexError, KeyError, struct.error, ValueError, TypeError, EOFError)
 """What following a damaged pickle raises, besides `UnexpectedError`."""
@@ -139,16 +139,17 @@ class _Machine:
             encoding: "utf-8" for text; "python 2" for its strings, which may be text or bytes; None for bytes.
         """
         length, offset = self._number(form), self._data.tell()
+        stored = "utf-8" if encoding == "utf-8" else ""
         if not 0 <= length <= self._size - offset:
             raise EOFError(f"{length} bytes declared at offset {offset} of {self._size}")
         if encoding and not length:
             self._stack.append(_NO_TEXT)
         elif encoding and length <= MAX_TEXT:
             text = Text(_decoded(self._data.read(length), encoding))
-            text.offset, text.length, text.text = self._base + offset, length, encoding == "utf-8"
+            text.offset, text.length, text.text = self._base + offset, length, stored
             self._stack.append(text)
         else:
-            self._stack.append(Span(self._base + offset, length, encoding == "utf-8"))
+            self._stack.append(Span(self._base + offset, length, stored))
             self._data.seek(length, 1)
 
     def _line(self) -> bytes:
@@ -159,6 +160,24 @@ class _Machine:
 
     def _push_line(self, read: Callable[[bytes], Any]) -> None:
         self._stack.append(read(self._line()))
+
+    def _push_text_line(self, read: Callable[[bytes], str], stored: str) -> None:
+        """A text of protocol 0. As in `_push_span`, a longer one can only be an array's data."""
+        quotes = stored == "quoted"
+        offset, line = self._data.tell(), self._data.readline(MAX_TEXT)
+        length = len(line)
+        while line and not line.endswith(b"\n"):
+            line = self._data.readline(1 << 16)
+            length += len(line)
+        if not line:
+            raise EOFError("a line without an end")
+        span = Span(self._base + offset + quotes, length - 1 - 2 * quotes, stored)
+        if length > len(line):
+            self._stack.append(span)
+        else:
+            text = Text(read(line[:-1]))
+            text.offset, text.length, text.text = span.offset, span.length, stored
+            self._stack.append(text)
 
     # The stack, its marks and the memory
 
@@ -347,8 +366,6 @@ _LINES: dict[bytes, Callable[[bytes], Any]] = {
     b"I": _whole_number,
     b"L": lambda line: int(line.removesuffix(b"L")),
     b"F": float,
-    b"S": _quoted,
-    b"V": lambda line: line.decode("raw-unicode-escape"),
 }
 
 _STEPS: dict[bytes, Callable[[_Machine], None]] = {
@@ -360,6 +377,8 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
         for encoding, forms in _SPANS.items()
         for step, form in forms.items()
     },
+    b"S": partial(_Machine._push_text_line, read=_quoted, stored="quoted"),
+    b"V": partial(_Machine._push_text_line, read=lambda line: line.decode("raw-unicode-escape"), stored="escaped"),
     b"\x8a": partial(_Machine._push_long, form=_BYTE),
     b"\x8b": partial(_Machine._push_long, form=_SIGNED),
     b"\x80": _Machine._protocol,

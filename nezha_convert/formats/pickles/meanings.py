@@ -111,7 +111,7 @@ def _encoded_text(values: _Values) -> Span:
     """Bytes in protocol 2, which has none: Python writes them as Latin-1 text and the name of the encoding."""
     text, encoding = _take(values, object, str)
     span = text.span if isinstance(text, Text) else text
-    if not isinstance(span, Span) or encoding not in ("latin1", "latin-1") or not span.text:
+    if not isinstance(span, Span) or encoding not in ("latin1", "latin-1") or span.text not in ("utf-8", "escaped"):
         raise UnfitError
     return span
 

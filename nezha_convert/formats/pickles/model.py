@@ -53,19 +53,13 @@ class _Purse:
 
     file: Path
     left: int = _MAX_COST
-    searched: set[tuple[int, int]] = field(default_factory=set)
-    """The objects that were searched for models, each with its depth."""
+    barren: set[tuple[int, int]] = field(default_factory=set)
+    """The objects in which no model was found, each with its depth: they are searched once."""
 
     def spend(self, cost: int) -> None:
         self.left -= cost
         if self.left < 0:
             raise CheckpointError(f"{self.file}: its objects hold each other so often that there are millions of names")
-
-    def is_new(self, value: Any, depth: int) -> bool:
-        """Whether `value` is met for the first time at this depth."""
-        count = len(self.searched)
-        self.searched.add((id(value), depth))
-        return len(self.searched) > count
 
 
 def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dict[str, Array], tuple[Decision, ...]]:
@@ -185,13 +179,18 @@ def _models(
     Numbers and texts beside the tensors make no difference: an average may be free of them, and the model not. Beside
     a dictionary that may be the model's, a matrix alone is none.
     """
-    inside = [
-        model
-        for key, value in holder.items()
-        if isinstance(key, str) and len(path) < MAX_DEPTH and not _TRAINING.search(key)
-        if purse.is_new(value, len(path)) and (held := contents(value, purse)) is not None
-        for model in _models(held, purse, (*path, key))
-    ]
+    inside = []
+    for key, value in holder.items():
+        at = (id(value), len(path))
+        if not isinstance(key, str) or len(path) >= MAX_DEPTH or _TRAINING.search(key) or at in purse.barren:
+            continue
+        if (held := contents(value, purse)) is None:
+            continue
+        if found := list(_models(held, purse, (*path, key))):
+            purse.spend(64 + len(held))
+            inside += found
+        else:
+            purse.barren.add(at)
     matrices = sum(len(tensor.shape) > 1 for tensor in _tensors(holder).values())
     if matrices > bool(inside):
         yield path, holder

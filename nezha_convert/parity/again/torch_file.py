@@ -84,7 +84,8 @@ def _load(file: Path) -> Any:
                 return torch.load(data, map_location="cpu", weights_only=True, mmap=False)
             except pickle.UnpicklingError:  # of a protocol that this list of torch's does not know, or no torch file
                 data.seek(0)
-        is_torch = data.read(len(_LEGACY)).startswith((b"PK", _LEGACY))
+        head = data.read(64)
+        is_torch = head.startswith(b"PK") or _LEGACY in head
         data.seek(0)
         if not is_torch:
             return Unpickler(data, is_bare=True).load()
@@ -93,7 +94,8 @@ def _load(file: Path) -> Any:
 
 _PLAIN = (str, int, float, type(None), list, tuple, dict)
 
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P"
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P"
+"""The number with which a file of torch before 1.6 begins, as a pickle of any protocol."""
 
 
 def _objects(file: Path) -> list[tuple[str, Mapping[Any, Any]]]:
