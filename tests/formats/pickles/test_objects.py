@@ -187,7 +187,8 @@ BESIDE: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
         "model": defaultdict(list, STATE), "time": datetime.timedelta(1), "color": Color.RED, "settings": Settings(),
         "path": Path("a"), "score": np.float64(0.5), "flags": np.array([True]), "names": np.array(["a", "b"], object),
         "words": np.array(["a", "b"]), "types": [np.dtype("f4"), torch.float16, torch.device("cpu"), int],
-        "slice": slice(2), "set": frozenset({1, ("a", 2)}), "complex": 1 + 2j, "range": range(3), "bytes": bytearray(b"x"), ("a", 1): None,
+        "slice": slice(2), "set": frozenset({1, ("a", 2)}),
+        "complex": 1 + 2j, "range": range(3), "bytes": bytearray(b"x"), ("a", 1): None,
     }),
 }  # fmt: skip
 
@@ -295,14 +296,12 @@ def test_a_tar_of_torch_0_1_10_is_read(file: Path) -> None:
 
 
 def test_what_python_2_pickled_is_read(file: Path) -> None:
-    """OrderedDict([[k, v]]), names as SHORT_BINSTRING, data as BINSTRING; and protocol 0, with data as a quoted line."""
+    """OrderedDict([[k, v]]), names as SHORT_BINSTRING, data as BINSTRING; and protocol 0 with a quoted line."""
     array = np.arange(6, dtype="<f4").reshape(2, 3) * 37.7
     raw = array.astype("<f4").tobytes()
     two = b"\x80\x02ccollections\nOrderedDict\n](](U\x01w" + hostile.ARRAY + b"(K\x01K\x02K\x03\x86" + hostile.TYPE
     two += hostile.sized(b"\x89T", "<i", len(raw), raw) + b"tbee\x85R."
-    quoted = "".join(
-        f"\\x{byte:02x}" if chr(byte) in "'\\\n\r\t" or byte > 126 or byte < 32 else chr(byte) for byte in raw
-    )
+    quoted = "".join(f"\\x{byte:02x}" if byte in b"'\\" or not 32 <= byte < 127 else chr(byte) for byte in raw)
     zero = b"(dp0\nS'w'\np1\ncnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\nI3\nt"
     zero += b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'" + quoted.encode() + b"'\ntbs."
     for data in (two, zero):
