@@ -695,6 +695,7 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Score the word after each token [B, L, V].
@@ -706,6 +707,8 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
                 mean.
             past_key_values, use_cache: as in `NezhaModel`; None takes `config.use_cache` outside of training.
             logits_to_keep: score this many tokens at the end, or those of these numbers; 0 scores all.
+            shift_labels: in place of `labels`, the next word of each position [B, L], as Trainer passes it where each
+                machine has a part of the sequence.
         """
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and not is_traced()
@@ -723,7 +726,9 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.cls.predictions(outputs.last_hidden_state[:, kept])
         loss = None
-        if labels is not None:
+        if shift_labels is not None:
+            loss = _cross_entropy(logits, shift_labels, num_items_in_batch)
+        elif labels is not None:
             loss = _cross_entropy(logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,

@@ -265,6 +265,8 @@ def test_the_loss_compares_each_score_with_the_next_word() -> None:
     torch.testing.assert_close(out.loss, expected)
     half = model(**inputs, labels=labels, num_items_in_batch=2 * int((labels[:, 1:] != -100).sum()))
     torch.testing.assert_close(half.loss, expected / 2)
+    shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(model(**inputs, labels=labels * 0, shift_labels=shifted).loss, expected)
 
 
 @pytest.mark.parametrize("kept", [1, 3, torch.tensor([0, 4])], ids=str)
