@@ -424,8 +424,8 @@ class NezhaModel(NezhaPreTrainedModel):
         Raises:
             TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
             ValueError: both or none of `input_ids` and `inputs_embeds` are there, the mask has another shape, or it is
-                added to the scores and has a positive value; or there are `past_key_values` where tokens that come
-                later may be attended to.
+                added to the scores and has a positive value; or there are `past_key_values` of a fixed length, or
+                where tokens that come later may be attended to.
         """
         for name in others:
             raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
@@ -454,6 +454,11 @@ class NezhaModel(NezhaPreTrainedModel):
             raise ValueError(
                 "NezhaModel takes past_key_values if config.is_decoder is true, found false: a token that attends to "
                 "those after it changes with them."
+            )
+        if getattr(past_key_values, "is_compileable", False):
+            raise ValueError(
+                "NezhaModel takes past_key_values that grow, such as DynamicCache, found "
+                f"{type(past_key_values).__name__}, whose length is fixed."
             )
         # A layer that is computed a second time for its gradient would add to the cache twice.
         twice = self.training and any(layer.gradient_checkpointing for layer in self.encoder.layer)

@@ -257,6 +257,18 @@ def test_an_encoder_keeps_nothing() -> None:
         encoder(torch.ones(1, 3, dtype=torch.long), past_key_values=DynamicCache())
 
 
+def test_a_cache_of_a_fixed_length_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match="such as DynamicCache, found StaticCache, whose length is fixed"):
+        generated(tiny(), **prompts(), cache_implementation="static")
+
+
+def test_another_model_may_guess_ahead() -> None:
+    model, inputs = tiny(), prompts(batch=1)
+    expected, _ = generated(model, **inputs, generated_token_type_id=1, no_repeat_ngram_size=0)
+    found, _ = generated(model, **inputs, generated_token_type_id=1, no_repeat_ngram_size=0, prompt_lookup_num_tokens=3)
+    assert torch.equal(found, expected)
+
+
 def test_the_loss_compares_each_score_with_the_next_word() -> None:
     model, inputs = tiny(), prompts()
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
