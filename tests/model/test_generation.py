@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -339,6 +340,8 @@ print(transformers.__version__)
 
 @pytest.mark.parametrize("release", ["4.52.4", "4.57.6", "5.0.0", "5.23.0"])
 def test_the_folder_generates_by_its_own_code_on(release: str, converted: Path) -> None:
+    if release not in ("4.52.4", "5.23.0") and os.environ.get("NEZHA_MATRIX") != "all":
+        pytest.skip("inside the range: NEZHA_MATRIX=all runs it")
     try:
         printed = upstream.run_isolated(release, PROGRAM, str(converted), str(GOLDEN / "expected.npz"))
     except upstream.UnavailableError as reason:
