@@ -254,7 +254,7 @@ def test_the_model_s_files_go_along_unmodified(tmp_path):
     for name in MODEL_FILES:
         assert (tmp_path / "out" / name).read_bytes() == (package / name).read_bytes()
     auto_map = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]
-    assert len(auto_map) == 9
+    assert len(auto_map) == 10
     for target in auto_map.values():
         module, _, name = target.partition(".")
         assert f"class {name}" in (tmp_path / "out" / f"{module}.py").read_text()

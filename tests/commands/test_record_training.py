@@ -87,7 +87,7 @@ def test_the_folder_is_made_whole(folder):
     assert {"README.md", "training.json", "vocab.txt", *MODEL_FILES} <= {path.name for path in folder.iterdir()}
     for name in MODEL_FILES:
         assert (folder / name).read_bytes() == (CODE / name).read_bytes()
-    assert len(json.loads((folder / "config.json").read_text())["auto_map"]) == 9
+    assert len(json.loads((folder / "config.json").read_text())["auto_map"]) == 10
     assert (folder / "vocab.txt").read_text("utf-8").split("\n") == [*VOCABULARY, ""]
 
 
