@@ -424,8 +424,8 @@ class NezhaModel(NezhaPreTrainedModel):
         Raises:
             TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
             ValueError: both or none of `input_ids` and `inputs_embeds` are there, the mask has another shape, or it is
-                added to the scores and has a positive value; or there are `past_key_values` where tokens that come
-                later may be attended to.
+                added to the scores and has a positive value; or there are `past_key_values` of a fixed length, or
+                where tokens that come later may be attended to.
         """
         for name in others:
             raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
@@ -454,6 +454,11 @@ class NezhaModel(NezhaPreTrainedModel):
             raise ValueError(
                 "NezhaModel takes past_key_values if config.is_decoder is true, found false: a token that attends to "
                 "those after it changes with them."
+            )
+        if getattr(past_key_values, "is_compileable", False):
+            raise ValueError(
+                "NezhaModel takes past_key_values that grow, such as DynamicCache, found "
+                f"{type(past_key_values).__name__}, whose length is fixed."
             )
         # A layer that is computed a second time for its gradient would add to the cache twice.
         twice = self.training and any(layer.gradient_checkpointing for layer in self.encoder.layer)
@@ -695,6 +700,7 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Score the word after each token [B, L, V].
@@ -706,6 +712,8 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
                 mean.
             past_key_values, use_cache: as in `NezhaModel`; None takes `config.use_cache` outside of training.
             logits_to_keep: score this many tokens at the end, or those of these numbers; 0 scores all.
+            shift_labels: in place of `labels`, the next word of each position [B, L], as Trainer passes it where each
+                machine has a part of the sequence.
         """
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and not is_traced()
@@ -723,7 +731,9 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.cls.predictions(outputs.last_hidden_state[:, kept])
         loss = None
-        if labels is not None:
+        if shift_labels is not None:
+            loss = _cross_entropy(logits, shift_labels, num_items_in_batch)
+        elif labels is not None:
             loss = _cross_entropy(logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,

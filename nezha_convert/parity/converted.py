@@ -75,6 +75,9 @@ class LoadedModel:
             raise MappingError(f"{folder}: {architecture} cannot be loaded from it ({error})") from error
         kinds = {"missing_keys": "no weight", "unexpected_keys": "unknown weight", "mismatched_keys": "wrong shape"}
         problems = [f"{problem}: {key}" for kind, problem in kinds.items() for key in sorted(info[kind], key=str)]
+        said = nezha.NezhaConfig.from_pretrained(folder, local_files_only=True)
+        if self.model.config.is_decoder and not said.is_decoder:
+            problems.append(f"is_decoder: false, with which AutoModel would not compute what {architecture} does")
         if problems:
             raise MappingError(
                 f"{folder}: its weights do not fit its config.json",

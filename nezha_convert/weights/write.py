@@ -5,15 +5,17 @@ The bytes are those of safetensors' own serializer for the same tensors; see for
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from io import FileIO
 from math import prod
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,9 @@ from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 THREADS = 3
 """How many hash and sync beside the one that writes."""
 
+AHEAD = 2
+"""Blocks that may wait to be hashed."""
+
 TURNED_BYTES = 9 << 20
 """Bytes of a transposed tensor that are in memory at a time. All of a NEZHA-base's fit; larger ones are read again."""
 
@@ -44,6 +49,9 @@ _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 Advance = Callable[[int], None]
 """Called with the number of bytes just done, from any thread."""
+
+Blocks = Queue["tuple[Any, np.ndarray] | None"]
+"""What was written, in order: the file and what was read back from it. None ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ def _sorted(typed: Iterable[tuple[Step, str]]) -> list[tuple[Step, str]]:
 def converted(step: Step, dtype: str, tally: Tally | None = None) -> Iterator[np.ndarray]:
     """The target's values in order, in blocks of at most BLOCK_BYTES; a block is valid until the next is asked for.
 
-    A transposed tensor larger than a block is read once for each block of target rows, so that memory stays bounded.
+    A transposed tensor is read once for each TURNED_BYTES of target rows, so that memory stays bounded.
 
     Args:
         tally: counts the values, those among them that `dtype` cannot hold.
@@ -209,8 +217,8 @@ def write_weights(
 ) -> tuple[dict[Path, str], tuple[TensorNumbers, ...]]:
     """Write the weights into `folder`, read every block back and compare it bit by bit, and hash all files.
 
-    Three things go on side by side, so that each byte comes off the disk once: tensors are written, in the order of
-    the files; `sources` are hashed; and the written files are hashed, close behind the writers.
+    Three things go on side by side: this thread writes the tensors, in the order of the files, and reads them back; one
+    hashes what was read back; others hash the `sources`, and put what is written on the disk, from the first tensor on.
 
     Args:
         progress: told of each byte of a tensor twice, when it is written and when it is hashed.
@@ -224,66 +232,85 @@ def write_weights(
         MappingError: values do not fit into the output's element type; every tensor that has some.
         OutputError: what was written does not read back.
     """
-    for name, header, size in layout.files:
-        with open(folder / name, "wb") as file:
-            file.write(header)
-            file.truncate(size)
-    stop = threading.Event()
     tensors: dict[str, list[Placed]] = {name: [] for name, _, _ in layout.files}
     for placed in layout.placed:
         tensors[placed.file].append(placed)
-    written: dict[str, SimpleQueue[int | None]] = {name: SimpleQueue() for name in tensors}
+    np.empty(TURNED_BYTES, np.uint8)  # once glibc has freed as much, it keeps the memory of a block for the next
     numbers: list[TensorNumbers] = []
+    written: Blocks = Queue(AHEAD)
+    stop = threading.Event()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
+            targets = pool.submit(_hash, written, progress)
             hashes = {path: pool.submit(sha256, _bytes(path, stop)) for path in sources}
-            for name, ends in written.items():
-                hashes[folder / name] = pool.submit(sha256, _bytes(folder / name, stop, iter(ends.get, None), progress))
-            work: list[Future[Any]] = [*hashes.values()]
-            for name, header, _ in layout.files:
-                written[name].put(len(header))
-                for placed in tensors[name]:
-                    numbers.append(_write(folder, placed, progress))
-                    written[name].put(placed.offset + placed.nbytes)
-                    for future in filter(Future.done, work):
-                        future.result()  # if one has failed, stop now
-                written[name].put(None)
-                work.append(pool.submit(sync, folder / name))
+            work: list[Future[Any]] = [targets, *hashes.values()]
+            syncing: Future[None] = Future()
+            syncing.set_result(None)
+            for name, header, size in layout.files:
+                with open(folder / name, "w+b", buffering=0) as file:
+                    file.truncate(size)
+                    written.put((file.name, _write(file, np.frombuffer(header, np.uint8), "the header")))
+                    for placed in tensors[name]:
+                        numbers.append(_write_tensor(file, placed, written, progress))
+                        for future in filter(Future.done, work):
+                            future.result()  # if one has failed, stop now
+                        if syncing.done():
+                            syncing.result()  # a disk tells a fault once
+                            syncing = pool.submit(sync, folder / name)
+                work += [syncing, pool.submit(sync, folder / name)]
+            written.put(None)
             for future in as_completed(work):
                 future.result()
         finally:
             stop.set()
-            for ends in written.values():
-                ends.put(None)
             pool.shutdown(wait=False, cancel_futures=True)
+            written.put(None)
     if not allow_overflow:
         refuse_overflow(numbers)
     _check_headers(folder, layout)
-    return {path: future.result() for path, future in hashes.items()}, tuple(numbers)
+    return {path: future.result() for path, future in hashes.items()} | targets.result(), tuple(numbers)
 
 
-def _write(folder: Path, placed: Placed, progress: Advance) -> TensorNumbers:
-    """Write one tensor; compare each piece with what reads back, and count its values, while they are in the cache."""
+def _write_tensor(file: FileIO, placed: Placed, written: Blocks, progress: Advance) -> TensorNumbers:
+    """Write a tensor at the end of `file`, and count its values while they are in the cache."""
     step = placed.step
     tally = Tally(step.entry.dtype, placed.dtype)
-    with open(folder / placed.file, "r+b", buffering=0) as file:
-        position = file.seek(placed.offset)
-        for block in converted(step, placed.dtype, tally):
-            wanted = bits(block)
-            _write_all(file, wanted)
-            file.seek(position)
-            found = np.empty_like(wanted)
-            _read_all(file, found)
-            if not np.array_equal(found, wanted):
-                raise OutputError(
-                    f"{folder / placed.file}: {step.target} does not read back as it was written",
-                    hint="The disk or memory is at fault: check them, and convert again.",
-                )
-            position += block.nbytes
-            progress(block.nbytes)
-    if position != placed.offset + placed.nbytes:
-        raise OutputError(f"{step.target}: {position - placed.offset:,} bytes, planned {placed.nbytes:,}")
+    for block in converted(step, placed.dtype, tally):
+        written.put((file.name, _write(file, bits(block), step.target)))
+        progress(block.nbytes)
+    if file.tell() != placed.offset + placed.nbytes:
+        count = file.tell() - placed.offset
+        raise OutputError(f"{file.name}: {step.target} has {count:,} bytes, planned {placed.nbytes:,}")
     return tally.result(step.target, step.entry.name, len(step.shape))
+
+
+def _write(file: FileIO, wanted: np.ndarray, what: str) -> np.ndarray:
+    """Write a block at the end of `file`, while it is in the cache; what reads back, which is compared with it."""
+    position = file.tell()
+    _write_all(file, wanted)
+    file.seek(position)
+    found = np.empty_like(wanted)
+    _read_all(file, found)
+    if not np.array_equal(found, wanted):
+        raise OutputError(
+            f"{file.name}: {what} does not read back as it was written",
+            hint="The disk or memory is at fault: check them, and convert again.",
+        )
+    return found
+
+
+def _hash(written: Blocks, advance: Advance) -> dict[Path, str]:
+    """The SHA-256 of each file, of what was read back from it."""
+    digests: dict[str, Any] = {}
+    try:
+        for name, block in iter(written.get, None):
+            digests.setdefault(name, hashlib.sha256()).update(block)
+            advance(block.nbytes)
+    except BaseException:
+        for _ in iter(written.get, None):  # or the writer would wait for room
+            pass
+        raise
+    return {Path(name): digest.hexdigest() for name, digest in digests.items()}
 
 
 def _check_headers(folder: Path, layout: Layout) -> None:
@@ -316,22 +343,12 @@ def _read_all(file: Any, array: np.ndarray) -> None:
         data = data[count:]
 
 
-def _bytes(
-    path: Path, stop: threading.Event, ends: Iterable[int] | None = None, advance: Advance = lambda nbytes: None
-) -> Iterator[memoryview]:
-    """A file's bytes; those of one that is being written up to each of `ends`, once it is known."""
+def _bytes(path: Path, stop: threading.Event) -> Iterator[memoryview]:
+    """A file's bytes, until `stop` is set."""
     buffer = memoryview(bytearray(BLOCK_BYTES))
-    position = 0
     try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
+        with open(path, "rb", buffering=0) as file:
+            while (count := file.readinto(buffer)) and not stop.is_set():
+                yield buffer[:count]
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: it went while it was to be hashed") from error
-    with file:
-        for end in ends or (path.stat().st_size,):
-            while position < end and not stop.is_set():
-                count = file.readinto(buffer[: min(len(buffer), end - position)])
-                if not count:
-                    raise CheckpointError(f"{path}: it ended while it was hashed; was it changed meanwhile?")
-                yield buffer[:count]
-                position += count
-                advance(count)

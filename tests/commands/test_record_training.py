@@ -34,6 +34,8 @@ from nezha_convert.folder.model_code import MODEL_FILES
 from nezha_convert.folder.trained import is_name
 
 CODE = Path(nezha.__file__).parent
+TRANSFORMERS_4_TOO = "special_tokens_map.json"
+"""What a Trainer of transformers 4 saves besides."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,8 @@ def test_the_folder_is_made_whole(folder):
 
 
 def test_the_tokenizer_s_class_is_one_that_every_release_knows(folder):
-    assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    known = ("PreTrainedTokenizerFast", "PreTrainedTokenizer")  # the latter is transformers 4.52's, which 5 loads alike
+    assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] in known
     assert AutoTokenizer.from_pretrained(folder)("一丁").input_ids == [2, 15, 16, 3]
 
 
@@ -109,7 +112,7 @@ def test_what_a_trainer_leaves_is_not_of_the_record(folder):
     assert {"checkpoint-1", "training_args.bin"} <= {path.name for path in folder.iterdir()}
     names = {file["name"] for file in read(folder)["output_files"]}
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "vocab.txt"}
-    assert names == {"config.json", "model.safetensors", *tokenizer, *MODEL_FILES}
+    assert names - {TRANSFORMERS_4_TOO} == {"config.json", "model.safetensors", *tokenizer, *MODEL_FILES}
 
 
 def test_the_kernel_of_an_old_folder_is_recorded_since_its_code_does_not_load_without_it(place):
@@ -127,7 +130,7 @@ def test_the_shards_of_large_weights_are_recorded(place):
     names = {file["name"] for file in record(place / "model", place / "base").record["output_files"]}
     shards = {path.name for path in (place / "model").glob("model-*.safetensors")}
     assert len(shards) > 1 and {*shards, "model.safetensors.index.json"} <= names
-    assert len(names) == 5 + len(MODEL_FILES) + len(shards)
+    assert len(names - {TRANSFORMERS_4_TOO}) == 5 + len(MODEL_FILES) + len(shards)
 
 
 def test_code_that_was_saved_with_the_model_is_what_it_ran_and_stays(place):

@@ -11,6 +11,7 @@ import pickle
 import tarfile
 import zipfile
 import zlib
+from argparse import Namespace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ from nezha_convert.formats.paddle import write_paddle
 from nezha_convert.formats.tensor import Tensor
 from nezha_convert.parity.again.table import Message, read_records
 
-from . import broken_hdf5
+from . import broken_hdf5, hostile
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -119,6 +120,22 @@ def torch() -> list[bytes]:
             torch.save(state, out, _use_new_zipfile_serialization=zipped)
             seeds.append(out.getvalue())
     return seeds
+
+
+def objects() -> list[bytes]:
+    """Whole modules, objects beside a model, and pickles without a container of torch's."""
+    import torch
+
+    args = Namespace(hidden_size=2, num_attention_heads=1, num_hidden_layers=1, rate=1e-3)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    found = []
+    for content, protocol in ((module, 2), ({"model": module.state_dict(), "args": args, "best": np.float64(0.5)}, 4)):
+        out = BytesIO()
+        torch.save(content, out, pickle_protocol=protocol)
+        found += [out.getvalue(), pickle.dumps(content, 4)]
+    arrays = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.asfortranarray(np.ones((2, 3), ">f8"))}
+    found += [pickle.dumps(arrays, protocol) for protocol in (2, 4, 5)]
+    return [*found, hostile.sound_joblib(), hostile.sound_tar()]
 
 
 def paddle() -> list[bytes]:

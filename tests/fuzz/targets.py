@@ -151,7 +151,8 @@ def _safetensors(folder: Path) -> Any:
 
 
 def _torch(folder: Path) -> Any:
-    return _described(read_torch((folder / "pytorch_model.bin",))[0])
+    entries, decisions, settings = read_torch((folder / "pytorch_model.bin",))
+    return [_described(dict(entries)), [[d.field, d.value, d.reason] for d in decisions], settings]
 
 
 def _paddle(folder: Path) -> Any:
@@ -331,9 +332,9 @@ TARGETS: dict[str, Target] = {
     "torch": Target(
         files=("pytorch_model.bin",),
         read=_torch,
-        refusals=(CheckpointError,),
-        seeds=seeds.torch,
-        mutate=one_of(torch_mutated, torch_mutated, archive_mutated),
+        refusals=(CheckpointError, UsageError),
+        seeds=lambda: [*seeds.torch(), *seeds.objects()],
+        mutate=one_of(torch_mutated, torch_mutated, pickle_mutated, archive_mutated),
     ),
     "paddle": Target(
         files=("model_state.pdparams",),

@@ -84,3 +84,13 @@ def test_feature_extraction(pipeline, fixture):
     assert class_of(pipe) == "NezhaModel"
     (states,) = pipe(TEXT)
     assert (len(states), len(states[0])) == (len(TEXT) + 2, pipe.model.config.hidden_size)
+
+
+def test_text_generation(pipeline):
+    pipe = pipeline("text-generation", "transformers-4.40.2-causal-lm")
+    assert class_of(pipe) == "NezhaForCausalLM"
+    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    (found,) = pipe(TEXT, **options, return_full_text=False)
+    inputs = pipe.tokenizer(TEXT, return_tensors="pt", return_token_type_ids=False)
+    expected = pipe.model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
+    assert found["generated_text"].replace(" ", "") == pipe.tokenizer.decode(expected).replace(" ", "")

@@ -46,13 +46,17 @@ def edited(folder: Path, **fields: object) -> None:
 
 
 def test_a_decoder_computes_what_transformers_4_40_2_computed(tmp_path: Path) -> None:
-    source, recorded = CASES / "causal-masked-lm", np.load(CASES / "causal-masked-lm" / "expected.npz")
+    source = FIXTURES / "transformers-4.40.2-causal-lm"
+    with np.load(source / "expected.npz") as recorded:
+        ids, expected = recorded["greedy/input_ids"], recorded["greedy/logits"]
     convert(source, tmp_path / "out")
-    assert distance(tmp_path / "out", recorded["ids"], recorded["o"]) < TOLERANCE
+    assert distance(tmp_path / "out", ids, expected) < TOLERANCE
     assert verify(source, tmp_path / "out").passed
     edited(tmp_path / "out", is_decoder=False)
-    assert distance(tmp_path / "out", recorded["ids"], recorded["o"]) > 0.1, "the mutation shows"
-    assert not verify(source, tmp_path / "out").passed
+    assert distance(tmp_path / "out", ids, expected) > 0.1, "the mutation shows"
+    with pytest.raises(MappingError) as error:
+        verify(source, tmp_path / "out")
+    assert error.value.problems[0].startswith("is_decoder: false")
 
 
 def test_bert4torch_s_language_model_is_a_decoder_and_a_conversion_that_forgot_it_fails(tmp_path: Path) -> None:
@@ -60,6 +64,7 @@ def test_bert4torch_s_language_model_is_a_decoder_and_a_conversion_that_forgot_i
     assert json.loads((tmp_path / "out" / "config.json").read_text())["is_decoder"] is True
     assert "application" in next(d.reason for d in report.decisions if d.field == "is_decoder")
     assert verify(CASES / "causal-bert4torch", tmp_path / "out").passed
+    convert(CASES / "causal-bert4torch", tmp_path / "out", head="masked-lm", force=True)
     edited(tmp_path / "out", is_decoder=False)
     parity = verify(CASES / "causal-bert4torch", tmp_path / "out")
     assert parity.first_departs == "layer_0"

@@ -277,14 +277,17 @@ def test_a_value_too_large_is_refused_beside_one_that_is_no_number(tmp_path: Pat
 # What is compared
 
 
-def test_a_byte_that_does_not_read_back_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("what", "size"), [("the header", 1), ("x", 4)])
+def test_a_byte_that_does_not_read_back_is_noticed(
+    what: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def faulty(file: object, array: np.ndarray, write_all: Callable[..., None] = writer._write_all) -> None:
         damaged = array.copy()
-        damaged[-1] ^= 1
+        damaged[-1] ^= array.itemsize == size
         write_all(file, damaged)
 
     monkeypatch.setattr(writer, "_write_all", faulty)
-    with pytest.raises(OutputError, match=r"model\.safetensors: x does not read back as it was written"):
+    with pytest.raises(OutputError, match=rf"model\.safetensors: {what} does not read back as it was written"):
         write(tmp_path, [step_of("x", np.ones(5, "f4"))])
 
 
@@ -418,14 +421,14 @@ def test_an_error_stops_the_hashing_too(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_after_an_error_nothing_more_is_put_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk may take minutes for that. The one thread hashes the source until then."""
+    """A disk may take minutes for that. One thread hashes the source until then, the other what is written."""
     source, out = tmp_path / "source", tmp_path / "out"
     out.mkdir()
     with source.open("wb") as file:
         file.truncate(64 << 30)
     synced: list[Path] = []
     monkeypatch.setattr(writer, "sync", synced.append)
-    monkeypatch.setattr(writer, "THREADS", 1)
+    monkeypatch.setattr(writer, "THREADS", 2)
     steps = [step_of("a", np.zeros(4, "f4"))]
     steps += [Step(entry_of("bad", np.zeros(4, "f4"), failing(CheckpointError("x"))), "b", Op.COPY, (4,))]
     with pytest.raises(CheckpointError):
@@ -480,10 +483,36 @@ def test_a_file_that_cannot_be_put_on_the_disk_stops_everything(
 
 
 def test_every_file_is_put_on_the_disk_once_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = {}
-    monkeypatch.setattr(writer, "sync", lambda path: synced.update({path: path.read_bytes()}))
+    synced = []
+    monkeypatch.setattr(writer, "sync", lambda path: synced.append((path, path.read_bytes())))
     write(tmp_path, steps_of({f"{i}": np.full(4, 1 + i, "f4") for i in range(9)}), limit=32)
-    assert synced == {path: path.read_bytes() for path in tmp_path.iterdir()} and len(synced) == 5
+    files = list(tmp_path.iterdir())
+    assert len(files) == 5 and all((path, path.read_bytes()) in synced for path in files)
+
+
+def test_a_fault_that_the_disk_tells_once_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reports that a page could not be written to the first who syncs the file, and to no one after."""
+    faults = [OSError(5, "Input/output error")]
+
+    def sync(path: Path) -> None:
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(writer, "sync", sync)
+    with pytest.raises(OSError, match="Input/output error"):
+        write(tmp_path, steps_of({f"{i}": np.zeros(4, "f4") for i in range(9)}))
+
+
+def test_progress_that_fails_where_it_is_hashed_stops_everything(tmp_path: Path) -> None:
+    def progress(nbytes: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("no terminal")
+
+    threads = threading.active_count()
+    layout = lay_out(steps_of({f"{i}": np.zeros(4, "f4") for i in range(50)}), None, LARGE)
+    with pytest.raises(ValueError, match="no terminal"):
+        write_weights(tmp_path, layout, (), progress)
+    assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("op", Op)

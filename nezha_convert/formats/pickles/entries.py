@@ -15,6 +15,7 @@ from ...checkpoint import TensorEntry
 from ...errors import CheckpointError
 from ...files.state import State, check_unchanged
 from ..blocks import file_blocks, is_shape, row_blocks, rows_within
+from .meanings import numpy_type
 from .values import Array, ArrayType, Span, Storage
 
 DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
@@ -27,6 +28,9 @@ class Compressed:
     length: int
     read: Callable[[], bytes]
 
+
+_WIDEST = {"": 1, "utf-8": 2, "quoted": 4, "escaped": 6}
+"""How many bytes a byte may take, by the way in which it is stored."""
 
 Place = Span | Compressed
 """Where the data of an array lies."""
@@ -43,6 +47,8 @@ def entry_of(file: Path, number: int, name: str, array: Array, places: Mapping[s
     Raises:
         CheckpointError: the tensor does not lie inside of its data, or its type or shape is none of NumPy's.
     """
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise CheckpointError(f"{file}: {name!a:.200} is a name with half of a surrogate pair, which no file can have")
     kind, shape, data = array.type, array.shape, array.data
     if kind is None or data is None:
         raise CheckpointError(f"{file}: {name!r} is an array without data", hint=DAMAGED)
@@ -55,8 +61,8 @@ def entry_of(file: Path, number: int, name: str, array: Array, places: Mapping[s
         end, strides = array.start * dtype.itemsize + nbytes, None
     else:
         end = dtype.itemsize * (array.start + 1 + sum((a - 1) * b for a, b in zip(shape, strides, strict=True)))
-    # As text, a byte takes one byte or two: the exact number is only known once the text is read.
-    least, most = (nbytes, nbytes * (1 + data.text)) if isinstance(data, Span) else (end, place.length)
+    # As text, a byte takes one byte or two, or up to six: the exact number is only known once the text is read.
+    least, most = (nbytes, nbytes * _WIDEST[data.text]) if isinstance(data, Span) else (end, place.length)
     fits = least <= place.length <= most
     if not fits or nbytes > max(seen[0], place.length):
         raise CheckpointError(
@@ -73,12 +79,11 @@ def entry_of(file: Path, number: int, name: str, array: Array, places: Mapping[s
 
 def _numpy_type(file: Path, name: str, kind: ArrayType) -> np.dtype:
     """NumPy's type. Those of ml_dtypes (bfloat16, eight-bit floats) are NumPy's too once that library is loaded."""
-    try:
-        dtype = np.dtype(kind.name)
-    except TypeError as error:
-        raise CheckpointError(f"{file}: {name!r} is of type {kind.name}, which NumPy does not have") from error
+    dtype = numpy_type(kind.name)
+    if dtype is None:
+        raise CheckpointError(f"{file}: {name!r} is of type {kind.name:.100}, which NumPy does not have")
     if dtype.name != kind.name or dtype.kind not in "biufcV" or not dtype.itemsize:  # texts, objects, records
-        raise CheckpointError(f"{file}: {name!r} is of type {kind.name}, which holds no numbers")
+        raise CheckpointError(f"{file}: {name!r} is of type {kind.name:.100}, which holds no numbers")
     return dtype
 
 
@@ -109,6 +114,14 @@ def _blocks(
             check_unchanged(file, seen)
             return np.frombuffer(place.read(), np.uint8, length, start)
 
+    elif place.text in ("quoted", "escaped"):
+
+        def load() -> np.ndarray:
+            data = text_bytes(file, place, seen)
+            if len(data) != length:
+                raise CheckpointError(f"{file}: the text of a tensor has another length than its shape", hint=DAMAGED)
+            return np.frombuffer(data, np.uint8)
+
     elif place.text:
         plain = shape if strides is None else (prod(shape),)
         text = partial(_text_blocks, file, place, dtype, plain, seen=seen)
@@ -129,6 +142,21 @@ def _blocks(
     return partial(_gathered, load, dtype, shape, strides)
 
 
+def text_bytes(file: Path, place: Span, seen: State) -> bytes:
+    """The bytes that `file` has as text at `place`.
+
+    Raises:
+        CheckpointError: it is no text of bytes.
+    """
+    data = b"".join(map(bytes, file_blocks(file, place.offset, np.dtype("uint8"), (place.length,), 1 << 20, seen)))
+    try:
+        if place.text == "quoted":
+            return codecs.escape_decode(data)[0]
+        return data.decode("raw-unicode-escape" if place.text == "escaped" else "utf-8").encode("latin-1")
+    except ValueError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})", hint=DAMAGED) from error
+
+
 def _gathered(
     load: Callable[[], np.ndarray],
     dtype: np.dtype,
@@ -147,9 +175,10 @@ def _swapped(stream: Callable[[int], Iterator[np.ndarray]], limit: int) -> Itera
     """The blocks of `stream` with the bytes of each element the other way round."""
     for block in stream(limit):
         values = np.asarray(block)
-        yield (
-            np.ascontiguousarray(values).view(f"u{values.itemsize}").byteswap().view(values.dtype).reshape(values.shape)
-        )
+        width = (
+            values.itemsize // 2 if values.dtype.kind == "c" else values.itemsize
+        )  # of each part of a complex number
+        yield np.ascontiguousarray(values).view(f"u{width}").byteswap().view(values.dtype).reshape(values.shape)
 
 
 def _text_blocks(

@@ -16,9 +16,7 @@ from math import prod
 from struct import Struct
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from .meanings import as_key, call, check_key, name_of, set_state
+from .meanings import as_key, call, check_key, name_of, numpy_type, set_state
 from .values import Array, ArrayType, Name, Record, Span, Text, UnexpectedError
 
 MAX_STEPS = 1 << 22
@@ -33,10 +31,13 @@ need 300 bytes each on average, of which 150 are names and types. NEZHA's arrays
 MAX_TEXT = 4096
 """The most bytes of a name, a number or a line. Longer text can only be an array's data, and is skipped."""
 
+MAX_GAP = 1 << 16
+"""How many places of the memory may be left out: other programs make room for all up to the highest."""
+
 _JOBLIB, _BYTES = "joblib.numpy_pickle.NumpyArrayWrapper", "torch.storage._load_from_bytes"
 
 _NO_TEXT = Text()
-_NO_TEXT.offset, _NO_TEXT.length, _NO_TEXT.text = 0, 0, True
+_NO_TEXT.offset, _NO_TEXT.length, _NO_TEXT.text = 0, 0, "utf-8"
 
 BROKEN = (IndexError, KeyError, struct.error, ValueError, TypeError, EOFError)
 """What following a damaged pickle raises, besides `UnexpectedError`."""
@@ -138,16 +139,17 @@ class _Machine:
             encoding: "utf-8" for text; "python 2" for its strings, which may be text or bytes; None for bytes.
         """
         length, offset = self._number(form), self._data.tell()
+        stored = "utf-8" if encoding == "utf-8" else ""
         if not 0 <= length <= self._size - offset:
             raise EOFError(f"{length} bytes declared at offset {offset} of {self._size}")
         if encoding and not length:
             self._stack.append(_NO_TEXT)
         elif encoding and length <= MAX_TEXT:
             text = Text(_decoded(self._data.read(length), encoding))
-            text.offset, text.length, text.text = self._base + offset, length, encoding == "utf-8"
+            text.offset, text.length, text.text = self._base + offset, length, stored
             self._stack.append(text)
         else:
-            self._stack.append(Span(self._base + offset, length, encoding == "utf-8"))
+            self._stack.append(Span(self._base + offset, length, stored))
             self._data.seek(length, 1)
 
     def _line(self) -> bytes:
@@ -158,6 +160,24 @@ class _Machine:
 
     def _push_line(self, read: Callable[[bytes], Any]) -> None:
         self._stack.append(read(self._line()))
+
+    def _push_text_line(self, read: Callable[[bytes], str], stored: str) -> None:
+        """A text of protocol 0. As in `_push_span`, a longer one can only be an array's data."""
+        quotes = stored == "quoted"
+        offset, line = self._data.tell(), self._data.readline(MAX_TEXT)
+        length = len(line)
+        while line and not line.endswith(b"\n"):
+            line = self._data.readline(1 << 16)
+            length += len(line)
+        if not line:
+            raise EOFError("a line without an end")
+        span = Span(self._base + offset + quotes, length - 1 - 2 * quotes, stored)
+        if length > len(line):
+            self._stack.append(span)
+        else:
+            text = Text(read(line[:-1]))
+            text.offset, text.length, text.text = span.offset, span.length, stored
+            self._stack.append(text)
 
     # The stack, its marks and the memory
 
@@ -186,6 +206,8 @@ class _Machine:
             self._stack.pop()
 
     def _remember(self, key: int) -> None:
+        if not 0 <= key <= len(self._memory) + MAX_GAP:
+            raise UnexpectedError("a place in the memory far behind all others")
         self._memory[key] = self._stack[-1]
 
     def _recall(self, key: int) -> None:
@@ -270,8 +292,13 @@ class _Machine:
         if state.get("numpy_array_alignment_bytes") is not None:
             self._data.seek(self._number(_BYTE), 1)
         array, offset = Array(), self._data.tell()
-        length = min(prod(shape) * np.dtype(kind.name).itemsize, self._size - offset)
-        set_state(array, (1, shape, kind, state.get("order") == "F", Span(self._base + offset, length)))
+        set_state(array, (1, shape, kind, state.get("order") == "F", Span(self._base + offset, 0)))
+        if (dtype := numpy_type(kind.name)) is None or dtype.kind not in "biufcV":  # a pickle of objects would follow
+            raise UnexpectedError(f"an array of joblib of type {kind.name!r:.40}")
+        length = prod(shape) * dtype.itemsize
+        if length > self._size - offset:
+            raise EOFError(f"an array of {length:,} bytes at offset {offset} of {self._size}")
+        array.data = Span(self._base + offset, length)
         self._data.seek(length, 1)
         return array
 
@@ -281,8 +308,10 @@ class _Machine:
     def _extension(self, form: Struct) -> None:
         self._call(name_of("extension", str(self._number(form))), ())
 
-    def _skip(self, form: Struct) -> None:
-        self._number(form)
+    def _frame(self) -> None:
+        """The length of what follows, which other programs read at once."""
+        if (length := self._number(_EIGHT_BYTES)) > self._size - self._data.tell():
+            raise EOFError(f"a frame of {length:,} bytes at offset {self._data.tell()} of {self._size}")
 
     def _protocol(self) -> None:
         if (version := self._number(_BYTE)) > 5:
@@ -337,8 +366,6 @@ _LINES: dict[bytes, Callable[[bytes], Any]] = {
     b"I": _whole_number,
     b"L": lambda line: int(line.removesuffix(b"L")),
     b"F": float,
-    b"S": _quoted,
-    b"V": lambda line: line.decode("raw-unicode-escape"),
 }
 
 _STEPS: dict[bytes, Callable[[_Machine], None]] = {
@@ -350,10 +377,12 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
         for encoding, forms in _SPANS.items()
         for step, form in forms.items()
     },
+    b"S": partial(_Machine._push_text_line, read=_quoted, stored="quoted"),
+    b"V": partial(_Machine._push_text_line, read=lambda line: line.decode("raw-unicode-escape"), stored="escaped"),
     b"\x8a": partial(_Machine._push_long, form=_BYTE),
     b"\x8b": partial(_Machine._push_long, form=_SIGNED),
     b"\x80": _Machine._protocol,
-    b"\x95": partial(_Machine._skip, form=_EIGHT_BYTES),  # a frame's length, which is not needed to read it
+    b"\x95": _Machine._frame,
     b"(": _Machine._mark,
     b"0": _Machine._pop,
     b"1": partial(_Machine._push_since_mark, make=None),

@@ -7,6 +7,7 @@ arguments. Whatever else a pickle asks for becomes a `Record`. Sources: the file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import accumulate
 from operator import mul
@@ -42,8 +43,11 @@ STORAGES = {
 }
 """NumPy's names of element types by the class of a torch storage."""
 
-MAX_KEY = 32
-"""The most parts of a key, and of an item of a set."""
+MAX_KEY, MAX_KEY_BITS = 32, 60
+"""The most parts of a key, and of an item of a set; and the most bits of a number in it, as others may collide."""
+
+MAX_SIZES = 128
+"""The most dimensions of an array; NumPy has 64. Products of more sizes could fill the memory."""
 
 _Values = tuple[Any, ...]
 
@@ -68,8 +72,10 @@ def _take(values: Any, *kinds: type) -> _Values:
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
+    if not isinstance(value, tuple) or not all(type(size) is int and 0 <= size < 1 << 63 for size in value):
         raise UnexpectedError("an array whose shape is not a tuple of sizes")
+    if len(value) > MAX_SIZES:
+        raise UnexpectedError(f"an array of {len(value):,} dimensions")
     return value
 
 
@@ -105,7 +111,7 @@ def _encoded_text(values: _Values) -> Span:
     """Bytes in protocol 2, which has none: Python writes them as Latin-1 text and the name of the encoding."""
     text, encoding = _take(values, object, str)
     span = text.span if isinstance(text, Text) else text
-    if not isinstance(span, Span) or encoding not in ("latin1", "latin-1") or not span.text:
+    if not isinstance(span, Span) or encoding not in ("latin1", "latin-1") or span.text not in ("utf-8", "escaped"):
         raise UnfitError
     return span
 
@@ -119,11 +125,12 @@ def _no_bytes(values: _Values) -> Span:
 def _dictionary(values: _Values) -> dict[Any, Any]:
     """OrderedDict() and OrderedDict([[key, value], ...]) of Python 2; Counter({...}); defaultdict(factory)."""
     content: dict[Any, Any] = {}
-    if values and isinstance(values[0], dict):
-        return values[0]
-    for pair in values[0] if values and isinstance(values[0], list) else ():
+    given = values[0] if values and not isinstance(values[0], Name | None) else ()
+    if isinstance(given, dict):
+        return given
+    for pair in given if isinstance(given, list | tuple) else ((),):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise UnfitError
+            raise UnexpectedError("a dictionary that is not made of pairs")
         content[as_key(pair[0])] = pair[1]
     return content
 
@@ -140,6 +147,8 @@ def check_key(value: Any) -> None:
     while todo:
         inner = todo.pop()
         todo += inner if isinstance(inner, tuple) else ()
+        if isinstance(inner, int) and inner.bit_length() > MAX_KEY_BITS:
+            raise UnexpectedError(f"a number of {inner.bit_length()} bits in a key")
         parts += 1
         if parts > MAX_KEY:
             raise UnexpectedError(f"a key of more than {MAX_KEY} parts")
@@ -166,18 +175,30 @@ def _scalar(values: _Values) -> Any:
 
 def _tensor(values: _Values) -> Array:
     """_rebuild_tensor(storage, offset, sizes, strides), and _v2, which adds (requires_grad, hooks[, metadata])."""
-    storage, start, sizes, strides, *more = _take(values, Storage, int, tuple, tuple)
+    storage, start, sizes, strides, *more = _in_storage(values)
+    tensor = view(storage, start, sizes, strides)
     if len(more) > 2 and more[2]:  # metadata: a conjugate or negative view
         raise UnfitError
-    return view(storage, start, sizes, strides)
+    return tensor
 
 
 def _typed_tensor(values: _Values) -> Array:
     """_rebuild_tensor_v3(storage, offset, sizes, strides, requires_grad, hooks, dtype[, metadata])."""
-    storage, start, sizes, strides, _, _, kind, *more = _take(values, Storage, int, tuple, tuple, object, object, Name)
-    if more and more[0]:
+    storage, start, sizes, strides, *more = _in_storage(values)
+    _, _, kind, *metadata = _take(tuple(more), object, object, Name)
+    tensor = view(storage, start, sizes, strides, ArrayType(kind.path.removeprefix("torch.")))
+    if metadata and metadata[0]:
         raise UnfitError
-    return view(storage, start, sizes, strides, ArrayType(kind.path.removeprefix("torch.")))
+    return tensor
+
+
+def _in_storage(values: _Values) -> _Values:
+    """Arguments that begin with (storage, start, sizes, strides). torch makes room for those that it takes as well."""
+    if not isinstance(_take(values, object)[0], Storage):
+        raise UnfitError
+    if len(values) < 4 or not all(isinstance(part, tuple) for part in values[2:4]):
+        raise UnexpectedError("a tensor whose sizes are not given as a tuple")
+    return values
 
 
 def view(storage: Storage, start: Any, sizes: Any, strides: Any, kind: ArrayType | None = None) -> Array:
@@ -193,10 +214,16 @@ def view(storage: Storage, start: Any, sizes: Any, strides: Any, kind: ArrayType
 
 def _width(name: str) -> int:
     """Bytes of an element; 1 for a type that NumPy does not have, of which no tensor is read."""
+    kind = numpy_type(name)
+    return kind.itemsize if kind else 1
+
+
+def numpy_type(name: str) -> np.dtype | None:
+    """NumPy's type of this name, if it has one. NumPy is asked for words alone: it evaluates parts of other texts."""
     try:
-        return np.dtype(name).itemsize
-    except TypeError:
-        return 1
+        return np.dtype(name) if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _inner_array(values: _Values) -> Array:
@@ -211,7 +238,9 @@ def _blank_or_inner(values: _Values) -> Array:
 
 def _of_subclass(values: _Values) -> Any:
     """_rebuild_from_type_v2(function, class, arguments, attributes)."""
-    function, _, arguments, *_ = _take(values, Name, Name, tuple)
+    function, _, arguments, *_ = _take(values, Name, Name, object)
+    if not isinstance(arguments, tuple):
+        raise UnexpectedError("a call whose arguments are not a tuple")
     return call(function, arguments)
 
 

@@ -6,6 +6,8 @@ import re
 import reprlib
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,20 @@ MAX_DEPTH = 3
 _MAX_MODULES = 64
 """How deep the modules of a model may lie in each other."""
 
+_MAX_COST = 1 << 22
+"""What the dictionaries and modules of a file may cost, in parts of them and characters of names; see `_Purse`."""
+
+_MAX_LISTED = 20
+"""The most things that a message lists."""
+
 _TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
 """Keys that hold tensors of the training, not the model."""
 
 _CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
 """Fields that make an object the config of a model like BERT."""
 
-_MAX_SETTINGS, _MAX_ITEMS = 32, 1000
+_MAX_SETTINGS, _MAX_PLAIN, _MAX_ITEMS = 32, 1 << 18, 1000
+"""The most objects whose fields are shown, characters of all of these, and items of a list that are looked at."""
 
 TOP = "the top"
 """The name of the dictionary that the file itself is."""
@@ -36,6 +45,21 @@ _PLAIN = "Load it where it was written, and save plain weights: a quantized mode
 NOT_RUN = "Nothing in it was run"
 
 _SAVE = "Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin')."
+
+
+@dataclass(slots=True)
+class _Purse:
+    """What may still be spent on looking through `file`: where objects share others, their parts multiply."""
+
+    file: Path
+    left: int = _MAX_COST
+    barren: set[tuple[int, int]] = field(default_factory=set)
+    """The objects in which no model was found, each with its depth: they are searched once."""
+
+    def spend(self, cost: int) -> None:
+        self.left -= cost
+        if self.left < 0:
+            raise CheckpointError(f"{self.file}: its objects hold each other so often that there are millions of names")
 
 
 def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dict[str, Array], tuple[Decision, ...]]:
@@ -49,9 +73,10 @@ def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dic
         UsageError: there are several that may be the model's, or none at `part`.
     """
     decisions = []
-    path, content = _choose(file, pickled.value, part)
-    beside = [name for name in contents(pickled.value) or () if path and name != path[0]]
-    others = ", ".join(map(shown, [*beside, *(name for name, value in content.items() if not _named(name, value))]))
+    purse = _Purse(file)
+    path, content = _choose(purse, pickled.value, part)
+    beside = [name for name in contents(pickled.value, purse) or () if path and name != path[0]]
+    others = _listed([*beside, *(name for name, value in content.items() if not _named(name, value))])
     if path or others:
         reason = f"the file is a training's; it also holds {others}" if others else "the file holds nothing else"
         origin = Origin.ASKED if part else Origin.FILE
@@ -61,7 +86,7 @@ def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dic
         reason = "objects of these classes are in the pickle; they were stepped over, and nothing of them was run"
         decisions.append(Decision("stepped over", names[:1000], reason, Origin.FILE))
     for name, value in content.items():
-        for part in value if isinstance(value, tuple | list) else (value,):
+        for part in value[:_MAX_LISTED] if isinstance(value, tuple | list) else (value,):
             if isinstance(part, Record) and part.is_tensor:
                 raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({part.name})", hint=_PLAIN)
     return {name: value for name, value in content.items() if _named(name, value)}, tuple(decisions)
@@ -71,9 +96,14 @@ def _at(path: tuple[str, ...]) -> str:
     return ".".join(path) or TOP
 
 
-def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
+def _listed(keys: list[Any]) -> str:
+    more = f" and {len(keys) - _MAX_LISTED:,} more" if keys[_MAX_LISTED:] else ""
+    return ", ".join(map(shown, keys[:_MAX_LISTED])) + more
+
+
+def _choose(purse: _Purse, value: Any, part: str | None) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
     """The model's dictionary, and its keys: `value` itself, or the only one inside it."""
-    top = contents(value)
+    file, top = purse.file, contents(value, purse)
     if top is None:
         raise CheckpointError(
             f"{file}: holds {kind_of(value)}, expected a dictionary of tensors. {NOT_RUN}", hint=_SAVE
@@ -81,10 +111,11 @@ def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], 
     strange = next((name for name, value in top.items() if not _named(name, value)), None)
     if strange is None and top and not part and isinstance(value, dict):
         return (), top
-    models = [(path, holder) for path, holder in _models(top) if part in (None, _at(path))]
+    every = list(_models(top, purse))
+    models = [(path, holder) for path, holder in every if part in (None, _at(path))]
     if len(models) == 1:
         return models[0]
-    models = models or list(_models(top))
+    models = models or every
     if not top:
         raise CheckpointError(f"{file}: it holds an empty dictionary, expected tensors by name", hint=_SAVE)
     if not models:
@@ -93,7 +124,8 @@ def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], 
             f"name, alone or under one key. {NOT_RUN}",
             hint=_SAVE,
         )
-    listing = ", ".join(f"{_at(path)} ({len(_tensors(holder))} tensors)" for path, holder in models)
+    shown_first = models[:_MAX_LISTED]
+    listing = ", ".join(f"{_at(path):.200} ({len(_tensors(holder))} tensors)" for path, holder in shown_first)
     asked = f", none of them at {part!r}" if part else ""
     raise UsageError(
         f"{file}: it holds {len(models)} dictionaries of tensors{asked}: {listing}",
@@ -101,7 +133,7 @@ def _choose(file: Path, value: Any, part: str | None) -> tuple[tuple[str, ...], 
     )
 
 
-def contents(value: Any) -> Mapping[Any, Any] | None:
+def contents(value: Any, purse: _Purse) -> Mapping[Any, Any] | None:
     """What `value` holds by name: a dictionary's items, a module's state dict, another object's attributes."""
     if isinstance(value, dict):
         return value
@@ -110,7 +142,7 @@ def contents(value: Any) -> Mapping[Any, Any] | None:
     if not isinstance(value, Record):
         return None
     if is_module(value):
-        return dict(_parameters(value))
+        return dict(_parameters(value, purse))
     return value.items or (value.state if isinstance(value.state, dict) else None)
 
 
@@ -120,36 +152,45 @@ def is_module(value: Any) -> bool:
     return isinstance(state, dict) and all(isinstance(state.get(key), dict) for key in ("_parameters", "_modules"))
 
 
-def _parameters(module: Record, prefix: str = "", within: tuple[Record, ...] = ()) -> Iterator[tuple[str, Any]]:
+def _parameters(
+    module: Record, purse: _Purse, prefix: str = "", within: tuple[Record, ...] = ()
+) -> Iterator[tuple[str, Any]]:
     """The parameters and persistent buffers of a pickled ``torch.nn.Module``, as its ``state_dict()`` names them."""
     if len(within) > _MAX_MODULES or module in within:
-        raise CheckpointError(f"a pickled module holds itself, or modules {_MAX_MODULES} deep")
+        raise CheckpointError(f"{purse.file}: a pickled module holds itself, or modules {_MAX_MODULES} deep")
     state = module.state
-    passing = state.get("_non_persistent_buffers_set")
-    left_out = passing.listed or [] if isinstance(passing, Record) else []
-    for name, value in (*state["_parameters"].items(), *(state.get("_buffers") or {}).items()):
-        if value is not None and name not in left_out:
+    passing, buffers = state.get("_non_persistent_buffers_set"), state.get("_buffers")
+    left_out = {name for name in (passing.listed or ()) if isinstance(name, str)} if isinstance(passing, Record) else ()
+    for name, value in (*state["_parameters"].items(), *(buffers.items() if isinstance(buffers, dict) else ())):
+        purse.spend(64 + len(prefix))
+        if value is not None and isinstance(name, str) and name not in left_out:
             yield f"{prefix}{name}", value
     for name, inner in state["_modules"].items():
-        if is_module(inner):
-            yield from _parameters(inner, f"{prefix}{name}.", (*within, module))
+        purse.spend(64 + len(prefix))
+        if is_module(inner) and isinstance(name, str):
+            yield from _parameters(inner, purse, f"{prefix}{name}.", (*within, module))
 
 
 def _models(
-    holder: Mapping[Any, Any], path: tuple[str, ...] = ()
+    holder: Mapping[Any, Any], purse: _Purse, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
     """The dictionaries in `holder` that may be a model's, each with its keys: they hold a matrix by its name.
 
     Numbers and texts beside the tensors make no difference: an average may be free of them, and the model not. Beside
     a dictionary that may be the model's, a matrix alone is none.
     """
-    inside = [
-        model
-        for key, value in holder.items()
-        if isinstance(key, str) and len(path) < MAX_DEPTH and not _TRAINING.search(key)
-        if (held := contents(value)) is not None
-        for model in _models(held, (*path, key))
-    ]
+    inside = []
+    for key, value in holder.items():
+        at = (id(value), len(path))
+        if not isinstance(key, str) or len(path) >= MAX_DEPTH or _TRAINING.search(key) or at in purse.barren:
+            continue
+        if (held := contents(value, purse)) is None:
+            continue
+        if found := list(_models(held, purse, (*path, key))):
+            purse.spend(64 + len(held))
+            inside += found
+        else:
+            purse.barren.add(at)
     matrices = sum(len(tensor.shape) > 1 for tensor in _tensors(holder).values())
     if matrices > bool(inside):
         yield path, holder
@@ -170,11 +211,14 @@ def settings_in(value: Any) -> dict[str, dict[str, Any]]:
     A dictionary counts if it has the fields of a config.
     """
     settings: dict[str, dict[str, Any]] = {}
-    todo: list[tuple[str, Any]] = [("", contents(value) if isinstance(value, list | tuple) else value)]
+    todo: list[tuple[tuple[str, ...], Any]] = [
+        ((), dict(enumerate(value)) if isinstance(value, list | tuple) else value)
+    ]
     visited: set[int] = set()
+    left = [_MAX_PLAIN]
     while todo and len(settings) < _MAX_SETTINGS:
         path, holder = todo.pop()
-        if id(holder) in visited or path.count(".") > 2 * MAX_DEPTH:
+        if id(holder) in visited or len(path) > 2 * MAX_DEPTH:
             continue
         visited.add(id(holder))
         if isinstance(holder, Record):
@@ -182,30 +226,49 @@ def settings_in(value: Any) -> dict[str, dict[str, Any]]:
         else:
             fields = holder if isinstance(holder, dict) else {}
         inner = [(name, held) for name, held in fields.items() if isinstance(held, dict | Record)]
-        todo += [(f"{path}.{name}".lstrip("."), held) for name, held in reversed(inner)]
+        todo += [((*path, str(name)), held) for name, held in reversed(inner) if isinstance(name, str | int)]
         if fields.keys() >= _CONFIG_FIELDS or (isinstance(holder, Record) and not is_module(holder)):
-            plain = {name: value for name, value in fields.items() if isinstance(name, str) and is_plain(value)}
-            kind = f" ({holder.name})" if isinstance(holder, Record) else ""
-            settings |= {f"{path}{kind}".strip(): as_json(plain)} if plain else {}
+            plain = _plain_fields(fields, left)
+            kind = f" ({holder.name:.100})" if isinstance(holder, Record) else ""
+            settings |= {f"{'.'.join(path):.200}{kind}".strip(): plain} if plain else {}
     return settings
 
 
-def is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether JSON has `value`: numbers, texts, and lists and dictionaries of a few of them."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple):
-        return depth < MAX_DEPTH and len(value) <= 1000 and all(is_plain(item, depth + 1) for item in value)
-    return value is None or isinstance(value, str | int | float)
+class _NotPlainError(Exception):
+    """JSON does not have the value, or not all of it is shown."""
 
 
-def as_json(value: Any) -> Any:
-    """`value`, which `is_plain`, in the types that JSON gives."""
+def _plain_fields(fields: Mapping[Any, Any], left: list[int]) -> dict[str, Any]:
+    """Those of `fields` that JSON has: numbers, texts, and lists and dictionaries of a few of them.
+
+    Args:
+        left: how many characters may still be shown.
+    """
+    plain = {}
+    for name, value in fields.items():
+        if isinstance(name, str):
+            try:
+                plain[_as_json(name, left, 0)] = _as_json(value, left, 0)
+            except (_NotPlainError, UnicodeEncodeError):  # half of a surrogate pair
+                continue
+    return plain
+
+
+def _as_json(value: Any, left: list[int], depth: int) -> Any:
+    left[0] -= 1 + (len(value.encode()) if isinstance(value, str) else 0)
+    if left[0] < 0 or depth > MAX_DEPTH:
+        raise _NotPlainError
     if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
+        return [_as_json(item, left, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    return str(value) if isinstance(value, str) else value
+        return {str(_as_json(key, left, MAX_DEPTH)): _as_json(item, left, depth + 1) for key, item in value.items()}
+    if value is None or (isinstance(value, int) and value.bit_length() <= 64):
+        return value
+    if isinstance(value, float) and isfinite(value):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    raise _NotPlainError
 
 
 def kind_of(value: Any) -> str:
@@ -224,7 +287,13 @@ def kind_of(value: Any) -> str:
 
 def shown(key: Any) -> str:
     """`key` for a message, cut short: sixty bytes of pickle can make a key whose text has megabytes."""
-    return repr(key) if isinstance(key, str) else reprlib.repr(key.value if isinstance(key, Key) else key)
+    if isinstance(key, Key):
+        return reprlib.repr(key.value) if _is_plain(key.value) else kind_of(key)
+    return repr(key) if isinstance(key, str) else reprlib.repr(key)
+
+
+def _is_plain(key: Any) -> bool:
+    return all(map(_is_plain, key)) if isinstance(key, tuple) else isinstance(key, str | int | float | None)
 
 
 def written_by_torch(file: Path, expression: str, ending: str) -> str:

@@ -15,11 +15,16 @@ class UnexpectedError(Exception):
 
 @dataclass(slots=True)
 class Span:
-    """Where bytes lie in the file. `text`: they are stored as UTF-8 text, each byte as its character of Latin-1."""
+    """Where bytes lie in the file.
+
+    Attributes:
+        text: how they are stored, each as its character of Latin-1: as "utf-8" text; in protocol 0 as an "escaped"
+            text or, from Python 2, as a "quoted" one. Empty for bytes as they are.
+    """
 
     offset: int
     length: int
-    text: bool = False
+    text: str = ""
 
 
 class Text(str):
@@ -28,7 +33,7 @@ class Text(str):
     __slots__ = ("length", "offset", "text")
     offset: int
     length: int
-    text: bool
+    text: str
 
     @property
     def span(self) -> Span:

@@ -7,6 +7,7 @@ five pickles and the data (legacy, torch 0.1 to 1.5); a tar file (torch up to 0.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -21,17 +22,17 @@ import numpy as np
 from ...errors import CheckpointError
 from ...files.state import State, check_unchanged, state_of
 from ..blocks import MAX_RANK
-from ..pickles.entries import DAMAGED, Compressed, Place
+from ..pickles.entries import DAMAGED, Compressed, Place, text_bytes
 from ..pickles.machine import BROKEN, Pickled, follow
-from ..pickles.meanings import STORAGES, storage_type, view
+from ..pickles.meanings import STORAGES, as_key, storage_type, view
 from ..pickles.model import NOT_RUN, written_by_torch
 from ..pickles.values import Array, Name, Span, Storage, UnexpectedError
 
 MAX_INFLATION = 4
 """How many times a file's size its compressed members may have. Deflated weights take nine tenths of their size."""
 
-_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How a legacy file begins: a pickle of its magic number."""
+_LEGACY = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
+"""How a legacy file begins: a pickle of its magic number, from protocol 4 on in a frame."""
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"x\x01", b"x\x9c", b"x\xda")
 """How files begin that joblib compressed."""
@@ -94,7 +95,7 @@ def open_pickle(file: Path) -> tuple[Container, State]:
 
 
 def _read(data: BinaryIO, size: int) -> Container:
-    head = data.read(len(_LEGACY))
+    head = data.read(_HEADER_BYTES)
     if head.startswith(b"PK\x03\x04"):
         with ZipFile(data) as archive:
             return _zip(archive, data, size)
@@ -103,7 +104,7 @@ def _read(data: BinaryIO, size: int) -> Container:
     if (members := _tar_members(data)).keys() >= _TAR_PARTS:
         return _tar(members, data, size)
     data.seek(0)
-    return _legacy(data, size) if head == _LEGACY else _bare(data, size)
+    return _legacy(data, size) if _LEGACY.match(head) else _bare(data, size)
 
 
 class _Storages:
@@ -139,7 +140,7 @@ def _width(storage: Storage) -> int:
 def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Container:
     members = {member.filename: member for member in archive.infolist()}
     starts = _check_members(archive.infolist(), data, size)
-    root = next(iter(members)).partition("/")[0]
+    root = next(iter(members), "").partition("/")[0]
     if f"{root}/constants.pkl" in members:
         raise CheckpointError(
             f"{data.name}: a program of TorchScript; only state dicts and modules of Python are read",
@@ -224,22 +225,35 @@ def _legacy(data: BinaryIO, size: int) -> Container:
 
 def _bare(data: BinaryIO, size: int) -> Container:
     """A pickle by itself: NumPy's arrays, or tensors that Python's pickle wrote, each storage as a legacy file."""
+    file, seen = Path(data.name), state_of(os.fstat(data.fileno()))
     places: dict[str, Place] = {}
     storages: dict[int, Storage] = {}
 
     def load(span: Span) -> Storage:
         if span.offset not in storages:
             position = data.tell()
-            data.seek(span.offset)
-            inner = _legacy(data, span.offset + span.length)
+            content: BinaryIO = data
+            start, end = span.offset, span.offset + span.length
+            if span.text:
+                text = text_bytes(file, span, seen)
+                content, start, end = BytesIO(text), 0, len(text)
+            content.seek(start)
+            inner = _legacy(content, end)
             data.seek(position)
-            if span.text or not isinstance(storage := inner.pickled.value, Storage):
+            if not isinstance(storage := inner.pickled.value, Storage):
                 raise UnexpectedError("a tensor without a storage")
             storages[span.offset] = Storage(storage.dtype, str(span.offset), storage.count)
-            places[str(span.offset)] = inner.places[storage.key]
+            place = inner.places[storage.key]
+            if span.text and isinstance(place, Span):
+                place = Compressed(place.length, partial(_in_text, file, span, seen, place))
+            places[str(span.offset)] = place
         return storages[span.offset]
 
     return Container(follow(data, size, load_bytes=load), places)
+
+
+def _in_text(file: Path, text: Span, seen: State, place: Span) -> bytes:
+    return text_bytes(file, text, seen)[place.offset : place.offset + place.length]
 
 
 def _counted(data: BinaryIO, size: int, storage: Storage) -> Span:
@@ -271,6 +285,7 @@ def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
     data.seek(members["storages"])
     for _ in range(follow(data, size).value):
         key, _, kind = follow(data, size).value
+        as_key(key)  # hashing another key could take for ever
         (count,) = unpack("<q", data.read(8))
         data.seek(-8, 1)
         storages[key] = Storage(storage_type(kind), str(key), max(0, count))
@@ -281,6 +296,7 @@ def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
     data.seek(members["tensors"])
     for _ in range(follow(data, size).value):
         key, storage, _ = follow(data, size).value
+        as_key(storage)
         (rank,) = unpack("<i4x", data.read(8))
         if not 0 <= rank <= MAX_RANK:
             raise ValueError(f"a tensor of {rank} dimensions")

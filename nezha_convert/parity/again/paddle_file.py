@@ -22,7 +22,7 @@ def read_paddle(file: Path) -> dict[str, Tensor]:
     """
     try:
         with open(file, "rb") as data:
-            content = Unpickler(data).load()
+            content = Unpickler(data, is_bare=True).load()
         values = {key: value[1] if isinstance(value, tuple) else value for key, value in content.items()}
     except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{file}: not a pickle of arrays ({error})") from error
@@ -32,4 +32,4 @@ def read_paddle(file: Path) -> dict[str, Tensor]:
 
 def _values(array: Array) -> Array:
     """`paddle.load` takes uint16 for the bits of bfloat16."""
-    return array.view("bfloat16") if array.dtype == np.uint16 else array
+    return np.asarray(array).view("bfloat16") if array.dtype == np.uint16 else np.asarray(array)

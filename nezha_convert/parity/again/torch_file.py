@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import MappingError
+from ...errors import CheckpointError, MappingError
 from ...formats.torch.containers import open_pickle
 from .safetensors_file import as_array
 from .tensor import Tensor
@@ -29,6 +29,9 @@ _NOT_THE_MODEL = re.compile(r"ema|average|avg|swa|shadow|teacher|optim", re.IGNO
 
 _MAX_DEPTH = 6
 """How deep dictionaries are searched. A pickle may put one into itself."""
+
+_MAX_NAMES = 1 << 24
+"""How many characters the names in a file's modules may have."""
 
 _CONFIG = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 
@@ -45,18 +48,28 @@ def read_torch(file: Path, asked: str | None) -> dict[str, Tensor]:
     """
     return {
         name: Tensor(name, tuple(value.shape), partial(_values, value))
-        for name, value in _model_of(file, _load(file), asked).items()
+        for name, value in _model_of(file, asked).items()
     }
 
 
 def config_in(file: Path) -> dict[str, Any] | None:
     """The fields of the model's config, where an object in `file` is one."""
-    configs = (fields for _, fields in _everything(_load(file)) if all(name in fields for name in _CONFIG))
-    return next(({str(name): value for name, value in fields.items()} for fields in configs), None)
+    for _, fields in _objects(file):
+        if all(name in fields for name in _CONFIG):
+            return {name: value for name, value in fields.items() if isinstance(name, str) and _is_plain(value)}
+    return None
+
+
+def _is_plain(value: Any) -> bool:
+    items = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    parts = (value, *items) if isinstance(value, str | int | float | None) else items
+    return isinstance(value, _PLAIN) and all(
+        isinstance(part, str | float | None) or (isinstance(part, int) and part.bit_length() <= 64) for part in parts
+    )
 
 
 def _values(value: Any) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else as_array(value.detach())
+    return np.asarray(value) if isinstance(value, np.ndarray) else as_array(value.detach())
 
 
 def _load(file: Path) -> Any:
@@ -71,19 +84,38 @@ def _load(file: Path) -> Any:
                 return torch.load(data, map_location="cpu", weights_only=True, mmap=False)
             except pickle.UnpicklingError:  # of a protocol that this list of torch's does not know, or no torch file
                 data.seek(0)
-        is_torch = data.read(2) == b"PK" or data.read(12) == _LEGACY[2:]
+        head = data.read(64)
+        is_torch = head.startswith(b"PK") or _LEGACY in head
         data.seek(0)
         if not is_torch:
-            return Unpickler(data).load()
+            return Unpickler(data, is_bare=True).load()
         return torch.load(data, map_location="cpu", weights_only=False, mmap=False, pickle_module=STAND_INS)
 
 
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P"
+_PLAIN = (str, int, float, type(None), list, tuple, dict)
+
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P"
+"""The number with which a file of torch before 1.6 begins, as a pickle of any protocol."""
 
 
-def _model_of(file: Path, loaded: Any, asked: str | None) -> dict[str, Any]:
+def _objects(file: Path) -> list[tuple[str, Mapping[Any, Any]]]:
+    """Everything in `file` that holds things by name; see `_everything`.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    try:
+        return list(_everything(_load(file)))
+    except CheckpointError:
+        raise
+    except Exception as error:  # both libraries raise errors of many unrelated types for damaged files
+        first_line = (str(error).strip() or "no more is said").splitlines()[0]
+        raise CheckpointError(f"{file}: cannot be read a second time ({first_line:.300})") from error
+
+
+def _model_of(file: Path, asked: str | None) -> dict[str, Any]:
     """The dictionary of the model's tensors. What else lies in it (a step, a loss) is no tensor of the model."""
-    found = dict(_dictionaries(loaded))
+    found = dict(_dictionaries(_objects(file)))
     if asked is not None:
         found = {key: tensors for key, tensors in found.items() if (key or "the top") == asked}
     first_choice = {key: tensors for key, tensors in found.items() if not _NOT_THE_MODEL.search(key)}
@@ -97,12 +129,12 @@ def _model_of(file: Path, loaded: Any, asked: str | None) -> dict[str, Any]:
     return next(iter(found.values()))
 
 
-def _dictionaries(loaded: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dictionaries in `loaded` that hold an encoder's tensors, each by its keys joined by dots."""
+def _dictionaries(objects: list[tuple[str, Mapping[Any, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of `objects` that hold an encoder's tensors, each by its keys joined by dots."""
     import torch
 
     above: list[str] = []
-    for path, fields in _everything(loaded):
+    for path, fields in objects:
         tensors = {
             key: value
             for key, value in fields.items()
@@ -113,15 +145,29 @@ def _dictionaries(loaded: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, tensors
 
 
-def _everything(value: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """The dictionaries in `value`, and the fields of objects, each by its keys joined by dots; outer ones first."""
-    fields = value.fields if isinstance(value, Inert) else value
-    if isinstance(fields, list | tuple):
-        fields = {str(number): item for number, item in enumerate(fields)}
-    if not isinstance(fields, Mapping) or depth > _MAX_DEPTH:
-        return
-    yield at, fields
-    state = value.state if isinstance(value, Inert) else None
-    inside = {**fields, **state} if isinstance(state, dict) else fields
-    for key, inner in inside.items():
-        yield from _everything(inner, f"{at}.{key}" if at else str(key), depth + 1)
+def _everything(top: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The dictionaries in `top`, and the fields of objects, each once and by its keys joined by dots; outer ones first.
+
+    Raises:
+        ValueError: modules hold each other so often that they would fill the memory.
+    """
+    todo: list[tuple[tuple[str, ...], Any]] = [((), top)]
+    visited: set[int] = set()
+    left = [_MAX_NAMES]
+    for path, value in todo:
+        if id(value) in visited or len(path) > _MAX_DEPTH:
+            continue
+        visited.add(id(value))
+        fields = value.fields(left) if isinstance(value, Inert) else value
+        if isinstance(fields, list | tuple):
+            fields = {str(number): item for number, item in enumerate(fields)}
+        if not isinstance(fields, Mapping):
+            continue
+        yield ".".join(path), fields
+        state = value.state if isinstance(value, Inert) else None
+        inside = {**fields, **state} if isinstance(state, dict) else fields
+        todo += [
+            ((*path, key), inner)
+            for key, inner in inside.items()
+            if isinstance(key, str) and isinstance(inner, Inert | Mapping | list | tuple)
+        ]

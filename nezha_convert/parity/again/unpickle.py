@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ class Inert:
     """Stands for an object of an unknown class. Whatever a pickle does with it changes it alone."""
 
     state: Any = None
+    dump_patches = False  # torch asks classes whose source code it finds changed
 
     def __new__(cls, *arguments: Any, **_: Any) -> Inert:
         """Keep what the class would be called with."""
@@ -45,25 +48,43 @@ class Inert:
 
     add = append
 
-    @property
-    def fields(self) -> dict[Any, Any]:
-        """What it holds by name; of a module, its tensors as its state dict names them."""
+    def fields(self, left: list[int]) -> dict[Any, Any]:
+        """What it holds by name; of a module, its tensors as its state dict names them.
+
+        Args:
+            left: how many characters of names there may still be: modules may hold each other many times.
+
+        Raises:
+            ValueError: there are more.
+        """
         state = self.state if isinstance(self.state, dict) else {}
-        if "_modules" not in state:
-            return {**self.pairs, **state}
-        passing = getattr(state.get("_non_persistent_buffers_set"), "listed", state.get("_non_persistent_buffers_set"))
-        fields = {**state["_parameters"], **state.get("_buffers", {})}
-        fields = {name: value for name, value in fields.items() if value is not None and name not in (passing or ())}
-        for name, inner in state["_modules"].items():
-            fields |= {f"{name}.{key}": value for key, value in inner.fields.items()} if inner is not None else {}
-        return fields
+        return dict(self._tensors(left)) if "_modules" in state else {**self.pairs, **state}
+
+    def _tensors(self, left: list[int], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+        parts = [getattr(self.state.get(name), "pairs", self.state.get(name)) for name in _PARTS]
+        tensors, buffers, modules = (part if isinstance(part, dict) else {} for part in parts)
+        passing = self.state.get("_non_persistent_buffers_set") or ()
+        passing = passing if isinstance(passing, set | frozenset) else getattr(passing, "listed", ())
+        left[0] -= (64 + len(prefix)) * (1 + len(tensors) + len(buffers))
+        if left[0] < 0 or depth > _MAX_DEPTH:
+            raise ValueError("its modules hold each other too often")
+        for name, value in (*tensors.items(), *buffers.items()):
+            if value is not None and isinstance(name, str) and name not in passing:
+                yield f"{prefix}{name}", value
+        for name, inner in modules.items():
+            if isinstance(inner, Inert) and isinstance(inner.state, dict) and isinstance(name, str):
+                yield from inner._tensors(left, f"{prefix}{name}.", depth + 1)
+
+
+_PARTS, _MAX_DEPTH = ("_parameters", "_buffers", "_modules"), 64
 
 
 class Unpickler(pickle.Unpickler):
     """Makes plain tensors, arrays and containers, and of everything else `Inert`."""
 
-    def __init__(self, data: Any, **_: Any) -> None:
+    def __init__(self, data: Any, is_bare: bool = False, **_: Any) -> None:
         super().__init__(data, encoding="utf-8", errors="surrogateescape")
+        self._is_bare = is_bare
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function that stands for ``module.name``."""
@@ -73,6 +94,8 @@ class Unpickler(pickle.Unpickler):
             return kind
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
             return getattr(torch, name, None) or getattr(torch.storage, name)
+        if name == "_load_from_bytes" and not self._is_bare:  # the first reader has not looked into that file
+            return Inert
         return _safe().get((module.split(".")[0], name)) or type(name, (Inert,), {"__module__": module})
 
 
@@ -80,11 +103,12 @@ class Unpickler(pickle.Unpickler):
 def _safe() -> dict[tuple[str, str], Any]:
     """What stands for a name, by the first part of its module: functions that make values of what they are given."""
     import torch
-    from torch import Size, _utils
+    from torch import Size
 
-    rebuild = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
+    rebuild = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
     return {
-        **{("torch", name): getattr(_utils, name) for name in rebuild},
+        **{("torch", name): _view for name in rebuild},
+        ("torch", "_rebuild_parameter"): lambda tensor, *_: tensor,
         ("torch", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
         ("torch", "_rebuild_from_type_v2"): lambda function, _, arguments, *__: function(*arguments),
         ("torch", "_load_from_bytes"): lambda data: torch.load(io.BytesIO(data), weights_only=True),
@@ -94,8 +118,52 @@ def _safe() -> dict[tuple[str, str], Any]:
     }
 
 
-def _from_buffer(data: bytes, kind: np.dtype, shape: tuple[int, ...], order: Any, *_: object) -> np.ndarray:
-    return np.frombuffer(data, kind).reshape(shape, order=order)
+def _view(storage: Any, start: int, sizes: Any, strides: Any, *more: Any) -> Any:
+    """A tensor in a storage. torch makes a storage larger, for a tensor that does not lie inside of it."""
+    import torch
+
+    if more[2:] and isinstance(more[-1], dict) and more[-1]:  # a conjugate or negative view
+        return Inert()
+    kind = next((one for one in more if isinstance(one, torch.dtype)), storage.dtype)
+    held = getattr(storage, "_untyped_storage", storage)
+    reach = start + 1 + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+    if min(start, *sizes, *strides, 0) < 0 or (0 not in sizes and reach * kind.itemsize > held.nbytes()):
+        raise ValueError("a tensor outside of its storage")
+    return torch.empty(0, dtype=kind).set_(held, start, tuple(sizes), tuple(strides))
+
+
+class _Type:
+    """An element type of NumPy. NumPy's own would take any state, and one that no type has may do harm."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        name = code if isinstance(code, str) else code.__name__
+        self.dtype = np.dtype(name) if re.fullmatch(r"[<>|=]?[a-z]\w*", name, re.ASCII) else None
+
+    def __setstate__(self, state: Any) -> None:
+        if self.dtype and state[1] == ">":
+            self.dtype = self.dtype.newbyteorder(">")
+
+
+class _Array(np.ndarray):
+    """An array that takes its data and no other state. One of objects or texts stays empty."""
+
+    def __setstate__(self, state: Any, /) -> None:
+        _, shape, kind, by_columns, data = state
+        if kind.dtype:
+            state = (1, shape, kind.dtype, bool(by_columns), _bytes(data))
+            super().__setstate__(state)
+
+
+def _bytes(data: Any) -> Any:
+    return data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data  # of Python 2
+
+
+def _from_buffer(data: Any, kind: _Type, shape: Any, order: Any, *_: object) -> Any:
+    return np.frombuffer(data, kind.dtype).reshape(shape, order=order) if kind.dtype else Inert()
+
+
+def _scalar(kind: _Type, data: Any) -> Any:
+    return np.frombuffer(_bytes(data), kind.dtype)[0] if kind.dtype else Inert()
 
 
 _BUILTINS = ("builtins", "__builtin__")
@@ -111,11 +179,10 @@ _PLAIN: dict[tuple[str, str], Any] = {
     # Paddle's way to write an array, eval("data", {"data": array}): the array, without an evaluation
     **{(module, "eval"): lambda text, names: names[text] for module in _BUILTINS},
     ("_codecs", "encode"): lambda text, *_: text.encode("latin-1"),
-    ("numpy", "_reconstruct"): lambda *_: np.ndarray((0,), "b"),
+    ("numpy", "_reconstruct"): lambda *_: _Array((0,), "b"),
     ("numpy", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "scalar"): lambda kind, data: np.frombuffer(data, kind)[0],
+    ("numpy", "dtype"): _Type,
+    ("numpy", "scalar"): _scalar,
 }
 
 STAND_INS = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=lambda data, **_: Unpickler(data).load())

@@ -114,7 +114,7 @@ STEPS = {
     "a codec of quadratic time": (b"c_codecs\nencode\nX\x01\0\0\0aX\x08\0\0\0punycode\x86R.", "holds a _codecs.encode"),
     "a tensor of a class": (b"ctorch\nFloatTensor\nM\xff\xff\x85R.", "holds a torch.FloatTensor"),
     "a number of a megabyte": (b"\x8b\x00\x00\x10\x00" + bytes(1 << 20) + b".", "a number of 1048576 bytes"),
-    "a line of a megabyte": (b"V" + b"a" * (1 << 20) + b"\n.", "a line without an end"),
+    "a line of a megabyte": (b"I" + b"1" * (1 << 20) + b"\n.", "a line without an end"),
     "a name that is a number": (b"K\x01K\x02\x93.", "a function whose name is not text"),
     "items for a number": (b"K\x01K\x02a.", "items for something that is not a list"),
     "a state for a class": (b"ctorch\nTensor\nNb.", "a state for a Name"),

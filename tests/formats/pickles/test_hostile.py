@@ -1,0 +1,126 @@
+"""Hostile pickles run nothing, cost no more than their size may, and end in an error or in right tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fuzz import hostile
+
+from nezha_convert.commands.inspect import inspect
+from nezha_convert.errors import CheckpointError, NezhaConvertError
+from nezha_convert.formats.torch.read import read_torch
+from nezha_convert.parity.again import torch_file
+
+FILES = hostile.files()
+EACH = pytest.mark.parametrize("name", FILES)
+ROOM = 512 << 20
+"""Bytes of addresses that a reader may ask for."""
+
+WRONG = {
+    "zip-storage-whose-key-leads-out": "KeyError",
+    "zip-keys-with-one-hash": "a number of 61 bits in a key",
+    "zip-pairs-with-a-deep-key": "a key of more than 32 parts",
+    "zip-texts-and-pairs-with-a-deep-key": "a dictionary that is not made of pairs",
+    "zip-memory-at-2-to-the-32": "a place in the memory far behind all others",
+    "zip-frame-of-terabytes": "a frame of 4,398,046,511,104 bytes",
+    "zip-tensor-with-a-list-of-sizes": "a tensor whose sizes are not given as a tuple",
+    "zip-conjugate-tensor-past-its-storage": "in a storage of 6 elements",
+    "zip-subclass-with-a-list-of-arguments": "a call whose arguments are not a tuple",
+    "zip-module-in-itself": "a pickled module holds itself",
+    "zip-modules-of-2-to-the-60-tensors": "its objects hold each other so often",
+    "zip-module-with-names-of-kilobytes": "its objects hold each other so often",
+    "zip-text-of-half-a-pair": "half of a surrogate pair",
+    "zip-member-of-bzip2": "two headers of 'm/data/0' differ",
+    "zip-member-encrypted": "encrypted or compressed in another way",
+    "tar-with-a-negative-length": "a member of negative length",
+    "tar-with-a-key-of-2-to-the-60-parts": "a key of more than 32 parts",
+    "bare-array-of-a-type-that-is-evaluated": "which NumPy does not have",
+    "bare-array-of-many-dimensions": "whose shape is not a tuple of sizes",
+    "bare-joblib-of-objects": "an array of joblib of type 'O8'",
+    "bare-joblib-of-a-text-of-gigabytes": "whose shape is not a tuple of sizes",
+    "bare-joblib-of-terabytes": "an array of .* bytes at offset",
+}
+"""Why some of them are refused. Of the others that are read, the tensor beside the hostile object is right."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_refusal_says_what_is_wrong(name: str, tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(FILES[name])
+    with pytest.raises(CheckpointError, match=WRONG[name]):
+        read_torch((tmp_path / "m.bin",))
+
+
+@EACH
+def test_what_is_read_beside_a_hostile_object_is_right(name: str, tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(FILES[name])
+    try:
+        entries = read_torch((tmp_path / "m.bin",)).entries
+    except NezhaConvertError as error:
+        assert error.message
+        return
+    if name.startswith("zip"):
+        np.testing.assert_array_equal(entries["w"].read(), np.arange(6, dtype="f4").reshape(2, 3))
+
+
+def _reads(file: Path) -> list[Callable[[], Any]]:
+    return [
+        lambda: torch_file.read_torch(file, None),
+        lambda: torch_file.config_in(file),
+        lambda: json.dumps(inspect(str(file)).to_dict(), allow_nan=False).encode(),
+    ]
+
+
+def test_the_second_reader_and_inspect_end_in_an_error_of_ours_or_not_at_all(tmp_path: Path) -> None:
+    """In a fork whose memory and time are limited. It writes the name of each file before it reads it."""
+    import torch  # noqa: F401  (before the limit)
+
+    log, file = tmp_path / "log", tmp_path / "m.bin"
+    child = os.fork()
+    if not child:
+        with open(log, "w") as out:
+            for name, data in FILES.items():
+                print(name, end="", file=out, flush=True)
+                signal.alarm(20)
+                file.write_bytes(data)
+                size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.RLIM_INFINITY))
+                for read in _reads(file):
+                    print(_outcome(read), end="", file=out, flush=True)
+                print(file=out, flush=True)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    lines = log.read_text().splitlines()
+    assert os.waitstatus_to_exitcode(status) == 0, lines[-1]
+    assert lines == list(FILES)
+
+
+def _outcome(read: Callable[[], Any]) -> str:
+    """Nothing, if it reads or refuses the file in a second."""
+    begun = time.process_time()
+    try:
+        read()
+    except NezhaConvertError:
+        pass
+    except BaseException as error:
+        return f": {type(error).__name__}: {error}"
+    return ": slow" if time.process_time() - begun > 1 else ""
+
+
+def test_nothing_that_a_hostile_file_names_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(os, "system", called.append)
+    for name in ("zip-call-of-an-instance", "zip-call-of-what-a-call-made", "zip-instances-in-each-other"):
+        file = tmp_path / "m.bin"
+        file.write_bytes(FILES[name])
+        read_torch((file,))
+        torch_file.config_in(file)
+    assert called == []
