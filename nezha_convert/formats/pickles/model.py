@@ -89,7 +89,7 @@ def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dic
         for part in value[:_MAX_LISTED] if isinstance(value, tuple | list) else (value,):
             if isinstance(part, Record) and part.is_tensor:
                 raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({part.name})", hint=_PLAIN)
-    return {name: value for name, value in content.items() if _named(name, value)}, tuple(decisions)
+    return {str(name): value for name, value in content.items() if _named(name, value)}, tuple(decisions)
 
 
 def _at(path: tuple[str, ...]) -> str:
