@@ -34,7 +34,7 @@ _TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
 _CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
 """Fields that make an object the config of a model like BERT."""
 
-_MAX_SETTINGS, _MAX_PLAIN, _MAX_ITEMS = 32, 1 << 18, 1000
+_MAX_SETTINGS, _MAX_PLAIN, _MAX_ITEMS = 32, 1 << 18, 100
 """The most objects whose fields are shown, characters of all of these, and items of a list that are looked at."""
 
 TOP = "the top"
