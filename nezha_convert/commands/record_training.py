@@ -223,6 +223,10 @@ def _safetensors_of(folder: Path) -> list[Path]:
             hint="Remove the one that is not of this training, or save the model to an empty folder.",
         )
     weights = list(open_checkpoint(_weights(folder)).files)
+    if weights[0].parent.resolve() != folder.resolve():  # a step of the training, in a folder below
+        raise MappingError(
+            f"{folder}: no checkpoint in it, only in {weights[0].parent.name}", hint="Save the model there."
+        )
     if not all(path.name.endswith((".safetensors", ".safetensors.index.json")) for path in weights):
         raise MappingError(
             f"{folder}: its weights are {', '.join(path.name for path in weights)}; expected safetensors",

@@ -284,7 +284,7 @@ def _in_folder(folder: Path) -> tuple[_Candidate, tuple[Decision, ...]]:
         reason = f"the file checkpoint names it as the latest; beside it: {others}"
         return candidates[latest], (Decision("step", latest.name, reason, Origin.FILE),) if others else ()
     usual = [path for path in candidates if path.name in _CANONICAL]
-    if len(candidates) > 1 and len(usual) == 1:
+    if len(candidates) > 1 and len(usual) == 1 and all(c.format is _TORCH for c in candidates.values()):
         reason = f"the usual name of a model's weights; beside it: {others}"
         return candidates[usual[0]], (Decision("file", usual[0].name, reason, Origin.FILE),)
     if len(candidates) > 1:

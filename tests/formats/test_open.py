@@ -169,7 +169,27 @@ def test_several_candidates_are_listed_and_not_guessed(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         open_checkpoint(tmp_path)
     assert "it holds 3 checkpoints: m.ckpt-1, model.safetensors, pytorch_model.bin" in str(caught.value)
-    assert "Name one of them" in caught.value.hint
+    names = ("m.ckpt-1", "model.safetensors", "pytorch_model.bin")
+    assert caught.value.ways == tuple((str(tmp_path / name),) for name in names)
+
+
+def test_the_usual_name_wins_over_other_files_of_pytorch_and_the_choice_is_told(tmp_path: Path) -> None:
+    for name in ("pytorch_model.bin", "best.pt", "features.bin"):
+        pickled(tmp_path / name)
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.path.name == "pytorch_model.bin"
+    assert [(d.field, d.value) for d in checkpoint.decisions] == [("file", "pytorch_model.bin")]
+    assert "best.pt, features.bin" in checkpoint.decisions[0].reason
+
+
+def test_a_folder_with_one_checkpoint_folder_in_it_means_that_and_its_own_config(tmp_path: Path) -> None:
+    for name in ("ckpt", "logs"):
+        (tmp_path / name).mkdir()
+    pickled(tmp_path / "ckpt" / "best.pth")
+    (tmp_path / "config.json").write_text("{}")
+    checkpoint = open_checkpoint(tmp_path)
+    assert (checkpoint.path.name, checkpoint.config) == ("best.pth", tmp_path / "config.json")
+    assert ("folder", "ckpt") in {(d.field, d.value) for d in checkpoint.decisions}
 
 
 def test_what_a_trainer_leaves_beside_a_model_is_no_candidate(tmp_path: Path) -> None:
@@ -218,7 +238,7 @@ def test_what_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file or folder") as caught:
         open_checkpoint(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
-    assert "SOURCE is" in caught.value.hint
+    assert "Name a folder" in caught.value.hint
 
 
 def test_a_data_file_without_its_index_is_refused(tmp_path: Path) -> None:
@@ -229,11 +249,17 @@ def test_a_data_file_without_its_index_is_refused(tmp_path: Path) -> None:
             open_checkpoint(source)
 
 
-@pytest.mark.parametrize("name", ["README.md", "checkpoint", "model.msgpack", "model.onnx"])
+@pytest.mark.parametrize("name", ["README.md", "model.msgpack", "model.onnx"])
 def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
     with pytest.raises(CheckpointError, match=f"{name}: not a checkpoint of a known format"):
         open_checkpoint(tmp_path / name)
+
+
+def test_tensorflows_pointer_alone_means_its_folder_which_holds_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_text("x")
+    with pytest.raises(CheckpointError, match="no checkpoint in it"):
+        open_checkpoint(tmp_path / "checkpoint")
 
 
 def test_an_address_of_the_hub_is_no_file_here() -> None:

@@ -30,6 +30,7 @@ class Dialect:
         activations: the function that each of its names of activations means.
         in_out: the weights of linear layers are [in, out], not [out, in].
         classifiers_in_out: the weights of a head's last linear layer are [in, out].
+        dense_heads: such a layer may be TensorFlow's own, whose "kernel" is [in, out] whatever else holds.
         masked: the number that is added to the scores of a masked key.
         epsilon: of every layer norm, if it is hard-coded; None reads ``layer_norm_eps``.
         head_epsilon: the same, for the layer norm in the masked-LM head.
@@ -51,6 +52,7 @@ class Dialect:
     activations: Mapping[str, Function]
     in_out: bool = False
     classifiers_in_out: bool = False
+    dense_heads: bool = False
     masked: float = -10000.0
     epsilon: float | None = 1e-12
     head_epsilon: float | None = 1e-12
@@ -112,6 +114,7 @@ TENSORFLOW = Dialect(
     activations={"gelu": gelu_tanh, "relu": relu, "tanh": tanh, "linear": linear, "": linear},  # modeling.py:289-323
     lower_case=True,
     in_out=True,  # kernels only: output_weights are [out, in]
+    dense_heads=True,
     clip=64,  # modeling.py:856 passes no other
 )
 

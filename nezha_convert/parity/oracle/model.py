@@ -288,7 +288,7 @@ class Oracle:
 
     def _classifier(self, name: str) -> Function:
         """A head's last linear layer. TensorFlow's `output_weights` are [out, in], unlike its kernels."""
-        kernel = self._names.get(f"{name}.weight", "").endswith("/kernel") and self.dialect.in_out
+        kernel = self._names.get(f"{name}.weight", "").endswith("/kernel") and self.dialect.dense_heads
         return self._product(name, kernel or self.dialect.classifiers_in_out)
 
     def _product(self, name: str, in_out: bool) -> Function:
