@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -186,3 +187,10 @@ _DERIVED: dict[str, Callable[..., torch.Tensor]] = {
     "probabilities": lambda model, outputs, inputs, expected: outputs.logits.softmax(-1),
     "predictions": lambda model, outputs, inputs, expected: outputs.logits.argmax(-1),
 }
+
+
+def causal_bert4torch(folder: Path) -> Path:
+    """`folder`, with the words and the config of a bert4torch language model beside weights that have Huawei's names."""
+    shutil.copytree(FIXTURES / "cases" / "causal-bert4torch", folder)
+    shutil.copy(FIXTURES / "huawei-torch-mlm-rel127" / "pytorch_model.bin", folder)
+    return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from goldens import FIXTURES, GOLDENS
+from goldens import FIXTURES, GOLDENS, causal_bert4torch
 from safetensors.torch import load_file
 
 import nezha
@@ -60,13 +60,14 @@ def test_a_decoder_computes_what_transformers_4_40_2_computed(tmp_path: Path) ->
 
 
 def test_bert4torch_s_language_model_is_a_decoder_and_a_conversion_that_forgot_it_fails(tmp_path: Path) -> None:
-    report = convert(CASES / "causal-bert4torch", tmp_path / "out")
+    source = causal_bert4torch(tmp_path / "source")
+    report = convert(source, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["is_decoder"] is True
     assert "application" in next(d.reason for d in report.decisions if d.field == "is_decoder")
-    assert verify(CASES / "causal-bert4torch", tmp_path / "out").passed
-    convert(CASES / "causal-bert4torch", tmp_path / "out", head="masked-lm", force=True)
+    assert verify(source, tmp_path / "out").passed
+    convert(source, tmp_path / "out", head="masked-lm", force=True)
     edited(tmp_path / "out", is_decoder=False)
-    parity = verify(CASES / "causal-bert4torch", tmp_path / "out")
+    parity = verify(source, tmp_path / "out")
     assert parity.first_departs == "layer_0"
 
 

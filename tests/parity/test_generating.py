@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from goldens import FIXTURES
+from goldens import FIXTURES, causal_bert4torch
 
 from nezha_convert import convert, diff, export, repair, verify
 from nezha_convert.errors import MappingError
@@ -19,9 +19,13 @@ HEADS = {
     "transformers-4.40.2-causal-lm": "causal-lm",
     "bert4torch-causal-lm": "causal-lm",
     "bert4torch-prefix-lm": "prefix-lm",
-    "cases/causal-bert4torch": "causal-lm",
+    "of Huawei's names": "causal-lm",
 }
 KERAS = FIXTURES / "bert4keras-masked-lm"
+
+
+def source_of(name: str, folder: Path) -> Path:
+    return FIXTURES / name if (FIXTURES / name).is_dir() else causal_bert4torch(folder / "source")
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def edited(folder: Path, **fields: object) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_what_the_config_says_makes_the_head_and_a_conversion_that_forgot_it_fails(name: str, tmp_path: Path) -> None:
-    source, head = FIXTURES / name, HEADS[name]
+    source, head = source_of(name, tmp_path), HEADS[name]
     report = convert(source, tmp_path / "out")
     assert (report.head, report.architecture) == (head, "NezhaForCausalLM")
     said = config_of(tmp_path / "out")
@@ -113,7 +117,7 @@ def test_a_copy_of_4_40_2_is_repaired_to_one_that_generates(tmp_path: Path) -> N
 
 
 def test_a_text_begins_and_ends_with_the_vocabulary_s_own_tokens(tmp_path: Path) -> None:
-    source = FIXTURES / "cases" / "causal-bert4torch"
+    source = causal_bert4torch(tmp_path / "source")
     tokens = (source / "vocab.txt").read_text("utf-8").split("\n")
     convert(source, tmp_path / "out")
     said = config_of(tmp_path / "out")
