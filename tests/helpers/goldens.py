@@ -190,7 +190,7 @@ _DERIVED: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def causal_bert4torch(folder: Path) -> Path:
-    """`folder`, with the words and the config of a bert4torch language model beside weights that have Huawei's names."""
+    """`folder`, with the config of a bert4torch language model beside weights that have Huawei's names."""
     shutil.copytree(FIXTURES / "cases" / "causal-bert4torch", folder)
     shutil.copy(FIXTURES / "huawei-torch-mlm-rel127" / "pytorch_model.bin", folder)
     return folder

@@ -31,6 +31,12 @@ TOLERANCE = 5e-6
 """Of the logits' range: float32 on both sides."""
 
 
+def recorded(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Ids, and the logits that the original computed of them."""
+    with np.load(folder / "expected.npz") as file:
+        return file["ids"], file["logits"]
+
+
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         return nezha.NezhaForMaskedLM.from_pretrained(folder).eval()(torch.from_numpy(ids)).logits.numpy()
@@ -73,7 +79,7 @@ def test_bert4torch_s_language_model_is_a_decoder_and_a_conversion_that_forgot_i
 
 def test_a_decoder_that_was_trained_untied_computes_what_bert_seq2seq_computed(tmp_path: Path) -> None:
     source = CASES / "untied-decoder"
-    ids, expected = np.load(source / "ids.npy"), np.load(source / "expected_logits.npy")
+    ids, expected = recorded(source)
     convert(source, tmp_path / "out")
     assert distance(tmp_path / "out", ids, expected) < TOLERANCE
     assert verify(source, tmp_path / "out").passed
@@ -106,7 +112,7 @@ def test_a_stored_table_of_another_clip_distance_than_the_config_s_is_what_runs(
 ) -> None:
     folder = CASES / "table-clipped-at-127"
     convert(of_lonepatient, tmp_path / "out")
-    ids, expected = np.load(folder / "ids.npy"), np.load(folder / "expected_logits.npy")
+    ids, expected = recorded(folder)
     assert distance(tmp_path / "out", ids, expected) < TOLERANCE
     assert verify(of_lonepatient, tmp_path / "out").passed
     edited(tmp_path / "out", max_relative_position=64)
