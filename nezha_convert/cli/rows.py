@@ -245,7 +245,8 @@ def _kept(names: Sequence[str]) -> Iterator[Row]:
     from ..formats.safetensors import EXTRA
 
     if names:
-        yield "kept", f"{len(names):,} in {EXTRA}, beside the model: {shorten(', '.join(names), 200)}"
+        listed = ", ".join(names)
+        yield "kept", f"{len(names):,} in {EXTRA}, beside the model: {listed[:200]}{'...' if listed[200:] else ''}"
 
 
 def _dropped(dropped: Iterable[Dropped]) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from hub_server import hub
 from safetensors.torch import load_file, save_file
 
 import nezha  # noqa: F401 (the Auto classes know NEZHA by it)
-from nezha_convert import MappingError, UsageError, convert, repair
+from nezha_convert import MappingError, UsageError, convert, inspect, repair
 from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
 from nezha_convert.families.heads import HEADS
@@ -34,7 +34,8 @@ def copy(tmp_path) -> Callable[..., Path]:
     """A good copy of a golden's model, with a vocabulary."""
 
     def copy(golden: Golden = PRETRAINING) -> Path:
-        (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
+        rows = inspect(golden.folder).model["vocab_size"]
+        (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY[:rows]) + "\n", "utf-8")
         head = golden.head if golden.asked else None
         convert(golden.folder, tmp_path / "copy", head=head, vocab=tmp_path / "vocab.txt")
         return tmp_path / "copy"
