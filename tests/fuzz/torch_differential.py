@@ -48,6 +48,7 @@ LENIENT = {
         "TypeError|AttributeError|to unpack|argument list|must be a bool|extension code|NEWOBJ"
     ),
     "a text that is not UTF-8": "UnicodeDecodeError",
+    "a tensor of whole numbers asks for gradients": "can require gradients",
     "torch runs on": "SIGALRM",
 }
 """What torch refuses a file for that we read: explained in docs/reliability.md."""
