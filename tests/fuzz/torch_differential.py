@@ -42,7 +42,7 @@ SECONDS, MEMORY = 5, 4 << 30
 
 LENIENT = {
     "a member that no tensor needs lies outside of the folder": "file in archive is not in a subdirectory",
-    "its version or alignment is damaged": "hasRecord.*version|parse the version|literal for int",
+    "its version or alignment is damaged": "hasRecord.*version|parse the version|literal for int|with version \\d+",
     "a part of its zip file that no tensor needs is damaged": "failed reading zip archive|retrieving file meta",
     "an object that is no tensor of the model cannot be made": (
         "TypeError|AttributeError|to unpack|argument list|must be a bool|extension code|NEWOBJ"
