@@ -250,6 +250,11 @@ _FROM_TENSORS = ("vocab_size", "num_hidden_layers", "intermediate_size", "type_v
 """Sizes that people change without the config: they add tokens, or cut layers. The tensors have the last word."""
 
 
+def _is_outdated(name: str, configured: int, stored: int) -> bool:
+    """Whether a size of the config is older than the tensors. Of more layers than the config has, programs load its."""
+    return name in _FROM_TENSORS and (configured > stored if name == "num_hidden_layers" else configured != stored)
+
+
 def _sizes(raw: Mapping[str, Any], evidence: _Evidence) -> _Group:
     """The sizes, from the JSON or the tensors' shapes."""
     embedding = evidence.shapes.get("nezha.embeddings.word_embeddings.weight", ())
@@ -265,7 +270,7 @@ def _sizes(raw: Mapping[str, Any], evidence: _Evidence) -> _Group:
     }
     group = _Group()
     for name, size in shapes.items():
-        if name in raw and name in _FROM_TENSORS and size and _whole(name, raw[name]) != size[0]:
+        if name in raw and size and _is_outdated(name, _whole(name, raw[name]), size[0]):
             reason = f"the tensors have {size[0]:,}; the config's {raw[name]:,} is from before the model was changed"
             group += _decided(name, size[0], reason, Origin.TENSORS)
         elif name in raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nezha_convert import families
+from nezha_convert import convert, families
 from nezha_convert.checkpoint import Decision, Origin
 from nezha_convert.errors import CheckpointError, MappingError, UsageError
 from nezha_convert.families.heads import HEADS
@@ -770,3 +771,18 @@ def test_a_kind_of_problem_that_transformers_does_not_have_is_refused(value: obj
 
 def test_what_paddlenlp_writes_for_itself_is_not_reported_as_ignored() -> None:
     assert build(HF, paddlenlp_version="2.8.1", embedding_size=8).ignored == build(HF).ignored
+
+
+@pytest.mark.parametrize("fixture", ["huawei-torch-pretraining", "paddlenlp-pretraining", "huawei-tf-pretraining"])
+def test_layers_that_were_cut_are_told_and_layers_that_the_config_leaves_out_are_refused(fixture, tmp_path):
+    """A program loads as many layers as its config says, so a smaller number is its own."""
+    shutil.copytree(FIXTURES / fixture, tmp_path / "source")
+    (config,) = (tmp_path / "source").glob("*config.json")
+    raw = json.loads(config.read_text())
+    config.write_text(json.dumps({**raw, "num_hidden_layers": 3}))
+    decisions = convert(tmp_path / "source", tmp_path / "out", dry_run=True).decisions
+    assert [decision.value for decision in decisions if decision.field == "num_hidden_layers"] == [2]
+    config.write_text(json.dumps({**raw, "num_hidden_layers": 1}))
+    with pytest.raises(MappingError) as caught:
+        convert(tmp_path / "source", tmp_path / "out", dry_run=True)
+    assert caught.value.problems[0] == "num_hidden_layers: the config says 1, the tensors have 2"
