@@ -73,7 +73,6 @@ _NO_WEIGHTS = re.compile(
 )
 """Files that training programs leave beside a model, and what a conversion keeps beside one."""
 
-
 _COMPANIONS = ("checkpoint", "vocab.txt", "bert_config.json", "config.json", "labels.txt")
 """Files beside the weights: who names one means the folder."""
 

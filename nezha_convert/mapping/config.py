@@ -15,6 +15,7 @@ from ..families.heads import CLASSIFIER, GENERATING, HEADS, MLM, POOLER, Head
 from ..families.rules import Default, Family, Op, layer_of
 from ..families.transformers import ACTIVATIONS
 from ..files.json import read_json
+from ..formats.pickles.model import CONFIG_FIELDS
 
 AUTO_MAP = {
     "AutoConfig": "configuration_nezha.NezhaConfig",
@@ -107,16 +108,13 @@ class _Evidence:
         return shape[0] if CLASSIFIER in head.parts and shape else None
 
 
-_OF_A_MODEL = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
-
-
 def held_config(settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:
     """The config among the objects that a checkpoint holds, with the place where it stands; None if there is none.
 
     Raises:
         UsageError: there are several, and they differ.
     """
-    configs = {where: dict(fields) for where, fields in settings.items() if fields.keys() >= _OF_A_MODEL}
+    configs = {where: dict(fields) for where, fields in settings.items() if fields.keys() >= CONFIG_FIELDS}
     if not configs:
         return None
     where, config = next(iter(configs.items()))

@@ -175,9 +175,7 @@ def _swapped(stream: Callable[[int], Iterator[np.ndarray]], limit: int) -> Itera
     """The blocks of `stream` with the bytes of each element the other way round."""
     for block in stream(limit):
         values = np.asarray(block)
-        width = (
-            values.itemsize // 2 if values.dtype.kind == "c" else values.itemsize
-        )  # of each part of a complex number
+        width = values.itemsize // (1 + (values.dtype.kind == "c"))  # of each part of a complex number
         yield np.ascontiguousarray(values).view(f"u{width}").byteswap().view(values.dtype).reshape(values.shape)
 
 

@@ -31,7 +31,7 @@ _MAX_LISTED = 20
 _TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
 """Keys that hold tensors of the training, not the model."""
 
-_CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
+CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
 """Fields that make an object the config of a model like BERT."""
 
 _MAX_SETTINGS, _MAX_PLAIN, _MAX_ITEMS = 32, 1 << 18, 100
@@ -86,9 +86,9 @@ def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dic
         reason = "objects of these classes are in the pickle; they were stepped over, and nothing of them was run"
         decisions.append(Decision("stepped over", names[:1000], reason, Origin.FILE))
     for name, value in content.items():
-        for part in value[:_MAX_LISTED] if isinstance(value, tuple | list) else (value,):
-            if isinstance(part, Record) and part.is_tensor:
-                raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({part.name})", hint=_PLAIN)
+        for item in value[:_MAX_LISTED] if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, Record) and item.is_tensor:
+                raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({item.name})", hint=_PLAIN)
     return {str(name): value for name, value in content.items() if _named(name, value)}, tuple(decisions)
 
 
@@ -227,7 +227,7 @@ def settings_in(value: Any) -> dict[str, dict[str, Any]]:
             fields = holder if isinstance(holder, dict) else {}
         inner = [(name, held) for name, held in fields.items() if isinstance(held, dict | Record)]
         todo += [((*path, str(name)), held) for name, held in reversed(inner) if isinstance(name, str | int)]
-        if fields.keys() >= _CONFIG_FIELDS or (isinstance(holder, Record) and not is_module(holder)):
+        if fields.keys() >= CONFIG_FIELDS or (isinstance(holder, Record) and not is_module(holder)):
             plain = _plain_fields(fields, left)
             kind = f" ({holder.name:.100})" if isinstance(holder, Record) else ""
             settings |= {f"{'.'.join(path):.200}{kind}".strip(): plain} if plain else {}
