@@ -34,17 +34,15 @@ class Console:
         if self.as_json:
             self._document(result.to_dict())
             return
-        from ..parity.report import Comparison
-
         for _, neighbours in groupby(parts(result), type):
             rows = []
             for part in neighbours:
-                if isinstance(part, Comparison):
-                    self._comparison(part)
-                elif isinstance(part, str):
+                if isinstance(part, str):
                     print(printable(part))
-                else:
+                elif isinstance(part, tuple):
                     rows.append(part)
+                else:
+                    self._comparison(part)
             if rows:
                 self._rows(rows)
 
