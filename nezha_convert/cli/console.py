@@ -37,12 +37,13 @@ class Console:
         for _, neighbours in groupby(parts(result), type):
             rows = []
             for part in neighbours:
-                if isinstance(part, str):
-                    print(printable(part))
-                elif isinstance(part, tuple):
-                    rows.append(part)
-                else:
-                    self._comparison(part)
+                match part:
+                    case str():
+                        print(printable(part))
+                    case (_, _):
+                        rows.append(part)
+                    case _:
+                        self._comparison(part)
             if rows:
                 self._rows(rows)
 
