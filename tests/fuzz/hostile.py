@@ -11,6 +11,8 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 MANY = 2000
 """How often something is repeated that would multiply."""
 
@@ -111,6 +113,22 @@ def tar(storages: bytes, tensors: bytes = b"", content: bytes = b"\x80\x02}.") -
         block[148:156] = b"%06o\0 " % sum(block)
         out += bytes(block) + data + bytes(-len(data) % 512)
     return out + bytes(1024)
+
+
+def tar_of(tensors: dict[str, np.ndarray]) -> bytes:
+    """A dictionary of tensors, each in a storage of its own, as torch 0.1.10 wrote it."""
+    storages, content = pickle.dumps(len(tensors), 2), b""
+    parts = storages
+    for number, (name, array) in enumerate(tensors.items()):
+        kind = {"float32": b"Float", "int64": b"Long"}[array.dtype.name]
+        key, tensor = (sized(b"J", "<i", first + number) for first in (1000, 2000))
+        storages += b"\x80\x02(" + key + text("cpu") + b"ctorch\n" + kind + b"Storage\nt."
+        storages += struct.pack("<q", array.size) + array.tobytes()
+        strides = (stride // array.itemsize for stride in array.strides)
+        parts += b"\x80\x02(" + tensor + key + b"ctorch\n" + kind + b"Tensor\nt."
+        parts += struct.pack(f"<i4x{2 * array.ndim + 1}q", array.ndim, *array.shape, *strides, 0)
+        content += text(name) + text(str(2000 + number)) + b"Q"
+    return tar(storages + pickle.dumps([], 2), parts, b"\x80\x02}(" + content + b"u.")
 
 
 def sound_tar() -> bytes:

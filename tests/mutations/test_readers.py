@@ -6,15 +6,18 @@ A mistake is planted below both `convert` and whatever shares its reading, and s
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fuzz import hostile
 from goldens import FIXTURES
 from safetensors.torch import load_file, save_file
 
@@ -68,6 +71,33 @@ READERS = {
 """By format, a fixture and two of its square tensors."""
 
 
+def arrays_of(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+WRITERS: dict[str, Callable[[dict[str, torch.Tensor], Path], object]] = {
+    "joblib's": lambda state, file: pytest.importorskip("joblib").dump(arrays_of(state), file),
+    "a tar of PyTorch 0.1.10": lambda state, file: file.write_bytes(hostile.tar_of(arrays_of(state))),
+    "a legacy file of protocol 1": partial(torch.save, pickle_protocol=1, _use_new_zipfile_serialization=False),
+    "arrays of protocol 0": lambda state, file: file.write_bytes(pickle.dumps(arrays_of(state), 0)),
+    "tensors of protocol 1": lambda state, file: file.write_bytes(pickle.dumps(state, 1)),
+}
+"""Writers of formats that no fixture has. They write the tensors of Huawei's PyTorch."""
+
+READERS |= dict.fromkeys(WRITERS, READERS["a legacy PyTorch file"])
+
+
+def source_of(reader: str, folder: Path) -> Path:
+    """A checkpoint in this format."""
+    fixture = FIXTURES / READERS[reader][0]
+    if reader not in WRITERS:
+        return fixture
+    folder.mkdir()
+    shutil.copy(fixture / "bert_config.json", folder)
+    WRITERS[reader](torch.load(fixture / "pytorch_model.bin", weights_only=True), folder / "model.pkl")
+    return folder
+
+
 def changed(entry: TensorEntry, change: Callable[[np.ndarray], np.ndarray]) -> TensorEntry:
     """`entry` as a reader would give it that makes a mistake."""
     array = np.ascontiguousarray(change(entry.read()))
@@ -118,7 +148,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, mistake: Callable[[Entries], Entries]
 @pytest.mark.parametrize("reader", READERS)
 def test_nothing_fails_where_nothing_is_planted(reader, tmp_path, monkeypatch):
     plant(monkeypatch, lambda entries: entries)
-    source = FIXTURES / READERS[reader][0]
+    source = source_of(reader, tmp_path / "source")
     nezha_convert.convert(source, tmp_path / "out")
     report = nezha_convert.verify(source, tmp_path / "out")
     assert report.passed, report.verdict
@@ -127,11 +157,12 @@ def test_nothing_fails_where_nothing_is_planted(reader, tmp_path, monkeypatch):
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("reader", READERS)
 def test_a_mistake_of_the_reader_that_converts_fails(reader, mistake, tmp_path, monkeypatch):
-    fixture, pattern, parts = READERS[reader]
+    _, pattern, parts = READERS[reader]
     names = [pattern.format(part) for part in parts]
+    source = source_of(reader, tmp_path / "source")
     plant(monkeypatch, lambda entries: MISTAKES[mistake](entries, *names))
-    nezha_convert.convert(FIXTURES / fixture, tmp_path / "out")
-    report = nezha_convert.verify(FIXTURES / fixture, tmp_path / "out")
+    nezha_convert.convert(source, tmp_path / "out")
+    report = nezha_convert.verify(source, tmp_path / "out")
     assert not report.passed and report.first_departs == "layer_1"
 
 

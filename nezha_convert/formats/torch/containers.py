@@ -31,8 +31,13 @@ from ..pickles.values import Array, Name, Span, Storage, UnexpectedError
 MAX_INFLATION = 4
 """How many times a file's size its compressed members may have. Deflated weights take nine tenths of their size."""
 
-_LEGACY = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
-"""How a legacy file begins: a pickle of its magic number, from protocol 4 on in a frame."""
+_LEGACY = re.compile(
+    rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.|L119547037146038801333356L\n\.", re.DOTALL
+)
+"""How a legacy file begins: a pickle of its magic number, from protocol 4 on in a frame; and in protocol 1."""
+
+_OLD = re.compile(rb"\(dp?\d+\n|\}q|c[\w.]+\n\w+\n(?:p\d+\n|q)")
+"""How a pickle of protocol 0 or 1 begins: a dictionary, or a class. Its last byte is a full stop."""
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"x\x01", b"x\x9c", b"x\xda")
 """How files begin that joblib compressed."""
@@ -62,11 +67,15 @@ def is_pickle(path: Path) -> bool:
         return False
     try:
         with open(path, "rb") as data:
-            head = data.read(4)
-            if head == b"PK\x03\x04":
+            head = data.read(_TAR_BLOCK)
+            if head.startswith(b"PK\x03\x04"):
                 with ZipFile(data) as archive:
                     return any(name.endswith("/data.pkl") for name in archive.namelist())
-            return (head[:1] == b"\x80" and head[1:2] in _PROTOCOLS) or _tar_members(data).keys() >= _TAR_PARTS
+            if _OLD.match(head):
+                data.seek(-1, os.SEEK_END)
+                return data.read() == b"."
+            is_new = head[:1] == b"\x80" and head[1:2] in _PROTOCOLS
+            return is_new or bool(_LEGACY.match(head)) or _tar_members(data).keys() >= _TAR_PARTS
     except (OSError, *_BROKEN):
         return False
 

@@ -20,8 +20,14 @@ EXTRA = "extra.safetensors"
 
 V1, MINDSPORE = "tensorflow-v1", "mindspore"
 
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""How PyTorch's files before 1.6 begin: a pickle of its magic number."""
+_OLD_PICKLE = re.compile(rb"\(dp\d+\n|\}q|c[\w.]+\n\w+\n(p\d+\n|q)")
+"""How pickles of protocols 0 and 1 begin: a dictionary or a class. They end with a full stop."""
+
+_OLD_LEGACY = b"L119547037146038801333356L\n."
+"""How PyTorch's files before 1.6 begin in protocol 1: a pickle of their magic number."""
+
+_TAR_OF_TORCH = (b"sys_info", b"pickle", b"tensors", b"storages")
+"""The members of PyTorch's tar files (up to 0.1.10), in any order."""
 
 _MINDSPORE = re.compile(
     rb"\n[\x80-\xff]*[\x00-\x7f]\n[\x80-\xff]?[\x00-\x7f][ -~]+\x12[\x80-\xff]*[\x00-\x7f][\x08\x12]", re.DOTALL
@@ -163,23 +169,24 @@ def _kind(path: Path) -> str | None:
         head = file.read(512)
     if head.startswith(b"PK\x03\x04"):
         return TORCH if _is_torch_zip(path) else None
-    if head.startswith(_LEGACY):
-        return TORCH
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return KERAS
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    is_tar = head[257:262] == b"ustar" and head[:100].rstrip(b"\0") in _TAR_OF_TORCH
+    is_new = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    is_old = head.startswith(_OLD_LEGACY) or (_OLD_PICKLE.match(head) and _end(path, 1) == b".")
+    if is_tar or is_new or is_old:
         return PADDLE if path.suffix == ".pdparams" else TORCH
     if path.suffix == ".safetensors":
         return SAFETENSORS
-    if path.suffix != ".index" and _ends_as_a_table(path):
+    if path.suffix != ".index" and _end(path, len(MAGIC)) == MAGIC:
         return V1
     return MINDSPORE if _MINDSPORE.match(head) else None
 
 
-def _ends_as_a_table(path: Path) -> bool:
+def _end(path: Path, length: int) -> bytes:
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - len(MAGIC)))
-        return file.read() == MAGIC
+        file.seek(max(0, path.stat().st_size - length))
+        return file.read()
 
 
 def _is_torch_zip(path: Path) -> bool:

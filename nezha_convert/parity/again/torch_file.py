@@ -79,23 +79,23 @@ def _load(file: Path) -> Any:
     wanted = open_pickle(file)[0].pickled.wanted  # the first reader bounds what loading the file may cost
     with open(file, "rb") as data, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on old pickles
-        if not wanted:
+        head = data.read(512)
+        is_tar = head[257:262] == b"ustar"
+        data.seek(0)
+        if not (is_tar or head.startswith(b"PK") or any(number in head[:64] for number in _LEGACY)):
+            return Unpickler(data, is_bare=True).load()
+        if not wanted and not is_tar:
             try:
                 return torch.load(data, map_location="cpu", weights_only=True, mmap=False)
-            except pickle.UnpicklingError:  # of a protocol that this list of torch's does not know, or no torch file
+            except pickle.UnpicklingError:  # of a protocol that this list of torch's does not know
                 data.seek(0)
-        head = data.read(64)
-        is_torch = head.startswith(b"PK") or _LEGACY in head
-        data.seek(0)
-        if not is_torch:
-            return Unpickler(data, is_bare=True).load()
         return torch.load(data, map_location="cpu", weights_only=False, mmap=False, pickle_module=STAND_INS)
 
 
 _PLAIN = (str, int, float, type(None), list, tuple, dict)
 
-_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P"
-"""The number with which a file of torch before 1.6 begins, as a pickle of any protocol."""
+_LEGACY = (b"\x8a\nl\xfc\x9cF\xf9 j\xa8P", b"L119547037146038801333356L\n")
+"""The number with which a file of torch before 1.6 begins, as pickles of protocol 2 and later, and of 1."""
 
 
 def _objects(file: Path) -> list[tuple[str, Mapping[Any, Any]]]:

@@ -1,15 +1,19 @@
-"""Python's own unpickler, which may make nothing but tensors, arrays and plain values."""
+"""Python's own unpickler, which may make nothing but tensors, arrays and plain values.
+
+It is the one of Python's library that is written in Python: joblib's arrays lie between the steps of the pickle.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -79,12 +83,20 @@ class Inert:
 _PARTS, _MAX_DEPTH = ("_parameters", "_buffers", "_modules"), 64
 
 
-class Unpickler(pickle.Unpickler):
+class Unpickler(pickle._Unpickler):
     """Makes plain tensors, arrays and containers, and of everything else `Inert`."""
 
     def __init__(self, data: Any, is_bare: bool = False, **_: Any) -> None:
         super().__init__(data, encoding="utf-8", errors="surrogateescape")
-        self._is_bare = is_bare
+        self._data, self._is_bare = data, is_bare
+
+    def load_build(self) -> None:
+        """Give an object its state. The data of joblib's array follow its state."""
+        super().load_build()  # type: ignore[misc]
+        if isinstance(wrapper := self.stack[-1], _Joblib):  # type: ignore[attr-defined]
+            self.stack[-1] = wrapper.read(self._data)  # type: ignore[attr-defined]
+
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[dict-item]
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function that stands for ``module.name``."""
@@ -154,6 +166,20 @@ class _Array(np.ndarray):
             super().__setstate__(state)
 
 
+class _Joblib(Inert):
+    """joblib's NumpyArrayWrapper (joblib/numpy_pickle.py), whose array follows it in the file."""
+
+    def read(self, data: Any) -> Any:
+        """The array: bytes of padding, after their number where the file has one, then those of the elements."""
+        kind, shape = self.state["dtype"], self.state["shape"]
+        if not kind.dtype:
+            raise ValueError("an array that holds no numbers")
+        if self.state.get("numpy_array_alignment_bytes") is not None:
+            data.read(data.read(1)[0])
+        values = np.frombuffer(data.read(math.prod(shape) * kind.dtype.itemsize), kind.dtype)
+        return values.reshape(shape, order=self.state["order"])
+
+
 def _bytes(data: Any) -> Any:
     return data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data  # of Python 2
 
@@ -183,6 +209,7 @@ _PLAIN: dict[tuple[str, str], Any] = {
     ("numpy", "_frombuffer"): _from_buffer,
     ("numpy", "dtype"): _Type,
     ("numpy", "scalar"): _scalar,
+    ("joblib", "NumpyArrayWrapper"): _Joblib,
 }
 
 STAND_INS = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=lambda data, **_: Unpickler(data).load())

@@ -18,6 +18,7 @@ from nezha_convert import convert
 from nezha_convert.checkpoint import Origin, TensorEntry
 from nezha_convert.errors import CheckpointError, UsageError
 from nezha_convert.formats.open import open_checkpoint
+from nezha_convert.formats.torch.containers import is_pickle
 from nezha_convert.formats.torch.read import read_torch
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
@@ -482,3 +483,19 @@ def test_names_are_plain_texts_which_any_program_may_pickle(tmp_path: Path) -> N
     entries = open_checkpoint(tmp_path / "model.bin").entries
     assert [type(name) for name in entries] == [str]
     assert [type(entry.name) for entry in entries.values()] == [str]
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+@pytest.mark.parametrize("content", [{"a": np.ones((2, 3))}, OrderedDict(a=torch.ones(2, 3))], ids=["plain", "ordered"])
+def test_an_old_pickle_of_any_name_is_known_by_its_first_bytes(content: Any, protocol: int, tmp_path: Path) -> None:
+    (tmp_path / "model.old").write_bytes(pickle.dumps(content, protocol))
+    assert open_checkpoint(tmp_path / "model.old").entries["a"].shape == (2, 3)
+    for text in (b"cat\ndog\npie\n", b"(d\n.", b"", b"}", b"cat\ndog\np1\nend"):
+        (tmp_path / "vocab").write_bytes(text)
+        assert not is_pickle(tmp_path / "vocab")
+
+
+def test_a_legacy_file_of_protocol_1_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2, 3)}, tmp_path / "m.bin", pickle_protocol=1, _use_new_zipfile_serialization=False)
+    assert is_pickle(tmp_path / "m.bin")
+    assert read(tmp_path / "m.bin")["a"].read().tolist() == [[1, 1, 1]] * 2
