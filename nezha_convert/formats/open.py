@@ -20,7 +20,7 @@ from .mindspore import is_mindspore, read_mindspore
 from .paddle import read_paddle
 from .safetensors import EXTRA, read_safetensors
 from .tf_bundle.read import read_bundle
-from .tf_v1 import is_table, read_v1
+from .tf_v1 import is_table, read_v1, sharded, shards_of
 from .torch.containers import is_pickle
 from .torch.read import read_torch
 
@@ -47,17 +47,19 @@ _SAFETENSORS = Format("safetensors", (".safetensors",), lambda files: Contents(r
 
 _TORCH = Format("torch", (".bin", ".pt", ".pth", ".ckpt"), read_torch)
 
+_V1 = Format("tensorflow-v1", (), lambda files: Contents(read_v1(*files)), sharded=False)
+
 FORMATS = (
     _TORCH,
     Format("paddle", (".pdparams",), read_paddle),
     Format("keras", (".h5", ".hdf5", ".weights"), lambda files: Contents(read_keras(*files)), sharded=False),
     _SAFETENSORS,
     Format("mindspore", (), lambda files: Contents(read_mindspore(*files)), sharded=False),
-    Format("tensorflow-v1", (), lambda files: Contents(read_v1(*files)), sharded=False),
+    _V1,
 )
 """Every format but TensorFlow's bundle, whose name (a prefix) is not that of a file. To add one, add a line here."""
 
-_TOLD = ((is_mindspore, FORMATS[-2]), (is_table, FORMATS[-1]))
+_TOLD = ((is_mindspore, FORMATS[-2]), (is_table, _V1))
 """Formats whose files have any name, and what tells them by their content."""
 
 _SAVED_MODEL = "saved_model.pb"
@@ -136,7 +138,7 @@ def _nothing_at(path: Path) -> NezhaConvertError:
         if path.suffix in _UNFINISHED:
             return CheckpointError(f"{path}: a download that was not finished", hint="Download the file again.")
         what = "not a checkpoint of a known format"
-    elif steps := sorted(index.with_suffix("") for index in path.parent.glob(f"{escape(path.name)}-*.index")):
+    elif steps := _steps(path):
         names = ", ".join(step.name for step in steps)
         return UsageError(
             f"{path}: a prefix without its step; there are {names}", ways=tuple((str(step),) for step in steps)
@@ -150,6 +152,13 @@ def _nothing_at(path: Path) -> NezhaConvertError:
     )
 
 
+def _steps(prefix: Path) -> list[Path]:
+    """TensorFlow's checkpoints whose names are `prefix` and a step."""
+    files = (file for file in prefix.parent.glob(f"{escape(prefix.name)}-*") if file.is_file())
+    found = {candidate for candidate in map(_by_name, files) if candidate}
+    return sorted(path for path, format in found if format in (None, _V1))
+
+
 def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
     path, format = candidate
     if part and format is not _TORCH:
@@ -158,7 +167,7 @@ def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
         bundle_files, bundle, notes = read_bundle(path)
         return Checkpoint(_BUNDLE, path, bundle_files, bundle, decisions=notes)
     is_index = path.name.endswith(_INDEX)
-    files = _shards(path) if is_index else (path,)
+    files = _shards(path) if is_index else shards_of(path) if format is _V1 and not path.is_file() else (path,)
     entries, decisions, settings = read_torch(files, part) if part else format.read(files)
     files = (path, *files) if is_index else files
     extra = path.with_name(EXTRA)
@@ -184,6 +193,8 @@ def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
         return _Candidate(path, None)
     if path.name == _SAVED_MODEL and path.is_file():
         return _Candidate(path.parent / "variables" / "variables", None)
+    if shards := sharded(path):
+        return _Candidate(shards, _V1)
     told = next((format for tells, format in _TOLD if path.is_file() and tells(path)), None)
     if told:
         return _Candidate(path, told)

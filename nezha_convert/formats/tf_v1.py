@@ -1,15 +1,19 @@
 """TensorFlow's first format of checkpoints (V1): one SSTable a file, in which the values are protocol buffers.
 
 The record of the empty key lists the tensors; each other one holds a part of a tensor, which is all of it unless the
-variable was partitioned. Sources: tensorflow/core/util/saved_tensor_slice.proto, tensor_slice_writer.cc, and
-framework/tensor.proto. Until a tensor is read, only that list is.
+variable was partitioned. Until a tensor is read, only that list is. A sharded checkpoint has a table for each device
+that held variables; each lists those of its own, and parts of one variable may lie in several. Sources:
+tensorflow/core/util/saved_tensor_slice.proto, tensor_slice_writer.cc, framework/tensor.proto, and python/training/
+saver.py for the names of shards.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
+from glob import escape
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -22,7 +26,7 @@ from ..errors import CheckpointError
 from ..files.state import check_unchanged, state_of
 from .blocks import file_blocks, row_blocks, unchanged
 from .protobuf import Data, FormatError, Span, Window, fields, span
-from .tf_bundle.parts import Extents, Part, extents_of, joined
+from .tf_bundle.parts import Extents, Part, extents_of, files_of, joined
 from .tf_bundle.read import DTYPES, shape_of
 from .tf_bundle.table import FOOTER_BYTES, MAGIC, Block, blocks_of, opened, records, slice_key
 
@@ -41,6 +45,9 @@ _CONTENT = 4
 
 _PIECE = 1 << 20
 
+_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})")
+"""The name of a shard, or of all of them."""
+
 
 class _Listed(NamedTuple):
     """A tensor as the first record lists it, and where its parts lie in it."""
@@ -49,6 +56,15 @@ class _Listed(NamedTuple):
     shape: tuple[int, ...]
     dtype: int
     slices: list[Extents]
+
+
+class _Own(NamedTuple):
+    """What a file has of a tensor: all of its parts, or some of them."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    parts: list[Part]
 
 
 class _Table:
@@ -101,26 +117,84 @@ def is_table(file: Path) -> bool:
         return size >= FOOTER_BYTES and source.read(8) == MAGIC.to_bytes(8, "little")
 
 
-def read_v1(file: Path) -> dict[str, TensorEntry]:
-    """The tensors of `file` by name.
+def sharded(path: Path) -> Path | None:
+    """A sharded checkpoint, as TensorFlow's ``checkpoint`` file names it: "model.ckpt-5-?????-of-00002".
+
+    Args:
+        path: one of its shards, that name, or its beginning ("model.ckpt-5").
+
+    Returns:
+        None if `path` is nothing of a sharded checkpoint, or the beginning of several.
+    """
+    match = _SHARD.fullmatch(path.name)
+    if path.is_file():
+        shards = [path] if match else []
+    else:
+        stem, count = (match[1], match[2]) if match else (path.name, "?????")
+        shards = sorted(path.parent.glob(f"{escape(stem)}-?????-of-{count}"))
+    matches = [_SHARD.fullmatch(shard.name) for shard in shards if shard.is_file() and is_table(shard)]
+    names = {f"{match[1]}-?????-of-{match[2]}" for match in matches if match}
+    return path.with_name(names.pop()) if len(names) == 1 else None
+
+
+def shards_of(checkpoint: Path) -> tuple[Path, ...]:
+    """The shards of `checkpoint`, which `sharded` named.
 
     Raises:
-        CheckpointError: it is damaged, or no such checkpoint. The checksums are compared when a tensor is read.
+        CheckpointError: one is not there.
     """
+    stem, count = checkpoint.name.split("-?????-of-")
+    said = f"the names of the shards say that there are {int(count)}"
+    return files_of(checkpoint.parent, lambda i: f"{stem}-{i:05d}-of-{count}", int(count), said)
+
+
+def read_v1(*files: Path) -> dict[str, TensorEntry]:
+    """The tensors of a checkpoint by name.
+
+    Args:
+        files: the file that it is, or its shards.
+
+    Raises:
+        CheckpointError: one is damaged, or no such checkpoint. The checksums are compared when a tensor is read.
+    """
+    found: dict[str, list[_Own]] = {}
+    for number, file in enumerate(files):
+        for own in _tensors(file, number):
+            found.setdefault(own.name, []).append(own)
+    try:
+        return {name: _joined(own) for name, own in found.items()}
+    except FormatError as error:
+        raise _unsound(files[0], error) from error
+
+
+def _tensors(file: Path, number: int) -> list[_Own]:
+    """What `file`, which is shard `number`, has of each tensor that it lists."""
     try:
         table = _Table(file)
         with open(file, "rb") as source:
             contents, record = table.record(source, b"")
             listed = [_listed(contents, place) for place in _messages(contents, record, 1, 1)]
-        entries = {one.name: _entry(table, one) for one in listed}
-        if len(entries) < len(listed):
+        if len({one.name for one in listed}) < len(listed):
             raise FormatError("it lists a name twice")
+        found = [_parts(table, one, number) for one in listed]
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (FormatError, UnicodeDecodeError) as error:
         raise _unsound(file, error) from error
     check_unchanged(file, table.seen)
-    return entries
+    return found
+
+
+def _joined(shares: list[_Own]) -> TensorEntry:
+    """The tensor of which each shard has its share."""
+    first = shares[0]
+    for other in shares[1:]:
+        if (other.shape, other.dtype) != (first.shape, first.dtype):
+            raise FormatError(
+                f"{first.name!r} is of {first.dtype} {list(first.shape)} in one shard, "
+                f"and of {other.dtype} {list(other.shape)} in another"
+            )
+    return joined(first.name, first.shape, [part for own in shares for part in own.parts])
 
 
 def _unsound(file: Path, error: Exception) -> CheckpointError:
@@ -152,21 +226,21 @@ def _listed(data: Data, place: Span) -> _Listed:
     return _Listed(name.decode("utf-8"), shape_of(data, shapes), dtype, slices)
 
 
-def _entry(table: _Table, listed: _Listed) -> TensorEntry:
-    """The tensor, joined if it has several parts."""
+def _parts(table: _Table, listed: _Listed, number: int) -> _Own:
+    """What the `table` of shard `number` has of a tensor."""
     name, shape, dtype, slices = listed
     kind = DTYPES.get(dtype, f"TensorFlow dtype {dtype}")
-    if prod(shape) > 22 * table.seen[0]:  # no packing makes more of a byte
-        raise FormatError(f"{name!r} of shape {shape} does not fit into the file's {table.seen[0]:,} bytes")
     parts = []
     for extents in slices:
         key = slice_key(name, extents)
         place = (size if length < 0 else length for (_, length), size in zip(extents, shape, strict=False))
         own = tuple(place)
+        if prod(own) > 22 * table.seen[0]:  # no packing makes more of a byte
+            raise FormatError(f"{name!r} of shape {own} does not fit into the file's {table.seen[0]:,} bytes")
         nbytes = prod(own) * np.dtype(kind).itemsize if dtype in DTYPES else 0
         stream = partial(_stream, table, key, name, kind, own)
-        parts.append(Part(extents, TensorEntry(name, kind, own, nbytes, stream, (0, table.block_of(key).offset))))
-    return joined(name, shape, parts)
+        parts.append(Part(extents, TensorEntry(name, kind, own, nbytes, stream, (number, table.block_of(key).offset))))
+    return _Own(name, shape, kind, parts)
 
 
 def _stream(

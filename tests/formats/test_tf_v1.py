@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from v1_tables import KINDS, packed, slices_of, table, v1_table
 
-from nezha_convert.errors import CheckpointError
+import nezha_convert
+from nezha_convert.errors import CheckpointError, UsageError
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.formats.tf_bundle.table import slice_key
 from nezha_convert.formats.tf_v1 import read_v1
+from nezha_convert.parity.again.bundle import read_v1 as reread_v1
 from nezha_convert.parity.again.table import read_records
 
 WHOLE = FIXTURES / "tf-v1" / "model.ckpt-12345"
@@ -90,6 +92,98 @@ def test_two_parts_with_a_gap_between_them_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(v1_table({"a": values}, cuts={"a": [(0, 2), (3, 1)]}))
     with pytest.raises(CheckpointError, match="leave a gap or overlap at 3"):
         read_v1(tmp_path / "m")
+
+
+SHARDS = FIXTURES / "tf-v1-sharded"
+NAMES = (
+    "",
+    "checkpoint",
+    "model.ckpt-12345",
+    "model.ckpt-12345-?????-of-00002",
+    "model.ckpt-12345-00000-of-00002",
+    "model.ckpt-12345-00001-of-00002",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sharded_checkpoint_of_tensorflow_s_own_is_whole_by_each_of_its_names(name: str, tmp_path: Path) -> None:
+    given = json.loads((WHOLE.parent / "values.json").read_text())
+    found = open_checkpoint(SHARDS / name)
+    hashes = {key: hashlib.sha256(entry.read().tobytes()).hexdigest()[:16] for key, entry in found.entries.items()}
+    assert hashes == {key: value for key, value in given.items() if "layer_1" not in key} and len(hashes) == 25
+    assert found.path == SHARDS / "model.ckpt-12345-?????-of-00002" and len(found.files) == 2
+    report = nezha_convert.convert(SHARDS / name, tmp_path / "out")
+    assert {file.name for file in report.source_files} > {file.name for file in found.files}
+    assert nezha_convert.verify(SHARDS / name, tmp_path / "out").passed
+
+
+def shards(folder: Path, *contents: dict[str, np.ndarray], **change) -> list[Path]:
+    """A sharded checkpoint of `contents`; `change` is what v1_table takes, for the last of them."""
+    files = [folder / f"m-{i:05d}-of-{len(contents):05d}" for i in range(len(contents))]
+    for file, arrays in zip(files, contents, strict=True):
+        file.write_bytes(v1_table(arrays, **(change if file == files[-1] else {})))
+    return files
+
+
+def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    files = shards(tmp_path, {"a": np.ones(2)}, {"b": np.ones(2)}, {"c": np.ones(2)})
+    files[1].unlink()
+    with pytest.raises(CheckpointError, match=r"there are 3, but m-00001-of-00003 is not there") as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.hint.startswith("Copy the missing data file beside the others")
+    shards(tmp_path, {"a": np.ones(2)}, {"b": np.ones(2)})
+    with pytest.raises(UsageError, match=r"there are m-\?{5}-of-00002, m-\?{5}-of-00003") as asked:
+        open_checkpoint(tmp_path / "m")
+    assert [open_checkpoint(*way).files for way in asked.value.ways[:1]] == [
+        (tmp_path / "m-00000-of-00002", tmp_path / "m-00001-of-00002")
+    ]
+
+
+def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    files = shards(tmp_path / "in", {"a": np.ones(2)}, {"b": np.ones(2)})
+    files[1].rename(tmp_path / "out")
+    files[1].symlink_to(tmp_path / "out")
+    with pytest.raises(CheckpointError, match="outside of its folder; refused"):
+        open_checkpoint(tmp_path / "in")
+
+
+def test_parts_of_a_tensor_in_two_shards_that_overlap_are_refused(tmp_path: Path) -> None:
+    files = shards(tmp_path, {"a": np.ones(2)}, {"a": np.ones(2)})
+    with pytest.raises(CheckpointError, match="lie in one place"):
+        read_v1(*files)
+    files[1].write_bytes(v1_table({"a": np.ones(2, "f4")}))
+    with pytest.raises(CheckpointError, match=r"'a' is of float64 \[2\] in one shard, and of float32 \[2\] in another"):
+        read_v1(*files)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), shape=st.tuples(*[st.integers(1, 5)] * 3), limit=st.integers(1, 400), shared=st.booleans())
+def test_a_tensor_cut_along_all_dimensions_is_joined_wherever_its_parts_lie(
+    tmp_path_factory, data, shape, limit, shared
+) -> None:
+    """Slabs along the first dimension, each cut along the second, each of these along the third."""
+    array = np.arange(np.prod(shape), dtype="f4").reshape(shape)
+    parts, folder = list(boxes(data.draw, shape)), tmp_path_factory.mktemp("v1")
+    half = len(parts) // 2 if shared else 0
+    cut = (parts[:half], parts[half:]) if half else (parts,)
+    for number, own in enumerate(cut):
+        (folder / f"m-{number:05d}-of-{len(cut):05d}").write_bytes(v1_table({"a": array}, boxes={"a": own}))
+    entry = open_checkpoint(folder / "m").entries["a"]
+    blocks = [block.copy() for block in entry.blocks(limit)]
+    assert np.array_equal(np.concatenate(blocks), array) and entry.nbytes == array.nbytes
+    assert np.array_equal(reread_v1(sorted(folder.iterdir()))["a"].read(), array)
+
+
+def boxes(draw, shape: tuple[int, ...]):
+    """Where the parts of an array of `shape` lie: (start, length) of each dimension."""
+    if not shape:
+        yield ()
+        return
+    ends = sorted({*draw(st.lists(st.integers(1, shape[0]), max_size=2)), shape[0]})
+    for start, end in zip([0, *ends], ends, strict=False):
+        for rest in boxes(draw, shape[1:]):
+            yield ((start, end - start), *rest)
 
 
 def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,16 @@ def tensorflow_v1() -> list[bytes]:
     cuts = {"a": [(0, 2), (2, 1)]}
     small = {"a": np.arange(6, dtype="f4").reshape(3, 2), "b": np.array(7), "zeros": np.zeros(99, "f4")}
     made = [v1_table(kinds), *(v1_table(small, snappy=snappy, cuts=cuts) for snappy in (False, True))]
+    made.append(v1_table({"shared": _SHARED}, boxes={"shared": [((0, 2), (0, 1))]}))
     return [*made, (FIXTURES / "tf-v1" / "model.ckpt-12345").read_bytes()]
+
+
+_SHARED = np.arange(6, dtype="f4").reshape(3, 2)
+
+
+def tensorflow_v1_shard() -> bytes:
+    """The other parts of what the last seed but one has a part of."""
+    return v1_table({"shared": _SHARED}, boxes={"shared": [((0, 2), (1, 1)), ((2, 1), (0, -1))]})
 
 
 def object_graph() -> list[bytes]:

@@ -28,6 +28,7 @@ def v1_table(
     snappy: bool = False,
     block_bytes: int = 200,
     cuts: Mapping[str, list[tuple[int, int]]] | None = None,
+    boxes: Mapping[str, list[tuple[tuple[int, int], ...]]] | None = None,
     **change,
 ) -> bytes:
     """A file of `arrays`.
@@ -35,6 +36,7 @@ def v1_table(
     Args:
         snappy: pack the blocks.
         cuts: the parts of some tensors along their first dimension: (start, length).
+        boxes: those parts of some tensors that the file has: (start, length) of each dimension.
         change: what is wrong with what is listed (shape, kind), or with the key of each record (key).
     """
     listed, records = b"", {}
@@ -42,12 +44,13 @@ def v1_table(
         extents = [((0, -1),) * array.ndim]
         if name in (cuts or {}):
             extents = [((start, length), *((0, -1),) * (array.ndim - 1)) for start, length in cuts[name]]
+        extents = (boxes or {}).get(name, extents)
         slices = b"".join(message(4, _slice(one)) for one in extents)
         kind = change.get("kind", KINDS[str(array.dtype)][0])
         shape = message(2, _shape(change.get("shape", array.shape)))
         listed += message(1, message(1, name.encode()) + shape + number(3, kind) + slices)
         for one in extents:
-            part = array[one[0][0] :][: one[0][1]] if one and one[0][1] >= 0 else array
+            part = array[tuple(slice(start, start + n if n >= 0 else None) for start, n in one)]
             record = message(2, message(1, name.encode()) + message(2, _slice(one)) + message(3, _tensor(part)))
             records[change.get("key", slice_key(name, one))] = record
     return table({b"": message(1, listed), **records}, snappy, block_bytes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -52,6 +53,11 @@ READERS = {
     "TensorFlow's first format": (
         "tf-v1",
         "bert/encoder/layer_1/attention/self/{}/kernel",
+        ("query", "value"),
+    ),
+    "TensorFlow's first format, sharded": (
+        "tf-v1-sharded",
+        "bert/encoder/layer_0/attention/self/{}/kernel",
         ("query", "value"),
     ),
     "a bundle in parts": ("tf-partitioned", "bert/encoder/layer_1/attention/self/{}/kernel", ("query", "value")),
@@ -163,7 +169,7 @@ def test_a_mistake_of_the_reader_that_converts_fails(reader, mistake, tmp_path, 
     plant(monkeypatch, lambda entries: MISTAKES[mistake](entries, *names))
     nezha_convert.convert(source, tmp_path / "out")
     report = nezha_convert.verify(source, tmp_path / "out")
-    assert not report.passed and report.first_departs == "layer_1"
+    assert not report.passed and report.first_departs == f"layer_{re.findall('[01]', pattern)[0]}"
 
 
 # Which of several dictionaries is the model.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ...checkpoint import TensorEntry
+from ...errors import CheckpointError
+from ...files.state import leads_outside
 from ..protobuf import Data, FormatError, Span, fields, span
 
 Extents = tuple[tuple[int, int], ...]
@@ -35,32 +40,68 @@ def extents_of(data: Data, message: Span) -> Extents:
     return tuple(found)
 
 
-def joined(name: str, shape: tuple[int, ...], parts: list[Part]) -> TensorEntry:
-    """The tensor of `shape` that `parts` make up. They must divide it along one dimension and leave nothing out.
+def files_of(folder: Path, name: Callable[[int], str], count: int, said: str) -> tuple[Path, ...]:
+    """The numbered files of a checkpoint.
+
+    Args:
+        folder: where they are.
+        name: of a file, by its number from 0.
+        count: how many there are.
+        said: what says so, for the message.
 
     Raises:
-        FormatError: they don't.
+        CheckpointError: one is not there, or is a link out of the folder.
     """
-    places = []
+    names = map(name, range(count))  # no list: a damaged file may claim very many
+    missing = list(islice((one for one in names if not (folder / one).is_file()), 4))
+    if missing:
+        more = " and more" if len(missing) > 3 else ""
+        raise CheckpointError(
+            f"{folder}: {said}, but {', '.join(missing[:3])}{more} is not there",
+            hint="Copy the missing data file beside the others from where they came from, then repeat the command.",
+        )
+    files = tuple(folder / name(number) for number in range(count))
+    for file in files:
+        if leads_outside(file):
+            raise CheckpointError(
+                f"{file}: a link to {file.resolve()}, outside of its folder; refused", hint="Put the file itself there."
+            )
+    return files
+
+
+def joined(name: str, shape: tuple[int, ...], parts: list[Part]) -> TensorEntry:
+    """The tensor of `shape` that `parts` make up: slabs along the first dimension, each of slabs along the next one.
+
+    Raises:
+        FormatError: they leave a gap or overlap.
+    """
+    placed = []
     for extents, entry in parts:
-        place = [(start, size if length < 0 else length) for (start, length), size in zip(extents, shape, strict=False)]
+        place = tuple((start, size if n < 0 else n) for (start, n), size in zip(extents, shape, strict=False))
         if len(extents) != len(shape) or tuple(length for _, length in place) != entry.shape:
             raise FormatError(f"a part of {name!r} of shape {entry.shape} is to lie at {extents} of {shape}")
-        places.append(place)
-    order = sorted(range(len(parts)), key=lambda i: places[i])
-    cut = [axis for axis in range(len(shape)) if any(place[axis] != (0, shape[axis]) for place in places)]
-    ends = [0]
-    for i in order if len(cut) == 1 else ():
-        start, length = places[i][cut[0]]
-        if start != ends[-1]:
-            raise FormatError(f"the parts of {name!r} leave a gap or overlap at {start} of dimension {cut[0]}")
-        ends.append(start + length)
-    if len(cut) > 1 or (cut and ends[-1] != shape[cut[0]]) or (not cut and len(parts) != 1):
-        raise FormatError(f"the {len(parts)} parts of {name!r} do not make up its shape {shape} along one dimension")
-    entries = [parts[i].entry for i in order]
-    stream = partial(_stream, entries, cut[0] if cut else 0)
-    size = sum(entry.nbytes for entry in entries)
-    return TensorEntry(name, entries[0].dtype, shape, size, stream, entries[0].position)
+        placed.append(Part(place, entry))
+    return replace(_slabs(name, shape, placed, 0), name=name)
+
+
+def _slabs(name: str, shape: tuple[int, ...], parts: list[Part], axis: int) -> TensorEntry:
+    """What `parts` make up, none of which is cut along a dimension before `axis`."""
+    if axis == len(shape):
+        if len(parts) != 1:
+            raise FormatError(f"{len(parts)} parts of {name!r} lie in one place")
+        return parts[0].entry
+    slabs, end = list[TensorEntry](), 0
+    for (start, length), slab in groupby(sorted(parts, key=lambda part: part.extents), lambda part: part.extents[axis]):
+        if start != end:
+            raise FormatError(f"the parts of {name!r} leave a gap or overlap at {start} of dimension {axis}")
+        slabs.append(_slabs(name, (*shape[:axis], length, *shape[axis + 1 :]), list(slab), axis + 1))
+        end = start + length
+    if end != shape[axis] or not slabs:
+        raise FormatError(f"the parts of {name!r} leave a gap or overlap at {end} of dimension {axis}")
+    if len(slabs) == 1:
+        return slabs[0]
+    size = sum(slab.nbytes for slab in slabs)
+    return TensorEntry(name, slabs[0].dtype, shape, size, partial(_stream, slabs, axis), slabs[0].position)
 
 
 def _stream(entries: list[TensorEntry], axis: int, limit: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +20,12 @@ import numpy as np
 
 from ...checkpoint import Decision, Origin, TensorEntry
 from ...errors import CheckpointError
-from ...files.state import State, leads_outside, state_of
+from ...files.state import State, state_of
 from ..blocks import file_blocks, is_shape
 from ..protobuf import Data, FormatError, Span, fields, size_of_shape, span, varint
 from ..tensor import raw
 from .objects import GRAPH, names_in
-from .parts import Extents, Part, extents_of, joined
+from .parts import Extents, Part, extents_of, files_of, joined
 from .table import blocks_of, masked, opened, records, slice_key
 
 _MAX_INDEX_BYTES = 1 << 30
@@ -73,7 +72,8 @@ def read_bundle(prefix: Path) -> tuple[tuple[Path, ...], dict[str, TensorEntry],
     """
     index = prefix.with_name(prefix.name + ".index")
     shards, slots = _read_index(index)
-    files = _data_files(prefix, shards)
+    said = f"the index names {shards} data file(s)"
+    files = files_of(prefix.parent, lambda i: f"{prefix.name}.data-{i:05d}-of-{shards:05d}", shards, said)
     states = [state_of(file.stat()) for file in files]
     try:
         parts = {slice_key(key.decode(), extents) for key, slot in slots.items() for extents in slot.parts}
@@ -120,25 +120,6 @@ def _read_index(index: Path) -> tuple[int, dict[bytes, _Slot]]:
     except FormatError as error:
         raise _unsound(index, error) from error
     return shards, slots
-
-
-def _data_files(prefix: Path, shards: int) -> tuple[Path, ...]:
-    """The data files of a bundle. All of them must be there, in its own folder."""
-    names = (f"{prefix.name}.data-{i:05d}-of-{shards:05d}" for i in range(shards))
-    missing = list(islice((name for name in names if not prefix.with_name(name).is_file()), 4))
-    if missing:
-        more = " and more" if len(missing) > 3 else ""
-        raise CheckpointError(
-            f"{prefix.parent}: the index names {shards} data file(s), but {', '.join(missing[:3])}{more} is not there",
-            hint="Copy the missing data file beside the index.",
-        )
-    files = tuple(prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards))
-    for file in files:
-        if leads_outside(file):
-            raise CheckpointError(
-                f"{file}: a link to {file.resolve()}, outside of its folder; refused", hint="Put the file itself there."
-            )
-    return files
 
 
 def _whole(

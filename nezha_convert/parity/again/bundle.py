@@ -6,6 +6,7 @@ TensorFlow itself reads the file where `verify --original` runs Huawei's program
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -122,24 +123,31 @@ _VALUES = {1: (5, "<f4"), 2: (6, "<f8"), 3: (7, "i4"), 9: (10, "i8"), 14: (13, "
 """By type: the field of a TensorProto that holds its values, and NumPy's type."""
 
 
-def read_v1(file: Path) -> dict[str, Tensor]:
-    """The tensors of `file`, of TensorFlow's first format, by name.
+def read_v1(files: Iterable[Path]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of TensorFlow's first format by name.
+
+    Args:
+        files: the file that it is, or its shards, each of which holds some tensors, or some parts of one.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: one is damaged, or two say different things of one tensor.
     """
-    try:
-        records = read_records(file.read_bytes())
-        listed = Message(Message(records.pop(b"")).parts(1)[0]).parts(1)
-        wholes = {one.parts(1)[0].decode(): (_shape(one), one.number(3)) for one in map(Message, listed)}
-        parts: dict[str, list[tuple[Place, Tensor]]] = {}
-        for key, record in records.items():
-            name, place = _part(key)
-            values = partial(_values, record, wholes[name][1])
-            parts.setdefault(name, []).append((place, Tensor(name, (), values)))
-        return {name: Tensor(name, shape, partial(_fitted, shape, parts[name])) for name, (shape, _) in wholes.items()}
-    except (IndexError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{file}: not a sound checkpoint of TensorFlow's first format ({error!r})") from error
+    wholes: dict[str, tuple[tuple[int, ...], int]] = {}
+    parts: dict[str, list[tuple[Place, Tensor]]] = {}
+    for file in files:
+        try:
+            records = read_records(file.read_bytes())
+            for one in map(Message, Message(Message(records.pop(b"")).parts(1)[0]).parts(1)):
+                name, said = one.parts(1)[0].decode(), (_shape(one), one.number(3))
+                if wholes.setdefault(name, said) != said:
+                    raise ValueError(f"{name} is another tensor in another shard")
+            for key, record in records.items():
+                name, place = _part(key)
+                values = partial(_values, record, wholes[name][1])
+                parts.setdefault(name, []).append((place, Tensor(name, (), values)))
+        except (IndexError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{file}: not a sound checkpoint of TensorFlow's first format ({error!r})") from error
+    return {name: Tensor(name, shape, partial(_fitted, shape, parts[name])) for name, (shape, _) in wholes.items()}
 
 
 def _fitted(shape: tuple[int, ...], parts: list[tuple[Place, Tensor]]) -> Array:

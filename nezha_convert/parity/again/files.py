@@ -35,13 +35,17 @@ _MINDSPORE = re.compile(
 """How MindSpore's begin: a message (its length), a name in it (its length), and a tensor: dims or a type."""
 
 
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+"""A shard of a checkpoint of TensorFlow's first format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """A source on the disk.
 
     Attributes:
         kind: one of the seven above.
-        path: the bundle's prefix, the index of the shards, or the file.
+        path: the bundle's prefix, the index of the shards, what TensorFlow calls all of its shards, or the file.
         files: every file that belongs to it.
         weights: those that hold tensors.
         holder: what must live as long as the files are needed, of an archive.
@@ -54,6 +58,11 @@ class Files:
     weights: tuple[Path, ...]
     holder: TemporaryFolder | None = None
     named: Path | None = None
+
+    @property
+    def prefix(self) -> Path:
+        """What a user of TensorFlow calls it, of several files."""
+        return self.path.with_name(self.path.name.split("-?????-of-")[0])
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -91,7 +100,7 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
         if not found and source.is_dir():  # a checkpoint in a folder of its own means that
             found = [one for below in sorted(source.iterdir()) if below.is_dir() for one in _checkpoints(below)]
     if not source.is_dir() and holder is None and source.name != "saved_model.pb":
-        found = [one for one in found if source == one.path or source in one.files]
+        found = [one for one in found if source in (one.path, *one.files) or one.prefix == source]
     meant = [one for one in found if one.path == _pointed_at(folder)]
     meant = meant or [one for one in found if {file.name for file in one.files} <= set(recorded)] or found[:1]
     if not meant:
@@ -148,9 +157,23 @@ def _checkpoints(folder: Path) -> Iterator[Files]:
             data = re.compile(re.escape(prefix.name) + r"\.data-\d{5}-of-\d{5}")
             weights = tuple(other for other in files if data.fullmatch(other.name))
             yield Files(BUNDLE, prefix, (path, *weights), weights)
+    for one in _sharded_tables(files):
+        sharded |= set(one.files)
+        yield one
     for path in files:
         if path not in sharded and path.name != EXTRA and (kind := _kind(path)):
             yield Files(kind, path, (path,), (path,))
+
+
+def _sharded_tables(files: list[Path]) -> Iterator[Files]:
+    """The whole ones of the first format's sharded checkpoints."""
+    found: dict[Path, list[Path]] = {}
+    for path in files:
+        if (match := _NUMBERED.fullmatch(path.name)) and _kind(path) == V1:
+            found.setdefault(path.with_name(f"{match[1]}-?????-of-{match[3]}"), []).append(path)
+    for path, shards in found.items():
+        if len(shards) == int(path.name[-5:]):
+            yield Files(V1, path, tuple(shards), tuple(shards))
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

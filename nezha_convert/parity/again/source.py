@@ -61,6 +61,8 @@ def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: It
     try:
         if files.kind == BUNDLE:
             tensors = read_bundle(files.path)
+        elif files.kind == V1:
+            tensors = read_v1(files.weights)
         for file in files.weights:
             if files.kind == TORCH:
                 tensors |= read_torch(file, dictionary)
@@ -69,9 +71,9 @@ def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: It
             elif files.kind == KERAS:
                 tensors, folder = read_keras(file)
                 holder = (holder, folder)
-            elif files.kind in (V1, MINDSPORE):
-                tensors |= read_v1(file) if files.kind == V1 else read_mindspore(file)
-            elif files.kind != BUNDLE:
+            elif files.kind == MINDSPORE:
+                tensors |= read_mindspore(file)
+            elif files.kind not in (BUNDLE, V1):
                 tensors |= read_safetensors(file)
     except (CheckpointError, MappingError):
         raise
