@@ -2,6 +2,7 @@
 
 - `nox -s matrix` loads converted folders in every release of transformers that we support.
 - `nox -s words` changes every word of each program's config and runs the program beside the converted model.
+- `nox -s readme` runs the blocks of every document as a reader would, in fresh environments that pip fills.
 - `nox -s floors` runs the core's tests with the lowest versions that pyproject.toml allows, `nox -s newest` with the
   highest.
 - `nox -s lock` writes the lock files anew from the versions in constraints.txt.
@@ -56,6 +57,15 @@ def words(session: nox.Session) -> None:
     paths = os.pathsep.join((".", "tests", "tests/helpers"))
     environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     session.run("python", "-W", "ignore", "tests/helpers/words.py", *session.posargs, env=environment)
+
+
+@nox.session(python=False)
+def readme(session: nox.Session) -> None:
+    """Run the blocks of the documents, with what they install from the index. `-- -k README` runs one document."""
+    wheel = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheel), ".")
+    environment = {"NEZHA_FRESH": "1", "PIP_FIND_LINKS": str(wheel)}
+    session.run("python", "-m", "pytest", "tests/docs/test_blocks.py", *session.posargs, env=environment)
 
 
 @nox.session

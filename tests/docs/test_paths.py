@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     *sorted(path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"),  # which also tells of what was
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
     ROOT / "fixtures" / "README.md",
     ROOT / "tests" / "fuzz" / "README.md",
 )
