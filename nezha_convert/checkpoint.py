@@ -121,6 +121,7 @@ class Checkpoint:
         decisions: what its reader decided, such as which part of a wrapped file holds the model.
         settings: the configs among the objects in it, by where they stand; see `Contents`.
         beside: what a conversion kept beside the model, of a converted folder.
+        replaced: weights whose moving averages stand among the entries by their names.
         holder: an object that must live as long as the files are needed, such as the temporary folder of an archive.
     """
 
@@ -134,4 +135,5 @@ class Checkpoint:
     decisions: tuple[Decision, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     beside: Mapping[str, TensorEntry] = field(default_factory=dict)
+    replaced: Mapping[str, TensorEntry] = field(default_factory=dict)
     holder: object = None

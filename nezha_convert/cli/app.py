@@ -53,11 +53,10 @@ def cli() -> None:
 @options.config
 @options.prefix
 @options.part
+@options.average
 @click.option("--tensors", is_flag=True, help="List every tensor with its type and shape.")
 @options.as_json
-def inspect(
-    source: str, config: Path | None, prefix: str | None, part: str | None, tensors: bool, as_json: bool
-) -> None:
+def inspect(source: str, as_json: bool, **settings: Any) -> None:
     """Say what SOURCE is: family, heads, sizes, optimizer state, problems. Writes nothing.
 
     \b
@@ -68,7 +67,7 @@ def inspect(
     """
     from ..commands import inspect as verb
 
-    Console(as_json).show(verb.inspect(source, config=config, prefix=prefix, part=part, tensors=tensors))
+    Console(as_json).show(verb.inspect(source, **settings))
 
 
 @cli.command()
@@ -101,6 +100,7 @@ def inspect(
 )
 @options.prefix
 @options.part
+@options.average
 @options.drop
 @options.rename
 @options.dry_run

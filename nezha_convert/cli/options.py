@@ -35,6 +35,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON documen
 config = click.option("--config", type=EXISTING_FILE, help="bert_config.json, if it is not beside the weights.")
 vocab = click.option("--vocab", type=EXISTING_FILE, help="vocab.txt, if it is not beside the weights.")
 part = click.option("--part", metavar="KEY", help="Which dictionary of a PyTorch file is the model, such as ema.shadow")
+average = click.option(
+    "--average", is_flag=True, help="Take the moving average of the weights (EMA, SWA) that lies beside them."
+)
 prefix = click.option(
     "--prefix", metavar="NAME.", help="Where the model lies inside a larger one, such as encoder. or student/"
 )

@@ -49,6 +49,7 @@ def convert(
     allow_overflow: bool = False,
     prefix: str | None = None,
     part: str | None = None,
+    average: bool = False,
     drop: Sequence[str] = (),
     rename: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -75,6 +76,7 @@ def convert(
         allow_overflow: write finite values that `dtype` cannot hold as infinities, instead of refusing them.
         prefix: what stands in front of the model's names inside a larger model, whose other tensors are left out.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
+        average: take the moving average of the weights that lies beside them.
         drop: globs of tensors to leave out. What is not in the model, and not left out, is kept beside it.
         rename: tensors' and layers' names, and the names by which they are known here, such as {"fc": "classifier"}.
         max_shard_bytes: size past which weights are split.
@@ -93,17 +95,16 @@ def convert(
     begun, output = time.monotonic(), Path(output)
     if not dry_run:
         check_output(output, force)
-    checkpoint, name = _opened(source, part)
+    checkpoint, name = _opened(source, part, average)
     keep_apart(checkpoint, output)
     vocab_file = Path(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
     config_file, labels_file = (Path(file) if file else None for file in (config, labels))
     states = _states(checkpoint, config_file, vocab_file, labels_file)
-    renamed = tuple(dict(rename).items())
-    asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, tuple(drop), renamed)
+    changes = tuple(drop), tuple(dict(rename).items())
+    asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, *changes, average)
     survey = understand(checkpoint, asked)
     survey.plan.check()
-    keeps = survey.family.name in _KEEPS_SPACES
-    made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=not keeps)
+    made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=_strips(survey))
     layout = lay_out(survey.plan.steps, dtype, max_shard_bytes, survey.plan.kept)
     files = _files(survey, made, layout)
     sources = _sources(survey, vocab_file, made)
@@ -127,12 +128,12 @@ def convert(
     return replace(report, seconds=time.monotonic() - begun)
 
 
-def _opened(source: str | Path | Checkpoint, part: str | None) -> tuple[Checkpoint, str]:
+def _opened(source: str | Path | Checkpoint, part: str | None, average: bool) -> tuple[Checkpoint, str]:
     """The checkpoint and its name."""
     if isinstance(source, Checkpoint):
         return source, source.path.name
     path, name = local_source(source)
-    return open_checkpoint(path, part), name
+    return open_checkpoint(path, part, average), name
 
 
 def keep_apart(checkpoint: Checkpoint, output: Path) -> None:
@@ -153,6 +154,11 @@ def _states(checkpoint: Checkpoint, config: Path | None, vocab: Path | None, lab
     of_tokenizer = [vocab.parent / name for name in FILES] if vocab else []
     paths = (*checkpoint.files, checkpoint.config, checkpoint.labels, config, vocab, labels, *of_tokenizer)
     return {path: state_of(path.stat()) for path in paths if path and path.is_file()}
+
+
+def _strips(survey: Survey) -> bool:
+    """Whether the source's program strips the lines of its vocabulary."""
+    return survey.family.name not in _KEEPS_SPACES
 
 
 def _files(survey: Survey, tokenizer: Tokenizer, layout: Layout) -> dict[str, bytes]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Checkpoint, Decision, TensorEntry
+from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families.rules import Drop, Family
 from ..files.staging import TRAINED
 from ..folder.report import FileRecord
 from ..folder.trained import TrainedFolder
+from ..formats.averages import FIELD
 from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.plan import Dropped
@@ -91,6 +92,7 @@ def inspect(
     config: str | Path | None = None,
     prefix: str | None = None,
     part: str | None = None,
+    average: bool = False,
     tensors: bool = False,
 ) -> Inspection:
     """Tell what `source` is. No tensor is read, but for a decoder and what it may be tied to.
@@ -100,6 +102,7 @@ def inspect(
         config: the model's JSON, where it does not lie beside the weights.
         prefix: what stands in front of the model's names inside a larger model.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
+        average: look at the moving average of the weights instead of these.
         tensors: list every tensor, too.
 
     Raises:
@@ -111,9 +114,12 @@ def inspect(
         >>> inspect("fixtures/huawei-tf-pretraining").heads
         ('pretraining',)
     """
-    checkpoint = open_checkpoint(local_source(source)[0], part)
-    survey = _look(checkpoint, Path(config) if config else None, prefix)
-    training, problems, hint = _outcome(survey, source)
+    checkpoint = open_checkpoint(local_source(source)[0], part, average)
+    survey = _look(checkpoint, Asked(config=Path(config) if config else None, prefix=prefix, average=average))
+    asked = {"--config": config, "--prefix": prefix, "--part": part}
+    words = ["nezha-convert", "convert", str(source), "OUTPUT"]
+    words += [str(word) for option, value in asked.items() if value for word in (option, value)]
+    training, problems, hint = _outcome(survey, source, shlex.join([*words, *(["--average"] if average else [])]))
     full = survey if isinstance(survey, Survey) else None
     plan = full.plan if full else None
     optimizer = [entry for entry in checkpoint.entries.values() if _is_optimizer(survey.family, entry.name)]
@@ -135,7 +141,7 @@ def inspect(
         optimizer_tensors=len(optimizer),
         optimizer_nbytes=sum(entry.nbytes for entry in optimizer),
         dropped=plan.dropped if plan else (),
-        kept=_listed(plan.kept if plan else ()),
+        kept=tuple(TensorListing(s.target, s.entry.dtype, s.shape) for s in plan.kept) if plan else (),
         training=training,
         settings=checkpoint.settings,
         entries=_listed(checkpoint.entries.values()) if tensors else None,
@@ -146,18 +152,17 @@ def _listed(entries: Iterable[TensorEntry]) -> tuple[TensorListing, ...]:
     return tuple(TensorListing(entry.name, entry.dtype, entry.shape) for entry in entries)
 
 
-def _look(checkpoint: Checkpoint, config: Path | None, prefix: str | None) -> Survey | Unclear:
+def _look(checkpoint: Checkpoint, asked: Asked) -> Survey | Unclear:
     """As the checkpoint is; where several heads fit, as the first of them."""
-    survey = look(checkpoint, Asked(config=config, prefix=prefix))
+    survey = look(checkpoint, asked)
     heads = survey.inference.heads
     if isinstance(survey, Unclear) and len(heads) > 1:
-        return look(checkpoint, Asked(head=heads[0], config=config, prefix=prefix))
+        return look(checkpoint, replace(asked, head=heads[0]))
     return survey
 
 
-def _outcome(survey: Survey | Unclear, source: str | Path) -> tuple[str, tuple[str, ...], str]:
+def _outcome(survey: Survey | Unclear, source: str | Path, command: str) -> tuple[str, tuple[str, ...], str]:
     """How the model was trained, what stands in the way of a conversion, and what to do next."""
-    command = f"nezha-convert convert {shlex.quote(str(source))} OUTPUT"
     if isinstance(survey, Unclear):
         hint = "\n".join(f"{command} {shlex.join(way)}" for way in survey.error.ways) or survey.error.hint
         return "", (survey.error.message, *survey.error.problems), hint
@@ -173,7 +178,10 @@ def _outcome(survey: Survey | Unclear, source: str | Path) -> tuple[str, tuple[s
     if training:
         return training, (), f"nezha-convert push {shlex.quote(str(source))} OWNER/NAME"
     heads = survey.inference.heads
-    return "", (), "\n".join(f"{command} --head {head}" for head in heads) if len(heads) > 1 else command
+    commands = [f"{command} --head {head}" for head in heads] if len(heads) > 1 else [command]
+    if any(d.field == FIELD and d.origin is Origin.DEFAULT for d in survey.decisions):
+        commands.append(f"{command} --average")
+    return "", (), "\n".join(commands)
 
 
 def _is_optimizer(family: Family | None, name: str) -> bool:

@@ -382,7 +382,7 @@ def _carried(program: Program, model: ConvertedModel) -> _Finding:
 
 def _with_kept(program: Program, model: ConvertedModel, finding: _Finding) -> _Finding:
     """What the conversion kept beside the model goes back, by its own names, to the program that it came from."""
-    kept, record = {entry.name: entry for entry in model.survey.plan.kept}, model.companion(MARK)
+    kept, record = {step.target: step.entry for step in model.survey.plan.kept}, model.companion(MARK)
     if not kept:
         return finding
     family = read_json(record).get("family") if record else None

@@ -43,5 +43,6 @@ BUFFERS = (
     ),
     Drop("*embeddings.position_ids", "a buffer of 0, 1, 2, ..."),
     Drop("n_averaged", "the counter of torch's AveragedModel"),
+    Drop("*.n_averaged", "the counter of torch's AveragedModel"),
     Drop("*embeddings.token_type_ids", "a buffer of zeros"),
 )

@@ -59,7 +59,7 @@ _CONVERSION: Form = {
     "assumptions?": [{"name": str, "text": str}],
     "dropped": [{"name": str, "nbytes": int, "reason": str}],
     "written": [{"source?": str, "target": str, "shape": [int]}],
-    "kept?": [{"target": str, "dtype": str, "shape": [int]}],
+    "kept?": [{"source?": str, "target": str, "dtype": str, "shape": [int]}],
     "numbers?": {"tensors": [{"name": str, **dict.fromkeys(("nan", "infinite", "overflow"), int)}]},
     "parity?": _PARITY,
 }

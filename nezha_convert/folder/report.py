@@ -112,7 +112,8 @@ class Report:
             unknown_fields=survey.config.unknown,
             source_files=tuple(FileRecord(path.name, path.stat().st_size) for path in source_files),
             output_files=tuple(FileRecord(name, size) for name, size in sorted(sizes.items())),
-            source_nbytes=sum(entry.nbytes for entry in survey.checkpoint.entries.values()),
+            source_nbytes=sum(entry.nbytes for entry in survey.checkpoint.entries.values())
+            + sum(entry.nbytes for entry in survey.checkpoint.replaced.values()),
             weight_nbytes=sum(placed.nbytes for placed in layout.weights),
             optimizer_nbytes=sum(dropped.nbytes for dropped in survey.plan.dropped if dropped.optimizer),
             written=_written(layout.weights),

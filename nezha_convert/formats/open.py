@@ -92,7 +92,7 @@ class _Candidate(NamedTuple):
     format: Format | None
 
 
-def open_checkpoint(source: str | Path, part: str | None = None) -> Checkpoint:
+def open_checkpoint(source: str | Path, part: str | None = None, average: bool = False) -> Checkpoint:
     """Open the checkpoint `source`: a folder, an archive of one, a TensorFlow prefix, or any file of a checkpoint.
 
     No tensor is read. An archive is unpacked to a temporary folder, which lives as long as the Checkpoint. If a folder
@@ -101,6 +101,8 @@ def open_checkpoint(source: str | Path, part: str | None = None) -> Checkpoint:
     Args:
         source: where it is.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
+        average: of a PyTorch file, take the dictionary of the moving average. An average whose tensors lie among the
+            model's is taken by ``understand``.
 
     Raises:
         CheckpointError: there is nothing there, nothing to open, or a damaged file.
@@ -113,13 +115,13 @@ def open_checkpoint(source: str | Path, part: str | None = None) -> Checkpoint:
     """
     path = Path(source)
     if archive.is_archive(path) and not is_pickle(path):
-        return _in_archive(path, part)
+        return _in_archive(path, part, average)
     if path.is_file() and (path.name in _COMPANIONS or path.suffix == ".meta"):
         path = path.parent
     candidate, choice = _in_folder(path) if path.is_dir() else (_by_name(path), ())
     if candidate is None:
         raise _nothing_at(path)
-    checkpoint, places = _read(candidate, part), _beside(candidate.path)
+    checkpoint, places = _read(candidate, part, average), _beside(candidate.path)
     places = (*places, path) if path.is_dir() else places
     return replace(
         checkpoint,
@@ -159,7 +161,7 @@ def _steps(prefix: Path) -> list[Path]:
     return sorted(path for path, format in found if format in (None, _V1))
 
 
-def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
+def _read(candidate: _Candidate, part: str | None, average: bool) -> Checkpoint:
     path, format = candidate
     if part and format is not _TORCH:
         raise UsageError(f"{path}: it has no part {part!r}: only PyTorch's files have parts", hint="Leave out --part.")
@@ -168,7 +170,7 @@ def _read(candidate: _Candidate, part: str | None) -> Checkpoint:
         return Checkpoint(_BUNDLE, path, bundle_files, bundle, decisions=notes)
     is_index = path.name.endswith(_INDEX)
     files = _shards(path) if is_index else shards_of(path) if format is _V1 and not path.is_file() else (path,)
-    entries, decisions, settings = read_torch(files, part) if part else format.read(files)
+    entries, decisions, settings = read_torch(files, part, average) if format is _TORCH else format.read(files)
     files = (path, *files) if is_index else files
     extra = path.with_name(EXTRA)
     beside = read_safetensors((extra,)) if format is _SAFETENSORS and extra != path and extra.is_file() else {}
@@ -217,7 +219,7 @@ def _beside(weights: Path) -> tuple[Path, ...]:
     return (weights.parent, model, model.parent) if model.name.isdigit() else (weights.parent, model)
 
 
-def _in_archive(path: Path, part: str | None) -> Checkpoint:
+def _in_archive(path: Path, part: str | None, average: bool) -> Checkpoint:
     """The checkpoint in an archive, of which exactly one folder may hold any."""
     unpacked = archive.unpack(path)
     root = unpacked.path
@@ -235,7 +237,7 @@ def _in_archive(path: Path, part: str | None) -> Checkpoint:
     decision = Decision(
         "archive", path.name, f"unpacked to a temporary folder; the weights are in {where}", Origin.FILE
     )
-    checkpoint = open_checkpoint(folders[0], part)
+    checkpoint = open_checkpoint(folders[0], part, average)
     return replace(checkpoint, decisions=(decision, *checkpoint.decisions), holder=unpacked)
 
 

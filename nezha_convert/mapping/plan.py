@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -69,7 +69,7 @@ class Plan:
 
     steps: tuple[Step, ...] = ()
     dropped: tuple[Dropped, ...] = ()
-    kept: tuple[TensorEntry, ...] = ()
+    kept: tuple[Step, ...] = ()
     tied: tuple[Tie, ...] = ()
     missing: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
@@ -135,6 +135,7 @@ def make_plan(
     loaded_over: Sequence[Tie] = (),
     drop: Sequence[str] = (),
     beside: Mapping[str, TensorEntry] | None = None,
+    replaced: Mapping[str, TensorEntry] | None = None,
 ) -> Plan:
     """Plan the conversion of `entries` to `head`.
 
@@ -148,6 +149,7 @@ def make_plan(
             `target` last, so its values are the ones that they compute with.
         drop: globs of names that the user wants to be left out.
         beside: what an earlier conversion kept beside the model.
+        replaced: weights whose moving averages are among `entries` by their names.
     """
     family = family.under(head.parts)
     layers = dimensions["num_hidden_layers"]
@@ -178,8 +180,8 @@ def make_plan(
     sizes, mismatched = _explain_sizes(filled, ops, mismatches, symbols, dimensions)
     return Plan(
         steps=tuple(_own_name(step, head) for step in steps),
-        dropped=tuple(fate for fate in fates.values() if isinstance(fate, Dropped)),
-        kept=tuple(fate for fate in fates.values() if isinstance(fate, TensorEntry)),
+        dropped=(*(fate for fate in fates.values() if isinstance(fate, Dropped)), *_replaced(replaced or {})),
+        kept=tuple(Step(fate, n, Op.COPY, fate.shape) for n, fate in fates.items() if isinstance(fate, TensorEntry)),
         tied=ties,
         missing=tuple(missing),
         unmatched=(*(name for name, fate in fates.items() if fate is None), *unmatched),
@@ -192,10 +194,16 @@ def make_plan(
     )
 
 
+def _replaced(weights: Mapping[str, TensorEntry]) -> Iterator[Dropped]:
+    """The fate of weights whose averages are taken."""
+    reason = "its moving average is taken in its place: --average"
+    return (Dropped(name, entry.nbytes, reason) for name, entry in weights.items())
+
+
 def _asked_fate(name: str, entry: TensorEntry, drop: Iterable[str]) -> Dropped | None:
     """The fate of a tensor that the user wants to be left out."""
     pattern = next((pattern for pattern in drop if fnmatchcase(name, pattern)), None)
-    return Dropped(name, entry.nbytes, f"asked for: --drop {pattern}") if pattern else None
+    return Dropped(entry.name, entry.nbytes, f"asked for: --drop {pattern}") if pattern else None
 
 
 def _fate(

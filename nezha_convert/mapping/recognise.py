@@ -134,7 +134,7 @@ def infer_head(
             return Inference(
                 ("token-classification",), "it has a classifier, and a CRF that reads a class for each token"
             )
-        return _classifier(family, entries[weight], POOLER in parts, architecture)
+        return _classifier(family, weight, entries[weight].shape, POOLER in parts, architecture)
     for present, head in (
         ({MLM, NSP}, "pretraining"),
         ({MLM}, language_model),
@@ -179,19 +179,21 @@ def _weight(family: Family, entries: Mapping[str, TensorEntry]) -> str:
     return max(names, key=lambda name: len(entries[name].shape))
 
 
-def _classifier(family: Family, weight: TensorEntry, pooled: bool, architecture: str | None) -> Inference:
-    """The heads that a classifier can be of, by its name, the config's class, its shape and the pooler."""
-    named = family.defaults.classifiers.get(family.unwrapped(weight.name))
+def _classifier(
+    family: Family, weight: str, shape: tuple[int, ...], pooled: bool, architecture: str | None
+) -> Inference:
+    """The heads that a classifier can be of, by its weight's name, the config's class, its shape and the pooler."""
+    named = family.defaults.classifiers.get(family.unwrapped(weight))
     if named:
         return Inference((named.head,), named.reason)
     unclear = family.defaults.unclear
     if unclear and not (pooled and unclear.pooler_tells):
         heads = tuple(name for name in unclear.heads if name == "encoder" or pooled or POOLER not in HEADS[name].parts)
         if heads == unclear.heads:
-            return Inference(heads, f"{weight.name!r} {unclear.reason}")
+            return Inference(heads, f"{weight!r} {unclear.reason}")
         without = "it has no pooler, which a classifier of sentences needs"
-        return Inference((*heads, "encoder"), f"{weight.name!r} {unclear.reason}; {without}")
-    possible = family.parts_of(weight.name)
+        return Inference((*heads, "encoder"), f"{weight!r} {unclear.reason}; {without}")
+    possible = family.parts_of(weight)
     fitting = [
         head.name
         for head in HEADS.values()
@@ -199,11 +201,11 @@ def _classifier(family: Family, weight: TensorEntry, pooled: bool, architecture:
     ]
     if fitting:
         return Inference((fitting[0],), f"it has a classifier, and the config names {architecture}")
-    match = family.match(weight.name)
-    rows = weight.shape[-1 if match and match.rule.op is Op.TRANSPOSE else 0]
+    match = family.match(weight)
+    rows = shape[-1 if match and match.rule.op is Op.TRANSPOSE else 0]
     if QA in possible and rows > 1:
         heads = ("sequence-classification", "token-classification", *(("question-answering",) if rows == 2 else ()))
-        return Inference(heads, f"{family.title} has a pooler in all of them, and calls the last layer {weight.name!r}")
+        return Inference(heads, f"{family.title} has a pooler in all of them, and calls the last layer {weight!r}")
     if not pooled:
         return Inference(("token-classification",), "it has a classifier and no pooler")
     if rows == 1:

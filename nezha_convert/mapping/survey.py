@@ -13,6 +13,8 @@ from ..checkpoint import Assumption, Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, NezhaConvertError, UsageError
 from ..families.heads import CLASSIFIER, DECODER, GENERATING, MLM, POOLER, TIES, Head
 from ..families.rules import Drop, Family, Tie
+from ..formats.averages import FIELD, is_average
+from .averages import with_averages
 from .config import LABELLED, Config, architecture_of, decide_config, held_config, language_model, read_config
 from .labels import read_labels
 from .plan import Plan, make_plan
@@ -32,6 +34,7 @@ class Asked:
         prefix: what stands in front of the model's names inside a larger model.
         drop: globs of tensors to leave out.
         rename: beginnings of names, and what to put in their place: a tensor's whole name, or a layer's.
+        average: the moving average of the weights instead of these.
     """
 
     head: str | None = None
@@ -42,6 +45,7 @@ class Asked:
     prefix: str | None = None
     drop: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
+    average: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
     """As `understand`, for a caller who can use a part of the answer."""
     asked = asked or Asked()
     try:
-        checkpoint = _renamed(checkpoint, asked.rename)
+        checkpoint = with_averages(_renamed(checkpoint, asked.rename), asked.average)
     except UsageError as error:
         return Unclear(checkpoint, None, Inference((), ""), error)
     family, inference = None, Inference((), "")
@@ -170,6 +174,11 @@ def _family(checkpoint: Checkpoint, asked: Asked) -> Family:
     """The family; of a checkpoint of none, a known model of another kind is refused by its name."""
     try:
         return family_of(checkpoint.entries, asked.prefix)
+    except UsageError as error:
+        if not any(decision.field == FIELD for decision in checkpoint.decisions):
+            raise
+        ways = [("--average",) if is_average(way[-1]) else way for way in error.ways]
+        raise UsageError(error.message, ways=tuple(dict.fromkeys(ways))) from error
     except MappingError:
         _refuse_foreign(checkpoint, asked)
         raise
@@ -216,7 +225,17 @@ def _survey(
     if untied:  # the bias is one tensor even then
         over = tuple(pair for pair in over if pair.tie.target != DECODER)
     ties = [pair.tie for pair in (over if MLM in head.parts else differ)]
-    plan = make_plan(family, head, checkpoint.entries, config.dimensions, untied, ties, asked.drop, checkpoint.beside)
+    plan = make_plan(
+        family,
+        head,
+        checkpoint.entries,
+        config.dimensions,
+        untied,
+        ties,
+        asked.drop,
+        checkpoint.beside,
+        checkpoint.replaced,
+    )
     return Survey(
         checkpoint,
         asked,

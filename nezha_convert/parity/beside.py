@@ -22,12 +22,13 @@ def compare_extras(folder: ConvertedFolder, source: Reread) -> Iterator[str]:
         MappingError: the record names tensors beside the model, and there is no file of them.
     """
     record, path = folder.record, folder.path / EXTRA
-    kept = {tensor["target"] for tensor in record.get("kept") or ()}
+    kept = {tensor["target"]: tensor.get("source", tensor["target"]) for tensor in record.get("kept") or ()}
     if kept and not path.is_file():
         raise MappingError(f"{path}: missing; {len(kept)} tensors were written to it", hint="Convert again.")
     beside = read_safetensors(path) if kept else {}
-    for name in sorted(kept | beside.keys()):
-        original = source.everything.get(name) or source.everything.get(_KIND.sub(r"\1", name))
+    for name in sorted(kept.keys() | beside.keys()):
+        own = kept.get(name, name)
+        original = source.everything.get(own) or source.everything.get(_KIND.sub(r"\1", own))
         if name not in beside or not original:
             yield f"{name} is not in {'the source' if name in beside else EXTRA}"
             continue

@@ -81,7 +81,8 @@ def read_source(
     folder.check_source((*files.files, *filter(None, (config_path, used_vocab, Path(labels) if labels else None))))
     raw = read_json_object(config_path) if config_path else raw or {}
     renamed = [d["value"].partition("=")[::2] for d in folder.record["decisions"] if d["field"] == "renamed"]
-    again = reread(files, _asked(folder, "tensors read from"), _asked(folder, "prefix"), renamed)
+    averaged = folder.origin("average") is Origin.ASKED
+    again = reread(files, _asked(folder, "tensors read from"), _asked(folder, "prefix"), renamed, averaged)
     return Source(again, raw, used_vocab, labels_of(raw, labels_path, rows) if rows else None)
 
 

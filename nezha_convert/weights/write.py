@@ -109,7 +109,7 @@ class Layout:
         return sum(size for _, _, size in self.files)
 
 
-def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int, kept: Sequence[TensorEntry] = ()) -> Layout:
+def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int, kept: Sequence[Step] = ()) -> Layout:
     """Decide each tensor's place; nothing is read.
 
     Args:
@@ -119,7 +119,7 @@ def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int, kept
         max_shard_bytes: size of the data that a file may have before another is begun.
     """
     typed = _sorted((step, dtype if dtype and step.entry.dtype in _FLOATS else step.entry.dtype) for step in steps)
-    beside = _sorted((Step(entry, entry.name, Op.COPY, entry.shape), entry.dtype) for entry in kept)
+    beside = _sorted((step, step.entry.dtype) for step in kept)
     shards: list[list[Placed]] = [[]]
     filled = 0
     for step, name in typed:

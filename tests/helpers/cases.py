@@ -98,7 +98,7 @@ def _proved(walked: Walked, output: Path, verified: bool) -> Walked:
         if assumed := [one["name"] for one in said.get("assumed", ())]:
             verdict += f" (assumed: {', '.join(assumed)})"
     part = words[words.index("--part") + 1] if "--part" in words else None
-    lost = tuple(unaccounted(open_checkpoint(source, part), output, walked.report or {}))
+    lost = tuple(unaccounted(open_checkpoint(source, part, "--average" in words), output, walked.report or {}))
     return Walked(walked.commands, walked.report, walked.errors, verdict, lost)
 
 

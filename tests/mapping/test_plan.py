@@ -65,7 +65,7 @@ def ends_of(plan: Plan) -> Counter[str]:
     """How often each source name ends somewhere; a collision's names count once, wherever else they are."""
     colliding = {name for _, names in plan.collisions for name in names}
     used = {step.entry.name for step in plan.steps} | {mismatch.source for mismatch in plan.mismatched}
-    beside = (*(dropped.name for dropped in plan.dropped), *(kept.name for kept in plan.kept))
+    beside = (*(dropped.name for dropped in plan.dropped), *(kept.entry.name for kept in plan.kept))
     return Counter([*colliding, *(used - colliding), *beside, *plan.unmatched])
 
 
@@ -123,8 +123,8 @@ def test_what_the_head_does_not_have_is_kept_beside_the_model(table: Family) -> 
     assert plan.ok
     assert not plan.dropped
     assert len(plan.kept) == 4
-    assert {match.part for entry in plan.kept if (match := table.match(entry.name))} == {POOLER, NSP}
-    assert all(entry is source[entry.name] for entry in plan.kept)
+    assert {match.part for step in plan.kept if (match := table.match(step.target))} == {POOLER, NSP}
+    assert all(step.entry is source[step.target] for step in plan.kept)
 
 
 def test_training_state_is_dropped_with_its_reason_and_its_size() -> None:
@@ -199,7 +199,7 @@ def test_the_encoder_converts_from_a_checkpoint_whose_head_is_unknown(table: Fam
     head = ["lstm.weight_ih_l0", "slot_classifier.bias", "my_head/kernel"]
     plan = make_plan(table, HEADS["encoder"], source | {wrapper + n: entry(wrapper + n, (9,)) for n in head}, CONFIG)
     assert plan.ok
-    assert [kept.name for kept in plan.kept] == [wrapper + name for name in head]
+    assert [kept.target for kept in plan.kept] == [wrapper + name for name in head]
     assert not plan.dropped
 
 
@@ -207,7 +207,7 @@ def test_what_is_asked_to_be_dropped_is_dropped_by_its_glob() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["encoder"]) | {n: entry(n, (9,)) for n in ("crf.a", "crf.b", "lstm.a")}
     plan = make_plan(HUAWEI_TORCH, HEADS["encoder"], source, CONFIG, drop=["crf.*"])
     assert plan.ok
-    assert [kept.name for kept in plan.kept] == ["lstm.a"]
+    assert [kept.target for kept in plan.kept] == ["lstm.a"]
     assert {d.name: d.reason for d in plan.dropped} == dict.fromkeys(("crf.a", "crf.b"), "asked for: --drop crf.*")
 
 
@@ -234,7 +234,7 @@ def test_an_unknown_tensor_beside_a_model_with_a_head_is_kept() -> None:
     source = checkpoint(HUAWEI_TORCH, HEADS["question-answering"]) | {"lstm.weight": entry("lstm.weight", (9,))}
     plan = make_plan(HUAWEI_TORCH, HEADS["question-answering"], source, CONFIG)
     assert plan.ok
-    assert "lstm.weight" in [kept.name for kept in plan.kept]
+    assert "lstm.weight" in [kept.target for kept in plan.kept]
 
 
 # Plans that cannot

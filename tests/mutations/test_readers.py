@@ -144,8 +144,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, mistake: Callable[[Entries], Entries]
     """Make every opening of a checkpoint go wrong, but not that of the converted folder."""
     read = opening._read
 
-    def mistaken(candidate: Any, part: str | None) -> Checkpoint:
-        checkpoint = read(candidate, part)
+    def mistaken(candidate: Any, *asked: Any) -> Checkpoint:
+        checkpoint = read(candidate, *asked)
         return replace(checkpoint, entries=mistake(dict(checkpoint.entries)))
 
     monkeypatch.setattr(opening, "_read", mistaken)
@@ -192,10 +192,10 @@ def test_an_average_taken_for_the_model_fails(averaged, tmp_path, monkeypatch):
     monkeypatch.setattr(
         opening,
         "_read",
-        lambda candidate, part: (
+        lambda candidate, *asked: (
             Checkpoint("torch", candidate.path, (candidate.path,), average)
             if candidate.path.suffix == ".bin"
-            else read(candidate, part)
+            else read(candidate, *asked)
         ),
     )
     nezha_convert.convert(averaged, tmp_path / "out")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import reprlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...checkpoint import Decision, Origin
 from ...errors import CheckpointError, UsageError
+from ..averages import COUNTER, FIELD, is_average, is_replaced, left_out
 from .machine import Pickled
 from .values import Array, Key, Record
 
@@ -36,6 +37,9 @@ CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
 
 _MAX_SETTINGS, _MAX_PLAIN, _MAX_ITEMS = 32, 1 << 18, 100
 """The most objects whose fields are shown, characters of all of these, and items of a list that are looked at."""
+
+_WRAPPED = "module."
+"""What torch's AveragedModel and DataParallel put in front of names."""
 
 TOP = "the top"
 """The name of the dictionary that the file itself is."""
@@ -62,19 +66,21 @@ class _Purse:
             raise CheckpointError(f"{self.file}: its objects hold each other so often that there are millions of names")
 
 
-def model_in(file: Path, pickled: Pickled, part: str | None = None) -> tuple[dict[str, Array], tuple[Decision, ...]]:
+def model_in(
+    file: Path, pickled: Pickled, part: str | None = None, average: bool = False
+) -> tuple[dict[str, Array], tuple[Decision, ...]]:
     """The model's tensors by name, and the decisions: which part of the file it is, what was stepped over.
 
     Args:
         part: the keys of the model's dictionary, joined by dots, where the user names it.
+        average: the user wants the moving average that lies beside the model, if one does.
 
     Raises:
         CheckpointError: there is no dictionary of tensors, or one of them is no plain block of numbers.
         UsageError: there are several that may be the model's, or none at `part`.
     """
-    decisions = []
     purse = _Purse(file)
-    path, content = _choose(purse, pickled.value, part)
+    path, content, decisions = _choose(purse, pickled.value, part, average)
     beside = [name for name in contents(pickled.value, purse) or () if path and name != path[0]]
     others = _listed([*beside, *(name for name, value in content.items() if not _named(name, value))])
     if path or others:
@@ -101,8 +107,16 @@ def _listed(keys: list[Any]) -> str:
     return ", ".join(map(shown, keys[:_MAX_LISTED])) + more
 
 
-def _choose(purse: _Purse, value: Any, part: str | None) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
-    """The model's dictionary, and its keys: `value` itself, or the only one inside it."""
+class _Chosen(NamedTuple):
+    """The model's dictionary: its keys, what it holds, and what is decided about averages."""
+
+    path: tuple[str, ...]
+    content: Mapping[Any, Any]
+    decisions: list[Decision]
+
+
+def _choose(purse: _Purse, value: Any, part: str | None, average: bool) -> _Chosen:
+    """The model's dictionary: `value` itself, or the one inside it that is asked for, or the only one."""
     file, top = purse.file, contents(value, purse)
     if top is None:
         raise CheckpointError(
@@ -110,11 +124,14 @@ def _choose(purse: _Purse, value: Any, part: str | None) -> tuple[tuple[str, ...
         )
     strange = next((name for name, value in top.items() if not _named(name, value)), None)
     if strange is None and top and not part and isinstance(value, dict):
-        return (), top
-    every = list(_models(top, purse))
-    models = [(path, holder) for path, holder in every if part in (None, _at(path))]
+        return _Chosen((), top, [])
+    every = dict(_models(top, purse))
+    averages = {path: holder for path, holder in every.items() if _is_average(path, every)}
+    models = {path: holder for path, holder in every.items() if part in (None, _at(path))}
+    if average and averages and not part:
+        models = averages
     if len(models) == 1:
-        return models[0]
+        return _averaged(*next(iter(models.items())), every, averages, asked=average or bool(part))
     models = models or every
     if not top:
         raise CheckpointError(f"{file}: it holds an empty dictionary, expected tensors by name", hint=_SAVE)
@@ -124,13 +141,53 @@ def _choose(purse: _Purse, value: Any, part: str | None) -> tuple[tuple[str, ...
             f"name, alone or under one key. {NOT_RUN}",
             hint=_SAVE,
         )
-    shown_first = models[:_MAX_LISTED]
-    listing = ", ".join(f"{_at(path):.200} ({len(_tensors(holder))} tensors)" for path, holder in shown_first)
+    listing = ", ".join(
+        f"{_at(path):.200} ({len(_tensors(holder))} tensors{', a moving average' if path in averages else ''})"
+        for path, holder in list(models.items())[:_MAX_LISTED]
+    )
     asked = f", none of them at {part!r}" if part else ""
     raise UsageError(
         f"{file}: it holds {len(models)} dictionaries of tensors{asked}: {listing}",
-        ways=tuple(("--part", _at(where)) for where, _ in models),
+        ways=tuple(("--average",) if [*averages] == [path] else ("--part", _at(path)) for path in models),
     )
+
+
+def _is_average(path: tuple[str, ...], every: Mapping[tuple[str, ...], Mapping[Any, Any]]) -> bool:
+    """Whether the dictionary at `path` is a moving average: by its keys, or by torch's counter in it.
+
+    An object that keeps an average in `shadow` may hold the model and other weights, too.
+    """
+    in_shadow = any((*path[:at], "shadow") in every for at in range(len(path)))
+    return COUNTER in every[path] or (is_average(_at(path)) and (not in_shadow or path[-1] == "shadow"))
+
+
+def _averaged(
+    path: tuple[str, ...],
+    content: Mapping[Any, Any],
+    every: Mapping[tuple[str, ...], Mapping[Any, Any]],
+    averages: Collection[tuple[str, ...]],
+    asked: bool,
+) -> _Chosen:
+    """What is chosen, whole: an average lacks what is not averaged, such as a table, which is the model's own.
+
+    Numbers in an average count its steps.
+    """
+    if path not in averages:
+        beside = ", ".join(map(_at, averages))
+        return _Chosen(path, content, [left_out(beside)] if averages else [])
+    own = {name.removeprefix(_WRAPPED): value for name, value in _tensors(content).items() if value.shape}
+    fitting = []
+    for other, holder in every.items():
+        names = {name.removeprefix(_WRAPPED): name for name in _tensors(holder)}
+        fits = own.keys() <= names.keys() and all(holder[names[n]].shape == own[n].shape for n in own)
+        if fits and other not in averages and not is_replaced(_at(other)):
+            fitting.append({**holder, **{names[name]: value for name, value in own.items()}})
+    whole = fitting[0] if len(fitting) == 1 else content
+    rest = len(_tensors(whole)) - len(own)
+    reason = "asked for" if asked else "it is all that the file holds"
+    if len(fitting) == 1 and rest:
+        reason += f"; {rest} tensors that are not averaged are the model's"
+    return _Chosen(path, whole, [Decision(FIELD, _at(path), reason, Origin.ASKED if asked else Origin.FILE)])
 
 
 def contents(value: Any, purse: _Purse) -> Mapping[Any, Any] | None:

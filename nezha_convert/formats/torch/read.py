@@ -12,11 +12,12 @@ from ..pickles.model import model_in, settings_in
 from .containers import open_pickle
 
 
-def read_torch(files: tuple[Path, ...], part: str | None = None) -> Contents:
+def read_torch(files: tuple[Path, ...], part: str | None = None, average: bool = False) -> Contents:
     """The model's tensors in `files`.
 
     Args:
         part: the keys of the model's dictionary, joined by dots, where a file holds several.
+        average: take the moving average that lies beside the model, if one does.
 
     Raises:
         CheckpointError: a file is corrupt, or holds no dictionary of tensors.
@@ -27,7 +28,7 @@ def read_torch(files: tuple[Path, ...], part: str | None = None) -> Contents:
     settings: dict[str, dict[str, Any]] = {}
     for number, file in enumerate(files):
         container, seen = open_pickle(file)
-        tensors, decided = model_in(file, container.pickled, part)
+        tensors, decided = model_in(file, container.pickled, part, average)
         decisions |= dict.fromkeys(decided)
         settings |= settings_in(container.pickled.value)
         for name, tensor in tensors.items():

@@ -25,6 +25,13 @@ _WORDS = re.compile(
 """The name of the table of words in each program, and what stands in front of it inside a larger model."""
 
 
+_VARIABLE = "/ExponentialMovingAverage"
+"""How the name of a variable's average ends in TensorFlow."""
+
+_BESIDE = re.compile(r"(.*\.)?(?=[^.]*(ema|swa|avg|averaged|shadow))[^.]+\.(module\.)?", re.IGNORECASE)
+"""The beginning of an average's names, in a module that holds the average beside the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reread:
     """A source, read again.
@@ -44,13 +51,20 @@ class Reread:
     holder: object = None
 
 
-def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: Iterable[tuple[str, str]] = ()) -> Reread:
+def reread(
+    files: Files,
+    dictionary: str | None,
+    prefix: str | None,
+    renamed: Iterable[tuple[str, str]] = (),
+    averaged: bool = False,
+) -> Reread:
     """Read `files`.
 
     Args:
         dictionary: the key of the model's dictionary in a wrapped file, if the user named it.
         prefix: the prefix of the model inside a larger one, if the user named it.
         renamed: beginnings of names, and what the user put in their place.
+        averaged: the user wants the moving average of the weights.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -65,7 +79,7 @@ def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: It
             tensors = read_v1(files.weights)
         for file in files.weights:
             if files.kind == TORCH:
-                tensors |= read_torch(file, dictionary)
+                tensors |= read_torch(file, dictionary, averaged)
             elif files.kind == PADDLE:
                 tensors |= read_paddle(file)
             elif files.kind == KERAS:
@@ -88,7 +102,24 @@ def reread(files: Files, dictionary: str | None, prefix: str | None, renamed: It
             new + name[len(old) :] if name == old or name.startswith((f"{old}.", f"{old}/")) else name: tensor
             for name, tensor in tensors.items()
         }
-    return Reread(files.path, files.files, _inside(files.path, tensors, prefix), tensors, holder)
+    model = _averaged(tensors) if averaged else tensors
+    return Reread(files.path, files.files, _inside(files.path, model, prefix), tensors, holder)
+
+
+def _averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, in which an average stands in the place of what it is the average of."""
+    model = {name: one for name, one in tensors.items() if not name.endswith(_VARIABLE)}
+    model |= {n.removesuffix(_VARIABLE): t for n, t in tensors.items() if n.endswith(_VARIABLE)}
+    average: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if (match := _BESIDE.match(name)) and tensor.shape:
+            average[name[match.end() :]] = model.pop(name)
+    if not any(map(_WORDS.fullmatch, average)):
+        return {**tensors, **model}
+    for name in model:
+        ends = (name[at:] for at in (0, *(dot.end() for dot in re.finditer(r"\.", name))))
+        model[name] = next((average[end] for end in ends if end in average), model[name])
+    return model
 
 
 def _inside(path: Path, tensors: Mapping[str, Tensor], asked: str | None) -> dict[str, Tensor]:

@@ -36,11 +36,12 @@ _MAX_NAMES = 1 << 24
 _CONFIG = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 
 
-def read_torch(file: Path, asked: str | None) -> dict[str, Tensor]:
+def read_torch(file: Path, asked: str | None, averaged: bool = False) -> dict[str, Tensor]:
     """The model's tensors in `file` by name.
 
     Args:
         asked: the key, such as "folds.0", that the user named; None to find the model's dictionary.
+        averaged: the user wants the moving average that lies beside it.
 
     Raises:
         CheckpointError: loading it would cost more than its size may.
@@ -48,7 +49,7 @@ def read_torch(file: Path, asked: str | None) -> dict[str, Tensor]:
     """
     return {
         name: Tensor(name, tuple(value.shape), partial(_values, value))
-        for name, value in _model_of(file, asked).items()
+        for name, value in _model_of(file, asked, averaged).items()
     }
 
 
@@ -113,9 +114,12 @@ def _objects(file: Path) -> list[tuple[str, Mapping[Any, Any]]]:
         raise CheckpointError(f"{file}: cannot be read a second time ({first_line:.300})") from error
 
 
-def _model_of(file: Path, asked: str | None) -> dict[str, Any]:
+def _model_of(file: Path, asked: str | None, averaged: bool) -> dict[str, Any]:
     """The dictionary of the model's tensors. What else lies in it (a step, a loss) is no tensor of the model."""
-    found = dict(_dictionaries(_objects(file)))
+    objects = _objects(file)
+    if averaged and (average := _average_in(objects, asked)):
+        return average
+    found = dict(_dictionaries(objects))
     if asked is not None:
         found = {key: tensors for key, tensors in found.items() if (key or "the top") == asked}
     first_choice = {key: tensors for key, tensors in found.items() if not _NOT_THE_MODEL.search(key)}
@@ -129,18 +133,48 @@ def _model_of(file: Path, asked: str | None) -> dict[str, Any]:
     return next(iter(found.values()))
 
 
-def _dictionaries(objects: list[tuple[str, Mapping[Any, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Those of `objects` that hold an encoder's tensors, each by its keys joined by dots."""
+def _average_in(objects: list[tuple[str, Mapping[Any, Any]]], asked: str | None) -> dict[str, Any] | None:
+    """The average of the model's tensors, with those of the model that it lacks; None if no dictionary is one."""
+    every = {path: tensors for path, fields in objects if (tensors := _tensors(fields))}
+    means = {path for path in every if path and _NOT_THE_MODEL.search(path) and not _RAW.search(path)}
+    means |= {path for path in every if "n_averaged" in every[path]}
+    keepers = tuple(path.removesuffix("shadow") for path in every if path.split(".")[-1] == "shadow")
+    means -= {path for path in means if path.startswith(keepers) and not path.endswith("shadow")}
+    means = means & {asked} if asked else means
+    if len(means) != 1 or means == {""}:
+        return None
+    mean = {_bare(name): value for name, value in every[means.pop()].items() if value.shape}
+    models = [
+        tensors
+        for path, tensors in every.items()
+        if not (_NOT_THE_MODEL.search(path) or _RAW.search(path) or "n_averaged" in tensors)
+        and mean.keys() <= set(map(_bare, tensors))
+    ]
+    return {name: mean.get(_bare(name), value) for name, value in models[0].items()} if len(models) == 1 else mean
+
+
+_RAW = re.compile("backup|collected|online|teacher|optim", re.IGNORECASE)
+"""Keys of weights that are no average, although they lie beside or inside of one."""
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("module.")
+
+
+def _tensors(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """The tensors among `fields`, if they are those of an encoder."""
     import torch
 
+    kinds = torch.Tensor | np.ndarray
+    tensors = {key: value for key, value in fields.items() if isinstance(key, str) and isinstance(value, kinds)}
+    return tensors if any(map(_LAYER.search, tensors)) else {}
+
+
+def _dictionaries(objects: list[tuple[str, Mapping[Any, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of `objects` that hold an encoder's tensors, each by its keys joined by dots."""
     above: list[str] = []
     for path, fields in objects:
-        tensors = {
-            key: value
-            for key, value in fields.items()
-            if isinstance(key, str) and isinstance(value, torch.Tensor | np.ndarray)
-        }
-        if any(_LAYER.search(name) for name in tensors) and not any(path.startswith(other) for other in above):
+        if (tensors := _tensors(fields)) and not any(path.startswith(other) for other in above):
             above.append(f"{path}." if path else "")
             yield path, tensors
 

@@ -295,9 +295,10 @@ def test_a_file_of_tensors_alone_is_decided_nothing_about(tmp_path: Path) -> Non
 
 def test_several_dictionaries_are_listed_and_not_guessed_between(tmp_path: Path) -> None:
     file = save({"model": MODEL, "ema": {"shadow": MODEL}, "epoch": 1}, tmp_path / "m.pth", True)
-    with pytest.raises(UsageError, match=r"m\.pth.*model \(2 tensors\), ema\.shadow \(2 tensors\)") as caught:
+    listed = r"m\.pth.*model \(2 tensors\), ema\.shadow \(2 tensors, a moving average\)"
+    with pytest.raises(UsageError, match=listed) as caught:
         read(file)
-    assert caught.value.ways == (("--part", "model"), ("--part", "ema.shadow"))
+    assert caught.value.ways == (("--part", "model"), ("--average",))
     with pytest.raises(UsageError, match=r"none of them at 'student': model \(2"):
         read_torch((file,), "student")
 
@@ -307,8 +308,9 @@ def test_several_dictionaries_are_listed_and_not_guessed_between(tmp_path: Path)
 )
 def test_the_part_that_is_asked_for_is_read(saved: Any, tmp_path: Path) -> None:
     part = "ema" if isinstance(saved, dict) else "1.ema"
-    entries, (decision,), _ = read_torch((save(saved, tmp_path / "m.pth", True),), part)
+    entries, (average, decision), _ = read_torch((save(saved, tmp_path / "m.pth", True),), part)
     assert entries.keys() == MODEL.keys()
+    assert (average.field, average.value, average.origin) == ("average", part, Origin.ASKED)
     assert (decision.value, decision.origin) == (part, Origin.ASKED)
 
 
