@@ -46,7 +46,7 @@ class NezhaConfig(PretrainedConfig):
     """
 
     model_type = "nezha"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012  as transformers' own
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # noqa: RUF012  as transformers' own
 
     def __init__(
         self,

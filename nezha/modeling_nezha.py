@@ -48,6 +48,9 @@ _ARGUMENTS_OF_4 = {
 }
 """Arguments that the model had in transformers 4.40.2, and what to do without them."""
 
+_CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""What this release of transformers calls a decoder's keys and values: `cache` from 5.24 on."""
+
 Forward = TypeVar("Forward", bound=Callable[..., ModelOutput])
 
 
@@ -250,6 +253,11 @@ class NezhaEncoder(nn.Module):
         )
 
 
+def _named(cache: Cache | None) -> dict[str, Any]:
+    """`cache` as a field of an output, by the name that this release has for it: the other one logs a warning."""
+    return {_CACHE: cache}
+
+
 def _past(cache: Cache | None) -> int:
     return 0 if cache is None else int(cache.get_seq_length())
 
@@ -401,6 +409,7 @@ class NezhaModel(NezhaPreTrainedModel):
         output_hidden_states: bool | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **others: Any,
     ) -> BaseModelOutputWithPoolingAndCrossAttentions:
         """Encode B sequences of any length L. The heads take these arguments too, and `return_dict`.
@@ -417,9 +426,11 @@ class NezhaModel(NezhaPreTrainedModel):
             output_hidden_states: also return the embeddings and every layer's output, [B, L, D] each.
             past_key_values: of a decoder, the keys and values of the P tokens before these; it gets those of these too.
             use_cache: of a decoder, True makes a new `past_key_values` where none is given.
+            cache: `past_key_values`, by the name that transformers has for it from 5.24 on.
 
         Returns:
-            `last_hidden_state` [B, L, D], `pooler_output` [B, D] (None without a pooler) and `past_key_values`.
+            `last_hidden_state` [B, L, D], `pooler_output` [B, D] (None without a pooler) and `past_key_values`, which
+            is `cache` from transformers 5.24 on.
 
         Raises:
             TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
@@ -436,35 +447,39 @@ class NezhaModel(NezhaPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        cache = self._cache(past_key_values, use_cache)
+        cache = self._cache(past_key_values, cache, use_cache)
         embeddings = self.embeddings(input_ids, token_type_ids, inputs_embeds)
         mask = self._mask(attention_mask, token_type_ids, embeddings, _past(cache))
         encoded = self.encoder(embeddings, mask, cache, output_attentions, output_hidden_states)
         return BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=None if self.pooler is None else self.pooler(encoded.last_hidden_state),
-            past_key_values=cache,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
+            **_named(cache),
         )
 
-    def _cache(self, past_key_values: Cache | None, use_cache: bool | None) -> Cache | None:
+    def _cache(self, past_key_values: Cache | None, cache: Cache | None, use_cache: bool | None) -> Cache | None:
         """Where this pass finds keys and values, and adds its own."""
-        if past_key_values is not None and not self.config.is_decoder:
+        if cache is None:
+            cache = past_key_values
+        elif past_key_values is not None:
+            raise ValueError("NezhaModel takes either past_key_values or cache, two names of one thing: not both.")
+        if cache is not None and not self.config.is_decoder:
             raise ValueError(
-                "NezhaModel takes past_key_values if config.is_decoder is true, found false: a token that attends to "
-                "those after it changes with them."
+                f"NezhaModel takes {_CACHE} if config.is_decoder is true, found false: a token that attends to those "
+                "after it changes with them."
             )
-        if getattr(past_key_values, "is_compileable", False):
+        if getattr(cache, "is_compileable", False):
             raise ValueError(
-                "NezhaModel takes past_key_values that grow, such as DynamicCache, found "
-                f"{type(past_key_values).__name__}, whose length is fixed."
+                f"NezhaModel takes as {_CACHE} one that grows, such as DynamicCache, found {type(cache).__name__}, "
+                "whose length is fixed."
             )
         # A layer that is computed a second time for its gradient would add to the cache twice.
         twice = self.training and any(layer.gradient_checkpointing for layer in self.encoder.layer)
         if not self.config.is_decoder or twice:
             return None
-        return DynamicCache() if past_key_values is None and use_cache else past_key_values
+        return DynamicCache() if cache is None and use_cache else cache
 
     def _mask(
         self, attention_mask: Tensor | None, token_type_ids: Tensor | None, embeddings: Tensor, past: int
@@ -699,6 +714,7 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         logits_to_keep: int | Tensor = 0,
         shift_labels: Tensor | None = None,
         **kwargs: Any,
@@ -710,7 +726,8 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
                 compared with the label at the next. -100 where the loss ignores it.
             num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
                 mean.
-            past_key_values, use_cache: as in `NezhaModel`; None takes `config.use_cache` outside of training.
+            past_key_values, cache: as in `NezhaModel`.
+            use_cache: as in `NezhaModel`; None takes `config.use_cache` outside of training.
             logits_to_keep: score this many tokens at the end, or those of these numbers; 0 scores all.
             shift_labels: in place of `labels`, the next word of each position [B, L], as Trainer passes it where each
                 machine has a part of the sequence.
@@ -725,6 +742,7 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
             inputs_embeds,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            cache=cache,
             return_dict=True,
             **kwargs,
         )
@@ -738,9 +756,9 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **_named(getattr(outputs, _CACHE)),
         )
 
     def generate(

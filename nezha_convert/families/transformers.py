@@ -13,7 +13,7 @@ ACTIVATIONS = (
     *("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python", "gelu_10", "gelu_accurate", "quick_gelu"),
     *("relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "mish", "laplace", "sigmoid", "tanh", "linear"),
 )
-"""transformers' names of activations, the same from 4.52 to 5.23."""
+"""transformers' names of activations that each supported release has."""
 
 _DEFAULTS = Defaults(
     activations={name: name for name in ACTIVATIONS}, causal={"is_decoder": (True,)}, prefix={"prefix_lm": (True,)}

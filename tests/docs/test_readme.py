@@ -12,6 +12,7 @@ import pytest
 
 from nezha_convert.cli.app import cli
 from nezha_convert.errors import CPU_INDEX
+from nezha_convert.releases import TORCH, TRANSFORMERS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -25,6 +26,7 @@ DOCUMENTS = [
     ROOT / "tests" / "fuzz" / "README.md",
     *sorted((ROOT / "docs").glob("**/*.md")),
 ]
+RELEASES_IN = ("README.md", "docs/tokenizers.md", "docs/verify.md")
 REPOSITORY = "https://github.com/nezha-convert/nezha-convert"
 RAW = "https://raw.githubusercontent.com/nezha-convert/nezha-convert"
 
@@ -50,6 +52,19 @@ def test_the_readme_s_first_command_installs_the_core_and_the_next_adds_the_proo
     assert f"pip install -c constraints.txt {CPU_INDEX} '.[torch]' &&" in second and "nezha-convert verify" in second
     fixture, folder = first.split()[-2:]
     assert second.split()[-2:] == [fixture, folder]
+
+
+def test_the_documents_name_the_releases_that_the_tests_have_shown():
+    readme, tokenizers, verify = ((ROOT / name).read_text("utf-8") for name in RELEASES_IN)
+    first_and_last = [[".".join(end.split(".")[:2]) for end in series] for series in reversed(TRANSFORMERS)]
+    assert f"| {', '.join(' to '.join(ends) for ends in first_and_last)} |" in readme
+    ends = [end for series in TRANSFORMERS for end in series]
+    for text in (readme, tokenizers):
+        assert f"4.40.2, {', '.join(ends[:-1])} and {ends[-1]}" in text
+    assert f"torch {TORCH[0]} to {TORCH[1]}" in readme
+    assert f"torch has to be {TORCH[0]} or newer" in verify
+    for path in DOCUMENTS:
+        assert set(re.findall(r"5\.0(?:\.0)? to (5\.\d+)", path.read_text("utf-8"))) <= {first_and_last[0][1]}, path
 
 
 def test_every_command_of_the_documents_parses():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from poolers import POOLERLESS, computed, without_pooler
 
 from nezha_convert import convert, export
 from nezha_convert.parity.oracle import wordpiece
+from nezha_convert.releases import TRANSFORMERS
 from nezha_convert.tokenizer.wordpiece import read_vocab, tokenizer_files
 
-RELEASES = ("4.40.2", "4.52.4", "4.57.6", "5.0.0", "5.23.0")
+RELEASES = ("4.40.2", *chain.from_iterable(TRANSFORMERS))
 VOCAB = read_vocab(FIXTURES / "tokenization" / "vocab.txt")
 TEXTS = wordpiece.texts_for(VOCAB.tokens)
 ENDS = (RELEASES[0], RELEASES[1], RELEASES[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import transformers
 import upstream
 from goldens import FIXTURES
 from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import nezha
 from nezha import attention_nezha, modeling_nezha
 from nezha_convert import convert
+from nezha_convert.releases import TRANSFORMERS
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = FIXTURES / "transformers-4.40.2-causal-lm"
@@ -242,6 +245,25 @@ def test_a_prefix_in_several_pieces_is_refused_with_what_to_do() -> None:
 # The class.
 
 
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_keys_and_values_may_come_by_the_name_of_any_release(name: str) -> None:
+    model, ids = tiny(), torch.arange(1, 11)[None]
+    before = model(ids[:, :6]).past_key_values
+    torch.testing.assert_close(model(ids[:, 6:], **{name: before}).logits, model(ids).logits[:, 6:])
+
+
+def test_they_go_out_by_the_name_of_this_release_which_trainer_does_not_take_for_scores() -> None:
+    names = {"past_key_values", "cache"} & CausalLMOutputWithPast.__dataclass_fields__.keys()
+    output = tiny()(torch.ones(1, 3, dtype=torch.long))
+    assert {"past_key_values", "cache"} & output.keys() == names and len(names) == 1
+    assert names <= set(nezha.NezhaConfig.keys_to_ignore_at_inference)
+
+
+def test_keys_and_values_by_both_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="two names of one thing: not both"):
+        tiny()(torch.ones(1, 3, dtype=torch.long), past_key_values=DynamicCache(), cache=DynamicCache())
+
+
 def test_it_is_always_a_decoder_and_leaves_the_config_that_it_was_given_alone(tmp_path: Path) -> None:
     config = nezha.NezhaConfig(hidden_size=12, num_attention_heads=2, num_hidden_layers=1, vocab_size=9)
     model = nezha.NezhaForCausalLM(config)
@@ -338,9 +360,9 @@ print(transformers.__version__)
 """
 
 
-@pytest.mark.parametrize("release", ["4.52.4", "4.57.6", "5.0.0", "5.23.0"])
+@pytest.mark.parametrize("release", list(chain.from_iterable(TRANSFORMERS)))
 def test_the_folder_generates_by_its_own_code_on(release: str, converted: Path) -> None:
-    if release not in ("4.52.4", "5.23.0") and os.environ.get("NEZHA_MATRIX") != "all":
+    if release not in (TRANSFORMERS[0][0], TRANSFORMERS[-1][-1]) and os.environ.get("NEZHA_MATRIX") != "all":
         pytest.skip("inside the range: NEZHA_MATRIX=all runs it")
     try:
         printed = upstream.run_isolated(release, PROGRAM, str(converted), str(GOLDEN / "expected.npz"))
