@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Contents, Decision, Origin, TensorEntry
+from ..checkpoint import Contents, Decision, Origin
 from ..errors import CheckpointError
-from .pickles.entries import entry_of
-from .pickles.model import NOT_RUN, kind_of, shown
-from .pickles.values import Array, ArrayType
+from .pickles.machine import Pickled
+from .pickles.values import NOT_RUN, Array, ArrayType, kind_of, shown
 from .tensor import Tensor, raw
-from .torch.containers import open_pickle
+from .torch.read import read_pickles
 
 _NAMES = "StructuredToParameterName@@"
 """The key under which `paddle.save` keeps Paddle's own names of the parameters. It holds no tensor."""
@@ -36,28 +35,22 @@ def read_paddle(files: tuple[Path, ...]) -> Contents:
     Raises:
         CheckpointError: a file is damaged, or is not a flat dictionary of arrays.
     """
-    entries: dict[str, TensorEntry] = {}
-    named = 0
-    for number, file in enumerate(files):
-        container, seen = open_pickle(file)
-        state = _state_dict(file, container.pickled.value)
-        named += _NAMES in state
-        for name, value in state.items():
-            if name in entries:
-                raise CheckpointError(f"{file}: {name!r} is in another shard too")
-            if name != _NAMES:
-                entries[name] = entry_of(file, number, name, _array(file, name, value), container.places, seen)
-    decisions = []
-    if named:
-        decisions.append(
-            Decision(_NAMES, "left out", "Paddle's own names of the parameters, which no model needs", Origin.FILE)
-        )
+    entries, decided, _ = read_pickles(files, _arrays)
+    decisions = [*decided]
     if half := sum(entry.dtype == "bfloat16" for entry in entries.values()):
         reason = (
             f"{half} tensors are stored as NumPy's uint16, which is how Paddle writes and reads the bits of bfloat16"
         )
         decisions.append(Decision("uint16", "bfloat16", reason, Origin.FILE))
     return Contents(entries, tuple(decisions))
+
+
+def _arrays(file: Path, pickled: Pickled) -> tuple[dict[str, Array], tuple[Decision, ...]]:
+    """The arrays by name, and that Paddle's names are left out."""
+    state = _state_dict(file, pickled.value)
+    arrays = {str(name): _array(file, name, value) for name, value in state.items() if name != _NAMES}
+    reason = "Paddle's own names of the parameters, which no model needs"
+    return arrays, (Decision(_NAMES, "left out", reason, Origin.FILE),) if _NAMES in state else ()
 
 
 def _state_dict(file: Path, value: Any) -> dict[Any, Any]:

@@ -15,7 +15,7 @@ from ..families.heads import CLASSIFIER, GENERATING, HEADS, MLM, POOLER, Head
 from ..families.rules import Default, Family, Op, layer_of
 from ..families.transformers import ACTIVATIONS
 from ..files.json import read_json
-from ..formats.pickles.model import CONFIG_FIELDS
+from ..formats.pickles.settings import CONFIG_FIELDS
 
 AUTO_MAP = {
     "AutoConfig": "configuration_nezha.NezhaConfig",

@@ -44,7 +44,8 @@ def _fuzz(name: str, seconds: int, work: Path) -> int:
         (folder / sha256(seed).hexdigest()).write_bytes(seed)
     more = [str(CORPUS / name)] if (CORPUS / name).is_dir() else []
     command = [sys.executable, "-m", "fuzz.harness", name, str(folder), *more, f"-artifact_prefix={faults}/"]
-    command += [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=20", "-rss_limit_mb=4096"]
+    # libFuzzer's timeout is of the clock, for what never ends; `check` bounds the processor's time
+    command += [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=120", "-rss_limit_mb=4096"]
     command += ["-print_final_stats=1", "-use_value_profile=1"]
     begun = monotonic()
     with open(work / f"{name}.log", "w") as log:

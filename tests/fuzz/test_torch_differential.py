@@ -9,9 +9,9 @@ from typing import BinaryIO
 import pytest
 
 from fuzz import torch_differential as differential
-from nezha_convert.formats.pickles.machine import follow
+from nezha_convert.formats.pickles.machine import Pickled, follow
 from nezha_convert.formats.pickles.values import Span
-from nezha_convert.formats.torch.containers import Container, _Storages
+from nezha_convert.formats.torch.containers import _Storages
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the pattern of fresh memory is glibc's")
 
@@ -32,11 +32,13 @@ def test_memory_that_nothing_has_filled_is_noticed(monkeypatch: pytest.MonkeyPat
     assert differential.compare(lacking)[0] == "DISAGREE: other tensors"
 
 
-def _careless(data: BinaryIO, size: int) -> Container:
+def _careless(data: BinaryIO, size: int) -> Pickled:
     """Storages that are not there lie where the file begins."""
     storages = _Storages()
-    pickled = [follow(data, size, storages.resolve) for _ in range(4)][3]
-    return Container(pickled, {key: Span(0, 8 * storage.count) for key, storage in storages.by_key.items()})
+    pickled = [follow(data, size, storages.resolve) for _ in range(3)][2]
+    for storage in storages.by_key.values():
+        storage.place = Span(0, 8 * storage.count)
+    return pickled
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import reprlib
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +13,7 @@ from ...checkpoint import Decision, Origin
 from ...errors import CheckpointError, UsageError
 from ..averages import COUNTER, FIELD, is_average, is_replaced, left_out
 from .machine import Pickled
-from .values import Array, Key, Record
+from .values import NOT_RUN, Array, Record, kind_of, shown
 
 MAX_DEPTH = 3
 """How deep in nested dictionaries the model's is searched for."""
@@ -32,11 +30,8 @@ _MAX_LISTED = 20
 _TRAINING = re.compile(r"optim|sched|scaler|rng|callback|loops", re.IGNORECASE)
 """Keys that hold tensors of the training, not the model."""
 
-CONFIG_FIELDS = {"hidden_size", "num_attention_heads", "num_hidden_layers"}
-"""Fields that make an object the config of a model like BERT."""
-
-_MAX_SETTINGS, _MAX_PLAIN, _MAX_ITEMS = 32, 1 << 18, 100
-"""The most objects whose fields are shown, characters of all of these, and items of a list that are looked at."""
+_MAX_ITEMS = 100
+"""The most items of a list that are looked at."""
 
 _WRAPPED = "module."
 """What torch's AveragedModel and DataParallel put in front of names."""
@@ -45,8 +40,6 @@ TOP = "the top"
 """The name of the dictionary that the file itself is."""
 
 _PLAIN = "Load it where it was written, and save plain weights: a quantized model's, before it was quantized."
-
-NOT_RUN = "Nothing in it was run"
 
 _SAVE = "Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin')."
 
@@ -260,97 +253,6 @@ def _tensors(holder: Mapping[Any, Any]) -> dict[str, Array]:
 
 def _named(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, Array)
-
-
-def settings_in(value: Any) -> dict[str, dict[str, Any]]:
-    """The plain fields of objects in a pickle that are no modules, by where they stand: a config, a Namespace.
-
-    A dictionary counts if it has the fields of a config.
-    """
-    settings: dict[str, dict[str, Any]] = {}
-    todo: list[tuple[tuple[str, ...], Any]] = [
-        ((), dict(enumerate(value)) if isinstance(value, list | tuple) else value)
-    ]
-    visited: set[int] = set()
-    left = [_MAX_PLAIN]
-    while todo and len(settings) < _MAX_SETTINGS:
-        path, holder = todo.pop()
-        if id(holder) in visited or len(path) > 2 * MAX_DEPTH:
-            continue
-        visited.add(id(holder))
-        if isinstance(holder, Record):
-            fields = {**(holder.items or {}), **(holder.state if isinstance(holder.state, dict) else {})}
-        else:
-            fields = holder if isinstance(holder, dict) else {}
-        inner = [(name, held) for name, held in fields.items() if isinstance(held, dict | Record)]
-        todo += [((*path, str(name)), held) for name, held in reversed(inner) if isinstance(name, str | int)]
-        if fields.keys() >= CONFIG_FIELDS or (isinstance(holder, Record) and not is_module(holder)):
-            plain = _plain_fields(fields, left)
-            kind = f" ({holder.name:.100})" if isinstance(holder, Record) else ""
-            settings |= {f"{'.'.join(path):.200}{kind}".strip(): plain} if plain else {}
-    return settings
-
-
-class _NotPlainError(Exception):
-    """JSON does not have the value, or not all of it is shown."""
-
-
-def _plain_fields(fields: Mapping[Any, Any], left: list[int]) -> dict[str, Any]:
-    """Those of `fields` that JSON has: numbers, texts, and lists and dictionaries of a few of them.
-
-    Args:
-        left: how many characters may still be shown.
-    """
-    plain = {}
-    for name, value in fields.items():
-        if isinstance(name, str):
-            try:
-                plain[_as_json(name, left, 0)] = _as_json(value, left, 0)
-            except (_NotPlainError, UnicodeEncodeError):  # half of a surrogate pair
-                continue
-    return plain
-
-
-def _as_json(value: Any, left: list[int], depth: int) -> Any:
-    left[0] -= 1 + (len(value.encode()) if isinstance(value, str) else 0)
-    if left[0] < 0 or depth > MAX_DEPTH:
-        raise _NotPlainError
-    if isinstance(value, list | tuple):
-        return [_as_json(item, left, depth + 1) for item in value]
-    if isinstance(value, dict):
-        return {str(_as_json(key, left, MAX_DEPTH)): _as_json(item, left, depth + 1) for key, item in value.items()}
-    if value is None or (isinstance(value, int) and value.bit_length() <= 64):
-        return value
-    if isinstance(value, float) and isfinite(value):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    raise _NotPlainError
-
-
-def kind_of(value: Any) -> str:
-    """What `value` is, for a message."""
-    match value:
-        case Record():
-            return f"{'a tensor that is not plain and dense, made by ' if value.is_tensor else 'a '}{value.name:.200}"
-        case Array():
-            return "a tensor"
-        case Key():
-            return f"a {type(value.value).__name__}"
-        case dict():
-            return "a dictionary"
-    return f"a {type(value).__name__}"
-
-
-def shown(key: Any) -> str:
-    """`key` for a message, cut short: sixty bytes of pickle can make a key whose text has megabytes."""
-    if isinstance(key, Key):
-        return reprlib.repr(key.value) if _is_plain(key.value) else kind_of(key)
-    return repr(key) if isinstance(key, str) else reprlib.repr(key)
-
-
-def _is_plain(key: Any) -> bool:
-    return all(map(_is_plain, key)) if isinstance(key, tuple) else isinstance(key, str | int | float | None)
 
 
 def written_by_torch(file: Path, expression: str, ending: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+NOT_RUN = "Nothing in it was run"
 
 
 class UnexpectedError(Exception):
     """The pickle does what no sound pickle of weights does. The message completes "it has ..."."""
 
 
-# None of these is frozen, which takes three times as long to create: a hostile file has a million.
+# None of these but `Compressed` is frozen, which takes three times as long to create: a hostile file has a million.
 
 
 @dataclass(slots=True)
@@ -27,18 +31,37 @@ class Span:
     text: str = ""
 
 
-class Text(str):
-    """A text short enough to be a name, and the place of its bytes in the file; see `Span`."""
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """Data that does not lie in the file as it is: its length, and what gives all of it."""
 
-    __slots__ = ("length", "offset", "text")
-    offset: int
     length: int
-    text: str
+    read: Callable[[], bytes]
+
+
+Place = Span | Compressed
+"""Where the data of an array lies."""
+
+
+class Text(str):
+    """A text short enough to be a name, and the place of its bytes in the file."""
+
+    __slots__ = ("_length", "_offset", "_stored")  # a `Span` would take 40 bytes more
+    _length: int
+    _offset: int
+    _stored: str
+
+    @classmethod
+    def at(cls, span: Span, text: str) -> Text:
+        """The text that lies at `span`."""
+        made = cls(text)
+        made._offset, made._length, made._stored = span.offset, span.length, span.text
+        return made
 
     @property
     def span(self) -> Span:
         """Its bytes in the file."""
-        return Span(self.offset, self.length, self.text)
+        return Span(self._offset, self._length, self._stored)
 
 
 @dataclass(slots=True)
@@ -82,12 +105,13 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Storage:
-    """A torch storage: its element type, the key of its data in the file, and how many elements it has."""
+    """A torch storage: its element type, its key, how many elements it has, and where they lie once that is known."""
 
     dtype: str
     key: str
     count: int
     big_endian: bool = False
+    place: Place | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -115,3 +139,28 @@ class Array:
     data: Span | Storage | None = None
     start: int = 0
     strides: tuple[int, ...] | None = None
+
+
+def kind_of(value: Any) -> str:
+    """What `value` is, for a message."""
+    match value:
+        case Record():
+            return f"{'a tensor that is not plain and dense, made by ' if value.is_tensor else 'a '}{value.name:.200}"
+        case Array():
+            return "a tensor"
+        case Key():
+            return f"a {type(value.value).__name__}"
+        case dict():
+            return "a dictionary"
+    return f"a {type(value).__name__}"
+
+
+def shown(key: Any) -> str:
+    """`key` for a message, cut short: sixty bytes of pickle can make a key whose text has megabytes."""
+    if isinstance(key, Key):
+        return reprlib.repr(key.value) if _is_plain(key.value) else kind_of(key)
+    return repr(key) if isinstance(key, str) else reprlib.repr(key)
+
+
+def _is_plain(key: Any) -> bool:
+    return all(map(_is_plain, key)) if isinstance(key, tuple) else isinstance(key, str | int | float | None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -17,48 +16,33 @@ from struct import unpack
 from typing import Any, BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-import numpy as np
-
 from ...errors import CheckpointError
 from ...files.state import State, check_unchanged, state_of
 from ..blocks import MAX_RANK
-from ..pickles.entries import DAMAGED, Compressed, Place, text_bytes
+from ..pickles.entries import DAMAGED, decoded
 from ..pickles.machine import BROKEN, Pickled, follow
-from ..pickles.meanings import STORAGES, as_key, storage_type, view
-from ..pickles.model import NOT_RUN, written_by_torch
-from ..pickles.values import Array, Name, Span, Storage, UnexpectedError
+from ..pickles.meanings import as_key, storage_type, view, width
+from ..pickles.model import written_by_torch
+from ..pickles.values import NOT_RUN, Array, Compressed, Name, Span, Storage, UnexpectedError
 
 MAX_INFLATION = 4
 """How many times a file's size its compressed members may have. Deflated weights take nine tenths of their size."""
 
-_LEGACY = re.compile(
-    rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.|L119547037146038801333356L\n\.", re.DOTALL
-)
-"""How a legacy file begins: a pickle of its magic number, from protocol 4 on in a frame; and in protocol 1."""
-
 _OLD = re.compile(rb"\(dp?\d+\n|\}q|c[\w.]+\n\w+\n(?:p\d+\n|q)")
 """How a pickle of protocol 0 or 1 begins: a dictionary, or a class. Its last byte is a full stop."""
+
+_NEW = re.compile(rb"\x80[\x02-\x05]|L119547037146038801333356L\n\.")
+"""How later ones begin, and a legacy file in protocol 1."""
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"x\x01", b"x\x9c", b"x\xda")
 """How files begin that joblib compressed."""
 
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_ZIP, _MAGIC, _PROTOCOL = b"PK\x03\x04", 0x1950A86A20F9469CFC6C, 1001
 _FOLDER, _UTF8, _ENCRYPTED = 0x10, 0x800, 1  # among a member's attributes (MS-DOS), and its flags
 _HEADER_BYTES, _TAR_BLOCK = 30, 512
 _TAR_PARTS = {"pickle", "storages", "tensors"}
-_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
-_QUANTIZED = {"QInt8Storage": 1, "QUInt8Storage": 1, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1, "QInt32Storage": 4}
-"""Bytes of an element of the storages that hold no plain numbers."""
 
 _BROKEN = (*BROKEN, BadZipFile, NotImplementedError, RuntimeError, OverflowError, zlib.error)
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """A file's pickle, and where its storages lie."""
-
-    pickled: Pickled
-    places: dict[str, Place]
 
 
 def is_pickle(path: Path) -> bool:
@@ -68,19 +52,18 @@ def is_pickle(path: Path) -> bool:
     try:
         with open(path, "rb") as data:
             head = data.read(_TAR_BLOCK)
-            if head.startswith(b"PK\x03\x04"):
+            if head.startswith(_ZIP):
                 with ZipFile(data) as archive:
                     return any(name.endswith("/data.pkl") for name in archive.namelist())
             if _OLD.match(head):
                 data.seek(-1, os.SEEK_END)
                 return data.read() == b"."
-            is_new = head[:1] == b"\x80" and head[1:2] in _PROTOCOLS
-            return is_new or bool(_LEGACY.match(head)) or _tar_members(data).keys() >= _TAR_PARTS
+            return bool(_NEW.match(head)) or _tar_members(data).keys() >= _TAR_PARTS
     except (OSError, *_BROKEN):
         return False
 
 
-def open_pickle(file: Path) -> tuple[Container, State]:
+def open_pickle(file: Path) -> tuple[Pickled, State]:
     """What the pickle in `file` holds, whatever its container, and the file's state.
 
     Raises:
@@ -89,9 +72,9 @@ def open_pickle(file: Path) -> tuple[Container, State]:
     try:
         with open(file, "rb") as data:
             seen = state_of(os.fstat(data.fileno()))
-            container = _read(data, seen[0])
+            pickled = _read(data, seen)
             check_unchanged(file, seen, data.fileno())
-            return container, seen
+            return pickled, seen
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
     except UnexpectedError as error:
@@ -103,9 +86,9 @@ def open_pickle(file: Path) -> tuple[Container, State]:
         ) from error
 
 
-def _read(data: BinaryIO, size: int) -> Container:
-    head = data.read(_HEADER_BYTES)
-    if head.startswith(b"PK\x03\x04"):
+def _read(data: BinaryIO, seen: State) -> Pickled:
+    head, size = data.read(_HEADER_BYTES), seen[0]
+    if head.startswith(_ZIP):
         with ZipFile(data) as archive:
             return _zip(archive, data, size)
     if head.startswith(_COMPRESSED):
@@ -113,7 +96,13 @@ def _read(data: BinaryIO, size: int) -> Container:
     if (members := _tar_members(data)).keys() >= _TAR_PARTS:
         return _tar(members, data, size)
     data.seek(0)
-    return _legacy(data, size) if _LEGACY.match(head) else _bare(data, size)
+    # a pickle by itself: NumPy's arrays, or tensors that Python's pickle wrote, each storage as a legacy file in bytes
+    pickled = follow(data, size, load_bytes=_Inner(data, seen).load)
+    return _legacy(data, size) if _is_magic(pickled.value) else pickled
+
+
+def _is_magic(value: Any) -> bool:
+    return isinstance(value, int) and value == _MAGIC
 
 
 class _Storages:
@@ -139,14 +128,7 @@ class _Storages:
         raise UnexpectedError("a storage without a size")
 
 
-def _width(storage: Storage) -> int:
-    """Bytes of an element."""
-    if storage.dtype not in (*_QUANTIZED, *STORAGES.values()):
-        raise UnexpectedError(f"a storage of type {storage.dtype:.40}")
-    return _QUANTIZED.get(storage.dtype) or np.dtype(storage.dtype).itemsize
-
-
-def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Container:
+def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Pickled:
     members = {member.filename: member for member in archive.infolist()}
     starts = _check_members(archive.infolist(), data, size)
     root = next(iter(members), "").partition("/")[0]
@@ -165,16 +147,15 @@ def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Container:
     else:
         pickle = archive.read(member)
         pickled = follow(BytesIO(pickle), len(pickle), storages.resolve, base=size, more=size)
-    places: dict[str, Place] = {}
     for key, storage in storages.by_key.items():
-        record, expected = members[f"{root}/data/{key}"], storage.count * _width(storage)
+        record, expected = members[f"{root}/data/{key}"], storage.count * width(storage.dtype)
         if record.file_size != expected:
             raise ValueError(f"record {record.filename} has {record.file_size:,} bytes, expected {expected:,}")
         if record.compress_type == ZIP_STORED:
-            places[key] = Span(starts[record.filename], expected)
+            storage.place = Span(starts[record.filename], expected)
         else:
-            places[key] = Compressed(expected, partial(_inflated, Path(data.name), record))
-    return Container(pickled, places)
+            storage.place = Compressed(expected, partial(_inflated, Path(data.name), record))
+    return pickled
 
 
 def _inflated(file: Path, record: ZipInfo) -> bytes:
@@ -199,7 +180,7 @@ def _check_members(members: list[ZipInfo], data: BinaryIO, size: int) -> dict[st
         data.seek(member.header_offset)
         signature, flags, method, lengths = unpack("<4s2x2H16xI", data.read(_HEADER_BYTES))
         name = data.read(lengths & 0xFFFF).decode("utf-8" if flags & _UTF8 else "cp437")
-        if signature != b"PK\x03\x04" or name != member.orig_filename or method != member.compress_type:
+        if signature != _ZIP or name != member.orig_filename or method != member.compress_type:
             raise ValueError(f"the two headers of {member.filename!r:.80} differ")
         # torch reads nothing of a member that is marked as a folder, and leaves memory as it is
         if member.external_attr & _FOLDER or flags & _ENCRYPTED or method not in (ZIP_STORED, ZIP_DEFLATED):
@@ -217,62 +198,54 @@ def _check_members(members: list[ZipInfo], data: BinaryIO, size: int) -> dict[st
     return starts
 
 
-def _legacy(data: BinaryIO, size: int) -> Container:
-    """Five pickles (magic number, protocol, system, the object, the storages' keys), and the storages."""
+def _legacy(data: BinaryIO, size: int) -> Pickled:
+    """What follows the magic number: its protocol, its system, the object, the storages' keys, and the storages."""
     storages = _Storages()
-    magic, protocol, _, pickled, keys = (follow(data, size, storages.resolve) for _ in range(5))
-    if magic.value != _MAGIC or protocol.value != _PROTOCOL:
-        raise UnexpectedError("another beginning than PyTorch's files")
-    places: dict[str, Place] = {}
+    protocol, _, pickled, keys = (follow(data, size, storages.resolve) for _ in range(4))
+    if protocol.value != _PROTOCOL:
+        raise UnexpectedError("another version than those of PyTorch's files")
     for key in keys.value:
-        storage = storages.by_key[key]
-        places[key] = _counted(data, size, storage)
-    if lacking := storages.by_key.keys() - places:
+        _lay_out(storages.by_key[key], data, size)
+    if lacking := [key for key, storage in storages.by_key.items() if storage.place is None]:
         raise ValueError(f"it does not hold storage {min(lacking)!r:.40}, which a tensor lies in")
-    return Container(pickled, places)
+    return pickled
 
 
-def _bare(data: BinaryIO, size: int) -> Container:
-    """A pickle by itself: NumPy's arrays, or tensors that Python's pickle wrote, each storage as a legacy file."""
-    file, seen = Path(data.name), state_of(os.fstat(data.fileno()))
-    places: dict[str, Place] = {}
-    storages: dict[int, Storage] = {}
-
-    def load(span: Span) -> Storage:
-        if span.offset not in storages:
-            position = data.tell()
-            content: BinaryIO = data
-            start, end = span.offset, span.offset + span.length
-            if span.text:
-                text = text_bytes(file, span, seen)
-                content, start, end = BytesIO(text), 0, len(text)
-            content.seek(start)
-            inner = _legacy(content, end)
-            data.seek(position)
-            if not isinstance(storage := inner.pickled.value, Storage):
-                raise UnexpectedError("a tensor without a storage")
-            storages[span.offset] = Storage(storage.dtype, str(span.offset), storage.count)
-            place = inner.places[storage.key]
-            if span.text and isinstance(place, Span):
-                place = Compressed(place.length, partial(_in_text, file, span, seen, place))
-            places[str(span.offset)] = place
-        return storages[span.offset]
-
-    return Container(follow(data, size, load_bytes=load), places)
-
-
-def _in_text(file: Path, text: Span, seen: State, place: Span) -> bytes:
-    return text_bytes(file, text, seen)[place.offset : place.offset + place.length]
-
-
-def _counted(data: BinaryIO, size: int, storage: Storage) -> Span:
+def _lay_out(storage: Storage, data: BinaryIO, size: int) -> None:
     """A storage as a legacy file has it: the number of its elements, and the elements."""
     (count,) = unpack("<q", data.read(8))
-    span = Span(data.tell(), storage.count * _width(storage))
-    if count != storage.count or span.offset + span.length > size:
+    storage.place = Span(data.tell(), storage.count * width(storage.dtype))
+    if count != storage.count or storage.place.offset + storage.place.length > size:
         raise ValueError(f"storage {storage.key!r:.40} has {count:,} elements in {size:,} bytes, not {storage.count:,}")
-    data.seek(span.length, 1)
-    return span
+    data.seek(storage.place.length, 1)
+
+
+class _Inner:
+    """Reads the legacy files that lie as bytes in a pickle of Python, one for each storage."""
+
+    def __init__(self, data: BinaryIO, seen: State) -> None:
+        self._data, self._file, self._seen = data, Path(data.name), seen
+        self._storages: dict[int, Storage] = {}
+
+    def load(self, span: Span) -> Storage:
+        """The storage in the file at `span`."""
+        if span.offset not in self._storages:
+            position, content, start, end = self._data.tell(), self._data, span.offset, span.offset + span.length
+            if span.text:
+                content, start, end = BytesIO(text := self._text(span)), 0, len(text)
+            content.seek(start)
+            is_legacy = _is_magic(follow(content, end).value)
+            storage = _legacy(content, end).value if is_legacy else None
+            self._data.seek(position)
+            if not isinstance(storage, Storage):
+                raise UnexpectedError("a tensor without a storage")
+            if span.text and isinstance(place := storage.place, Span):
+                storage.place = Compressed(place.length, lambda: self._text(span)[place.offset :][: place.length])
+            self._storages[span.offset] = storage
+        return self._storages[span.offset]
+
+    def _text(self, span: Span) -> bytes:
+        return b"".join(decoded(self._file, span, self._seen))
 
 
 def _tar_members(data: BinaryIO) -> dict[str, int]:
@@ -287,9 +260,8 @@ def _tar_members(data: BinaryIO) -> dict[str, int]:
     return members
 
 
-def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
+def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Pickled:
     """Storages, the tensors that lie in them, and a pickle that names the tensors by their keys."""
-    places: dict[str, Place] = {}
     storages: dict[Any, Storage] = {}
     data.seek(members["storages"])
     for _ in range(follow(data, size).value):
@@ -298,7 +270,7 @@ def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
         (count,) = unpack("<q", data.read(8))
         data.seek(-8, 1)
         storages[key] = Storage(storage_type(kind), str(key), max(0, count))
-        places[str(key)] = _counted(data, size, storages[key])
+        _lay_out(storages[key], data, size)
     if follow(data, size).value:
         raise UnexpectedError("views of storages, which torch has not written since 2018")
     tensors: dict[int, Array] = {}
@@ -316,4 +288,4 @@ def _tar(members: dict[str, int], data: BinaryIO, size: int) -> Container:
     def resolve(identity: Any) -> Any:
         return identity[0] if isinstance(identity, tuple) else tensors[int(identity)]
 
-    return Container(follow(data, size, resolve), places)
+    return follow(data, size, resolve)

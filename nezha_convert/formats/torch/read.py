@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...checkpoint import Contents, Decision, TensorEntry
 from ...errors import CheckpointError
 from ..pickles.entries import entry_of
-from ..pickles.model import model_in, settings_in
+from ..pickles.machine import Pickled
+from ..pickles.model import model_in
+from ..pickles.settings import settings_in
+from ..pickles.values import Array
 from .containers import open_pickle
+
+Found = tuple[Mapping[str, Array], tuple[Decision, ...]]
+"""A model's tensors by name, and the decisions that were made to find it."""
 
 
 def read_torch(files: tuple[Path, ...], part: str | None = None, average: bool = False) -> Contents:
@@ -23,16 +30,25 @@ def read_torch(files: tuple[Path, ...], part: str | None = None, average: bool =
         CheckpointError: a file is corrupt, or holds no dictionary of tensors.
         UsageError: a file holds several dictionaries that may be the model's.
     """
+    return read_pickles(files, lambda file, pickled: model_in(file, pickled, part, average))
+
+
+def read_pickles(files: tuple[Path, ...], find: Callable[[Path, Pickled], Found]) -> Contents:
+    """The tensors of several pickles, of which `find` gives those of one.
+
+    Raises:
+        CheckpointError: a file is corrupt, or a name is in two of them.
+    """
     entries: dict[str, TensorEntry] = {}
     decisions: dict[Decision, None] = {}
     settings: dict[str, dict[str, Any]] = {}
     for number, file in enumerate(files):
-        container, seen = open_pickle(file)
-        tensors, decided = model_in(file, container.pickled, part, average)
+        pickled, seen = open_pickle(file)
+        tensors, decided = find(file, pickled)
         decisions |= dict.fromkeys(decided)
-        settings |= settings_in(container.pickled.value)
+        settings |= settings_in(pickled.value)
         for name, tensor in tensors.items():
             if name in entries:
                 raise CheckpointError(f"{file}: {name!r} is in another shard too")
-            entries[name] = entry_of(file, number, name, tensor, container.places, seen)
+            entries[name] = entry_of(file, number, name, tensor, seen)
     return Contents(entries, tuple(decisions), settings)

@@ -77,7 +77,7 @@ def _load(file: Path) -> Any:
     """What torch finds in `file`, or Python's unpickler where it is no file of torch's."""
     import torch
 
-    wanted = open_pickle(file)[0].pickled.wanted  # the first reader bounds what loading the file may cost
+    wanted = open_pickle(file)[0].wanted  # the first reader bounds what loading the file may cost
     with open(file, "rb") as data, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on old pickles
         head = data.read(512)

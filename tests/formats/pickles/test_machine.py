@@ -52,7 +52,7 @@ SOUND: dict[str, Any] = {
 @pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
 def test_a_file_as_torch_writes_it_is_followed(content: Any, is_zip: bool, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "m.bin", _use_new_zipfile_serialization=is_zip)
-    assert open_pickle(tmp_path / "m.bin")[0].pickled.wanted == ()
+    assert open_pickle(tmp_path / "m.bin")[0].wanted == ()
 
 
 def read_all(file: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ REFUSED = {
     "storage-of-terabytes": "it does not hold storage",
     "tensor-past-its-storage": r"a tensor of shape \[4294967296\] in a storage of 6 elements",
     "tensor-expanded-to-terabytes": r"has shape \[1099511627776\] of float32|does not hold storage",
-    "text-of-two-gigabytes": "2147483647 bytes declared",
+    "text-of-two-gigabytes": "2,147,483,647 bytes declared",
     "compressed-a-thousandfold": "its members are compressed",
 }
 """Why a file of the corpus is refused. The others ask for things that are stepped over, whatever they would cost."""
@@ -104,9 +104,9 @@ STEPS = {
     "a step that no pickle has": (b"\xff.", "step b'.xff'"),
     "a buffer outside of the file": (b"\x97.", "step b'.x97'"),
     "a later protocol": (b"\x80\x06.", "protocol 6"),
-    "more taken than there is": (b"\x85.", "a tuple of more items than there are"),
+    "more taken than there is": (b"\x85.", "1 values taken where there are 0"),
     "a mark that is not there": (b"t.", "IndexError"),
-    "a mark where a value is taken": (b"(\x85.", "a tuple of more items than there are"),
+    "a mark where a value is taken": (b"(\x85.", "1 values taken where there are 0"),
     "what was not stored": (b"h\x05.", "KeyError: 5"),
     "a storage that is none": (b")Q.", "a storage without a size"),
     "a storage whose size is a text": (STORAGE % b"X\x01\0\0\x001" + b".", "a storage without a size"),
