@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
+
+from ..families.published import PUBLISHED
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(path_type=Path)
+
+
+class _Config(click.Path):
+    """A file, or the name of a published model."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """`value` as a path."""
+        if str(value) in PUBLISHED:
+            return Path(value)
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter as error:
+            message = f"{error.message} Published models are {', '.join(PUBLISHED)}."
+            raise click.BadParameter(message, context, parameter) from error
 
 
 def size(value: str) -> int:
@@ -32,7 +49,12 @@ def pair(value: str) -> tuple[str, str]:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")
-config = click.option("--config", type=EXISTING_FILE, help="bert_config.json, if it is not beside the weights.")
+config = click.option(
+    "--config",
+    type=_Config(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help=f"bert_config.json, if it is not beside the weights; or a published model: {', '.join(PUBLISHED)}.",
+)
 vocab = click.option("--vocab", type=EXISTING_FILE, help="vocab.txt, if it is not beside the weights.")
 part = click.option("--part", metavar="KEY", help="Which dictionary of a PyTorch file is the model, such as ema.shadow")
 average = click.option(

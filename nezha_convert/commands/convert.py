@@ -66,7 +66,7 @@ def convert(
         decided: decisions that led to this source, for the report.
         head: the kind of model (a name in ``families.heads.HEADS``); None takes what the tensors say.
         labels: names of the classifier's rows.
-        config: the model's JSON, where it does not lie beside the weights.
+        config: the model's JSON, where it does not lie beside the weights; or a name of ``families.published``.
         vocab: vocab.txt, where it does not lie beside the weights.
         lower_case: whether the tokenizer lower-cases; None lets the vocabulary say.
         tokenizer: "wordpiece" or "byte-bpe", whatever the vocabulary looks like.

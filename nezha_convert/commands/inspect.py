@@ -99,7 +99,7 @@ def inspect(
 
     Args:
         source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
-        config: the model's JSON, where it does not lie beside the weights.
+        config: the model's JSON, where it does not lie beside the weights; or a name of ``families.published``.
         prefix: what stands in front of the model's names inside a larger model.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
         average: look at the moving average of the weights instead of these.

@@ -39,7 +39,8 @@ def verify(
     Args:
         source: what `output` was converted from: a folder, a TensorFlow prefix, any file of a checkpoint, hf://owner/name.
         output: the converted folder.
-        config, vocab, labels: the files that were given to the conversion, if they are not beside the source.
+        config, vocab, labels: the files that were given to the conversion, if they are not beside the source. A
+            published model's name stands in the record.
         texts: a file with one text a line, or the texts, compared besides the built-in inputs; a tab separates a pair.
         original: run the original program too: a clone of Huawei's repository, or "transformers==4.40.2".
         tolerance: the largest error allowed as a part of each tensor's range, instead of the element type's own.

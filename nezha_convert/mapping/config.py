@@ -126,16 +126,24 @@ def held_config(settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[st
     return where, config
 
 
-def read_config(path: Path | None, where: Path) -> dict[str, Any]:
+def read_config(path: Path | None, where: Path, published: Sequence[str] = ()) -> dict[str, Any]:
     """The JSON object in `path`.
+
+    Args:
+        path: the file; None where there is none.
+        where: the checkpoint.
+        published: the names of published models whose sizes the tensors have.
 
     Raises:
         CheckpointError: there is none beside `where`, or it is not a JSON object.
     """
     if path is None:
+        lack = "no bert_config.json or config.json beside it; the number of attention heads stands nowhere else"
+        sizes = f". Its shapes are those of {' or '.join(published)}" if published else ""
         raise CheckpointError(
-            f"{where}: no bert_config.json or config.json beside it; the number of attention heads stands nowhere else",
-            hint="Name it: --config FILE",
+            f"{where}: {lack}{sizes}",
+            hint="" if published else "Name it: --config FILE",
+            ways=tuple(("--config", name) for name in published),
         )
     try:
         raw = read_json(path)

@@ -19,6 +19,7 @@ from .config import LABELLED, Config, architecture_of, decide_config, held_confi
 from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import config_clip, stored_clip
+from .published import fitting, published
 from .recognise import Inference, by_config, choose_head, family_of, foreign, infer_head, nezha_beside
 
 
@@ -125,18 +126,25 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         inference = infer_head(family, checkpoint.entries)
         _refuse_foreign(checkpoint, asked)
         config_path = asked.config or checkpoint.config
-        held = None if config_path else held_config(checkpoint.settings)
-        raw = held[1] if held else read_config(config_path, checkpoint.path)
+        raw, config_path, notes = _config(checkpoint, family, config_path)
         family = by_config(family, raw)
         raw = _by_new_names(raw, family)
         inference = infer_head(family, checkpoint.entries, architecture_of(raw), language_model(raw, family))
-        notes = (
-            (Decision("config", held[0], "the model's config is in the pickle itself", Origin.FILE),) if held else ()
-        )
         checkpoint = replace(checkpoint, decisions=(*checkpoint.decisions, *notes))
         return _survey(checkpoint, asked, family, inference, config_path, raw)
     except (CheckpointError, MappingError, UsageError) as error:
         return Unclear(checkpoint, family, inference, error)
+
+
+def _config(
+    checkpoint: Checkpoint, family: Family, path: Path | None
+) -> tuple[Mapping[str, Any], Path | None, tuple[Decision, ...]]:
+    """The JSON's fields; its file, where it is in one; and what was decided to find it."""
+    if known := published(path):
+        return known[0], None, (known[1],)
+    if path is None and (held := held_config(checkpoint.settings)):
+        return held[1], None, (Decision("config", held[0], "the model's config is in the pickle itself", Origin.FILE),)
+    return read_config(path, checkpoint.path, () if path else fitting(family, checkpoint.entries)), path, ()
 
 
 def _by_new_names(raw: Mapping[str, Any], family: Family) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..checkpoint import Origin
 from ..errors import CheckpointError, UsageError
 from ..folder.record import ConvertedFolder
 from ..hub import local_source
-from .again.config_file import labels_of, read_json_object
+from .again.config_file import labels_of, published, read_json_object
 from .again.files import TORCH, Files, find_config, find_files
 from .again.source import Reread, reread
 from .again.torch_file import config_in
@@ -64,8 +64,9 @@ def read_source(
         MappingError: `folder` is not a conversion of it.
     """
     files = find_files(local_source(source)[0], {file["name"] for file in folder.record["source_files"]})
-    config_path = Path(config) if config else find_config(files)
-    raw = None if config_path or files.kind != TORCH else config_in(files.weights[0])
+    asked = published(Path(config).as_posix() if config else _asked(folder, "config") or "")
+    config_path = None if asked else Path(config) if config else find_config(files)
+    raw = asked if asked or config_path or files.kind != TORCH else config_in(files.weights[0])
     if config_path is None and raw is None:
         raise CheckpointError(f"{files.path}: no JSON of the model beside it", hint="Name it: --config FILE")
     # transformers 5 writes a tokenizer.json and no vocab.txt.

@@ -31,6 +31,33 @@ def read_json_object(path: Path) -> dict[str, Any]:
     }
 
 
+_PUBLISHED = {  # what bert_config.json of NEZHA-PyTorch's and NEZHA-TensorFlow's models says; and the paper's table 1
+    "huawei/nezha-cn-base": (768, 12, 21128, 64),
+    "huawei/nezha-cn-large": (1024, 24, 21128, 64),
+    "huawei/nezha-base-wwm": (768, 12, 21128, 64),
+    "huawei/nezha-large-wwm": (1024, 24, 21128, 64),
+    "huawei/nezha-en-base": (768, 12, 28996, 127),
+    "huawei/nezha-base-vocab-100503": (768, 12, 100503, 64),
+}
+"""Width, layers, tokens and clip distance, by name. A head has 64 numbers; the inner layer is four times as wide."""
+
+
+def published(name: str) -> dict[str, Any] | None:
+    """The config of the published model `name`; None if there is none by that name."""
+    if name not in _PUBLISHED:
+        return None
+    width, layers, tokens, clip = _PUBLISHED[name]
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+        "vocab_size": tokens,
+        "max_relative_position": clip,
+        "hidden_act": "gelu",
+    }
+
+
 def labels_of(config: Mapping[str, Any], path: Path | None, rows: int) -> list[str] | None:
     """The names of a classifier's rows, by id; None where the source has none.
 
