@@ -3,6 +3,7 @@
 - `nox -s matrix` loads converted folders in every release of transformers that we support.
 - `nox -s words` changes every word of each program's config and runs the program beside the converted model.
 - `nox -s readme` runs the blocks of every document as a reader would, in fresh environments that pip fills.
+- `nox -s docs` builds the site of the documents and the reference.
 - `nox -s floors` runs the core's tests with the lowest versions that pyproject.toml allows, `nox -s newest` with the
   highest.
 - `nox -s lock` writes the lock files anew from the versions in constraints.txt.
@@ -66,6 +67,13 @@ def readme(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheel), ".")
     environment = {"NEZHA_FRESH": "1", "PIP_FIND_LINKS": str(wheel)}
     session.run("python", "-m", "pytest", "tests/docs/test_blocks.py", *session.posargs, env=environment)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into site/; a warning is an error. `-- serve` shows it while you write."""
+    session.install("mkdocs-material>=9.8,<10", "mkdocstrings-python>=2,<3")  # the extra `docs`, without the package
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -30,6 +30,9 @@ class NezhaConfig(PretrainedConfig):
         initializer_range: standard deviation of freshly initialised weights.
         layer_norm_eps: epsilon of every layer norm.
         classifier_dropout: dropout before a classifier; None means `hidden_dropout_prob`.
+        pad_token_id: the id of `[PAD]`; its row of the word embeddings is not trained. None: every row is.
+        bos_token_id: the id of `[CLS]`, with which a text begins.
+        eos_token_id: the id of `[SEP]`, with which a text ends.
         tie_word_embeddings: whether masked-language-model logits use the word embedding as their weight.
         add_pooling_layer: whether `NezhaModel` has a pooler. Of a converted folder: whether the checkpoint has one. The
             heads that need a pooler always make one, and those that need none never do.
@@ -40,9 +43,20 @@ class NezhaConfig(PretrainedConfig):
         masked_rows: what a query does whose keys are all masked. `"even"`: it attends to all of them equally, as in
             transformers. `"unmasked"`: it attends as if none were masked, as in Huawei's programs, which add -10000 to
             each score.
+        **kwargs: the fields of every model of transformers: `num_labels`, `id2label`, `problem_type`,
+            `output_hidden_states`, `output_attentions`, `return_dict`, `chunk_size_feed_forward` and others.
 
     Raises:
         ValueError: a field has a value that no NEZHA model can have; the message names it.
+
+    Example:
+        >>> from nezha import NezhaConfig
+        >>> base = NezhaConfig()
+        >>> base.hidden_size, base.num_hidden_layers, base.max_relative_position
+        (768, 12, 64)
+        >>> NezhaConfig(hidden_size=770)
+        Traceback (most recent call last):
+        ValueError: NezhaConfig: hidden_size must be a multiple of num_attention_heads (12), found 770.
     """
 
     model_type = "nezha"

@@ -331,7 +331,19 @@ class NezhaPretrainingHeads(nn.Module):
 
 
 class NezhaPreTrainedModel(PreTrainedModel):
-    """Common to every NEZHA: initialisation, and what transformers has to know to load and run it."""
+    """Common to every NEZHA: initialisation, and what transformers has to know to load and run it.
+
+    Use one of its subclasses; its own part is what `from_pretrained` and `save_pretrained` need.
+
+    Args:
+        config: sizes and choices.
+        *inputs, **kwargs: as of transformers' `PreTrainedModel`, which takes none.
+
+    Example:
+        >>> from nezha import NezhaForMaskedLM, NezhaPreTrainedModel
+        >>> issubclass(NezhaForMaskedLM, NezhaPreTrainedModel)
+        True
+    """
 
     config_class = NezhaConfig
     base_model_prefix = "nezha"
@@ -373,10 +385,20 @@ class NezhaPreTrainedModel(PreTrainedModel):
 class NezhaModel(NezhaPreTrainedModel):
     """The encoder: a hidden state for each token and, from the pooler, one for the sequence.
 
+    The heads are on top of it, and take the arguments of its `forward` too.
+
     Args:
         config: sizes and choices.
         add_pooling_layer: whether it has a pooler; None takes what the config says. True goes into the config, so that
             a model saved with its pooler is loaded with it.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaModel
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaModel(config, add_pooling_layer=False).pooler is None
+        True
     """
 
     def __init__(self, config: NezhaConfig, add_pooling_layer: bool | None = None) -> None:
@@ -412,7 +434,7 @@ class NezhaModel(NezhaPreTrainedModel):
         cache: Cache | None = None,
         **others: Any,
     ) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        """Encode B sequences of any length L. The heads take these arguments too, and `return_dict`.
+        """Encode B sequences of any length L.
 
         Args:
             input_ids: token ids [B, L].
@@ -422,21 +444,42 @@ class NezhaModel(NezhaPreTrainedModel):
                 negative number hides it.
             token_type_ids: segment of each token [B, L]; None means all 0.
             inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
-            output_attentions: also return every layer's attention probabilities, [B, heads, L, L] each.
-            output_hidden_states: also return the embeddings and every layer's output, [B, L, D] each.
+            output_attentions: also return every layer's attention probabilities. None takes what the config says.
+            output_hidden_states: also return the embeddings and every layer's output. None takes what the config says.
             past_key_values: of a decoder, the keys and values of the P tokens before these; it gets those of these too.
             use_cache: of a decoder, True makes a new `past_key_values` where none is given.
             cache: `past_key_values`, by the name that transformers has for it from 5.24 on.
+            **others: `return_dict`: False returns a tuple of the fields that are not None. No other argument is known.
 
         Returns:
-            `last_hidden_state` [B, L, D], `pooler_output` [B, D] (None without a pooler) and `past_key_values`, which
-            is `cache` from transformers 5.24 on.
+            `BaseModelOutputWithPoolingAndCrossAttentions` with
+
+            * `last_hidden_state` [B, L, D]: the last layer's output.
+            * `pooler_output` [B, D]: tanh of a linear layer on the first token's state. None without a pooler.
+            * `past_key_values`: of a decoder with a cache, the cache; it is `cache` from transformers 5.24 on.
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, P + L] each.
 
         Raises:
             TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
             ValueError: both or none of `input_ids` and `inputs_embeds` are there, the mask has another shape, or it is
                 added to the scores and has a positive value; or there are `past_key_values` of a fixed length, or
                 where tokens that come later may be attended to.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaModel
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaModel(config).eval()
+            >>> ids = torch.tensor([[2, 10, 11, 12, 3], [2, 13, 3, 0, 0]])
+            >>> outputs = model(ids, attention_mask=(ids != 0).long(), output_hidden_states=True)
+            >>> outputs.last_hidden_state.shape, outputs.pooler_output.shape, len(outputs.hidden_states)
+            (torch.Size([2, 5, 16]), torch.Size([2, 16]), 3)
+            >>> alone = model(ids[1:, :3]).last_hidden_state  # padding changes nothing
+            >>> torch.allclose(outputs.last_hidden_state[1:, :3], alone, atol=1e-5)
+            True
         """
         for name in others:
             raise TypeError(_ARGUMENTS_OF_4.get(name, f"NezhaModel.forward() has no argument {name!r}."))
@@ -578,13 +621,20 @@ class _NezhaWithPredictions(NezhaPreTrainedModel):
 
 @dataclass
 class NezhaForPreTrainingOutput(ModelOutput):
-    """Scores of both pretraining heads.
+    """What `NezhaForPreTraining` returns.
 
     Attributes:
-        loss: the sum of both losses, if the call had both labels.
-        prediction_logits: [B, L, V].
+        loss: [], the sum of both losses, if the call had both labels.
+        prediction_logits: [B, L, V], the scores of the words.
         seq_relationship_logits: [B, 2]; column 0 means "the second segment follows the first".
-        hidden_states, attentions: on request, as in `NezhaModel`.
+        hidden_states: on request, the embeddings and every layer's output, [B, L, D] each.
+        attentions: on request, every layer's probabilities, [B, heads, L, L] each.
+
+    Example:
+        >>> from nezha import NezhaForPreTrainingOutput
+        >>> import torch
+        >>> NezhaForPreTrainingOutput(prediction_logits=torch.zeros(1, 4, 40)).prediction_logits.shape
+        torch.Size([1, 4, 40])
     """
 
     loss: Tensor | None = None
@@ -595,7 +645,21 @@ class NezhaForPreTrainingOutput(ModelOutput):
 
 
 class NezhaForPreTraining(_NezhaWithPredictions):
-    """Both heads of pretraining: masked words, and whether the second segment follows the first."""
+    """Both heads of pre-training: masked words, and whether the second segment follows the first.
+
+    It has a pooler. The decoder of the words shares its weight with the word embeddings (`config.tie_word_embeddings`).
+
+    Args:
+        config: sizes and choices.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForPreTraining
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaForPreTraining(config).cls.seq_relationship
+        Linear(in_features=16, out_features=2, bias=True)
+    """
 
     accepts_loss_kwargs = True
 
@@ -621,12 +685,50 @@ class NezhaForPreTraining(_NezhaWithPredictions):
         """Score words and sentence order.
 
         Args:
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             labels: the word at each position [B, L]; -100 where the loss ignores it.
             next_sentence_label: [B]; 0 if the second segment follows the first, 1 if not. A loss needs both labels.
-            num_items_in_batch: words with a label in all batches of an optimizer step; the loss is then this batch's
-                share of their mean.
+            num_items_in_batch: how many words with a label all batches of an optimizer step have; the loss is then this
+                batch's share of their mean. Trainer passes it. None: the mean over this batch.
             num_pairs_in_batch: the same for `next_sentence_label`. Trainer does not count these; if it is None, the
                 loss of the sentence order has the same weight in each batch as the loss of the words.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `NezhaForPreTrainingOutput` with
+
+            * `loss` [], with both labels: the mean of -log softmax(prediction_logits)[label] over the words whose label
+              is not -100, plus the mean of -log softmax(seq_relationship_logits)[next_sentence_label].
+            * `prediction_logits` [B, L, V].
+            * `seq_relationship_logits` [B, 2]; column 0 means "the second segment follows the first".
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForPreTraining
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForPreTraining(config).eval()
+            >>> ids = torch.tensor([[2, 10, 4, 3, 11, 3]])
+            >>> segments = torch.tensor([[0, 0, 0, 0, 1, 1]])
+            >>> words = torch.tensor([[-100, -100, 12, -100, -100, -100]])
+            >>> order = torch.tensor([0])
+            >>> outputs = model(ids, token_type_ids=segments, labels=words, next_sentence_label=order)
+            >>> outputs.prediction_logits.shape, outputs.seq_relationship_logits.shape
+            (torch.Size([1, 6, 40]), torch.Size([1, 2]))
+            >>> word = -outputs.prediction_logits.log_softmax(-1)[0, 2, 12]
+            >>> torch.allclose(outputs.loss, word - outputs.seq_relationship_logits.log_softmax(-1)[0, 0])
+            True
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         prediction_logits = self.cls.predictions(outputs.last_hidden_state)
@@ -647,7 +749,21 @@ class NezhaForPreTraining(_NezhaWithPredictions):
 
 
 class NezhaForMaskedLM(_NezhaWithPredictions):
-    """The head for masked words."""
+    """The head for masked words.
+
+    It has no pooler. The decoder shares its weight with the word embeddings (`config.tie_word_embeddings`).
+
+    Args:
+        config: sizes and choices.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForMaskedLM
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaForMaskedLM(config).cls.predictions.decoder
+        Linear(in_features=16, out_features=40, bias=False)
+    """
 
     accepts_loss_kwargs = True
 
@@ -668,12 +784,45 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> MaskedLMOutput:
-        """Score words [B, L, V].
+        """Score words.
 
         Args:
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             labels: the word at each position [B, L]; -100 where the loss ignores it.
-            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
-                mean.
+            num_items_in_batch: how many labels all batches of an optimizer step have; the loss is then this batch's
+                share of their mean. Trainer passes it. None: the mean over this batch.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `MaskedLMOutput` with
+
+            * `loss` [], with `labels`: the mean of -log softmax(logits)[label] over the positions whose label is not
+              -100.
+            * `logits` [B, L, V]: a score for each word of the vocabulary at each position.
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForMaskedLM
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForMaskedLM(config).eval()
+            >>> ids = torch.tensor([[2, 10, 4, 3]])
+            >>> outputs = model(ids, labels=torch.tensor([[-100, -100, 12, -100]]))
+            >>> outputs.logits.shape
+            torch.Size([1, 4, 40])
+            >>> torch.allclose(outputs.loss, -outputs.logits.log_softmax(-1)[0, 2, 12])
+            True
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.cls.predictions(outputs.last_hidden_state)
@@ -688,7 +837,18 @@ class NezhaForMaskedLM(_NezhaWithPredictions):
 class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
     """The masked words' head on a decoder: scores the word after each token, and generates text.
 
-    It is always a decoder: where the config does not say `is_decoder`, the model's own copy does.
+    It is always a decoder: where the config does not say `is_decoder`, the model's own copy does. It has no pooler.
+
+    Args:
+        config: sizes and choices.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForCausalLM
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaForCausalLM(config).config.is_decoder
+        True
     """
 
     accepts_loss_kwargs = True
@@ -719,18 +879,54 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Score the word after each token [B, L, V].
+        """Score the word after each token.
 
         Args:
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             labels: the words themselves [B, L], as in every causal model of transformers: the scores at a position are
                 compared with the label at the next. -100 where the loss ignores it.
-            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
-                mean.
-            past_key_values, cache: as in `NezhaModel`.
-            use_cache: as in `NezhaModel`; None takes `config.use_cache` outside of training.
+            num_items_in_batch: how many labels all batches of an optimizer step have; the loss is then this batch's
+                share of their mean. Trainer passes it. None: the mean over this batch.
+            past_key_values, cache: two names of the keys and values of the P tokens before these, as in `NezhaModel`.
+            use_cache: whether to return them; None takes `config.use_cache` outside of training.
             logits_to_keep: score this many tokens at the end, or those of these numbers; 0 scores all.
             shift_labels: in place of `labels`, the next word of each position [B, L], as Trainer passes it where each
                 machine has a part of the sequence.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `CausalLMOutputWithPast` with
+
+            * `loss` [], with labels: the mean of -log softmax(logits[:, i])[labels[:, i + 1]] over the labels that are
+              not -100.
+            * `logits` [B, L, V], or of the tokens of `logits_to_keep`.
+            * `past_key_values`, which is `cache` from transformers 5.24 on: with `use_cache`.
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, P + L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask or `past_key_values` are
+                not as in `NezhaModel`.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForCausalLM
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForCausalLM(config).eval()
+            >>> ids = torch.tensor([[2, 10, 11, 3]])
+            >>> outputs = model(ids, labels=ids)
+            >>> following = torch.nn.functional.cross_entropy(outputs.logits[0, :-1], ids[0, 1:])
+            >>> outputs.logits.shape, torch.allclose(outputs.loss, following)
+            (torch.Size([1, 4, 40]), True)
+            >>> model.generate(ids, max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0).shape
+            torch.Size([1, 7])
         """
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and not is_traced()
@@ -771,8 +967,30 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
         """Generate text, as every causal model of transformers does.
 
         Args:
+            inputs: the prompts' ids [B, L].
+            *args: as of `GenerationMixin.generate`.
             generated_token_type_id: the segment of what is generated: a number, or one a sequence [B, 1]. None means 1
                 in a prefix LM, and elsewhere the segment of the last token given.
+            **kwargs: as of `GenerationMixin.generate`: `attention_mask`, `token_type_ids`, `max_new_tokens`,
+                `do_sample`, `num_beams` and others.
+
+        Returns:
+            Ids [B, L + new tokens], or what `return_dict_in_generate` asks for.
+
+        Raises:
+            ValueError: an option of `generate` is not one that the model knows, or the cache has a fixed length.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForCausalLM
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForCausalLM(config).eval()
+            >>> prompt = torch.tensor([[2, 10, 11]])
+            >>> asked = {"max_new_tokens": 2, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+            >>> model.generate(prompt, generated_token_type_id=1, **asked).shape
+            torch.Size([1, 5])
         """
         if generated_token_type_id is None and self.config.prefix_lm:
             generated_token_type_id = 1
@@ -816,7 +1034,21 @@ class NezhaForCausalLM(_NezhaWithPredictions, GenerationMixin):
 
 
 class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
-    """The head that says whether the second segment follows the first."""
+    """The head that says whether the second segment follows the first.
+
+    It has a pooler, of which the head is a linear layer.
+
+    Args:
+        config: sizes and choices.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForNextSentencePrediction
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaForNextSentencePrediction(config).cls.seq_relationship
+        Linear(in_features=16, out_features=2, bias=True)
+    """
 
     accepts_loss_kwargs = True
 
@@ -837,12 +1069,42 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> NextSentencePredictorOutput:
-        """Score both answers [B, 2].
+        """Score both answers.
 
         Args:
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             labels: [B]; 0 if the second segment follows the first, 1 if not.
-            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
-                mean.
+            num_items_in_batch: how many labels all batches of an optimizer step have; the loss is then this batch's
+                share of their mean. Trainer passes it. None: the mean over this batch.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `NextSentencePredictorOutput` with
+
+            * `loss` [], with `labels`: the mean of -log softmax(logits)[label].
+            * `logits` [B, 2]; column 0 means "the second segment follows the first".
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForNextSentencePrediction
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForNextSentencePrediction(config).eval()
+            >>> ids, segments = torch.tensor([[2, 10, 3, 11, 3]]), torch.tensor([[0, 0, 0, 1, 1]])
+            >>> outputs = model(ids, token_type_ids=segments, labels=torch.tensor([1]))
+            >>> outputs.logits.shape, torch.allclose(outputs.loss, -outputs.logits.log_softmax(-1)[0, 1])
+            (torch.Size([1, 2]), True)
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.cls.seq_relationship(outputs.pooler_output)
@@ -855,7 +1117,23 @@ class NezhaForNextSentencePrediction(NezhaPreTrainedModel):
 
 
 class NezhaForSequenceClassification(NezhaPreTrainedModel):
-    """A label, several labels or a number for each sequence."""
+    """A label, several labels or a number for each sequence.
+
+    It has a pooler, of which the head is a linear layer after `config.classifier_dropout`.
+
+    Args:
+        config: sizes and choices; `num_labels`, or `id2label` with the labels' names, says how many labels, and
+            `problem_type` which loss.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForSequenceClassification
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        ...     num_labels=3
+        ... )
+        >>> NezhaForSequenceClassification(config).classifier
+        Linear(in_features=16, out_features=3, bias=True)
+    """
 
     accepts_loss_kwargs = True
 
@@ -878,14 +1156,55 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Score labels [B, num_labels].
+        """Score labels.
 
         Args:
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             labels: [B] class ids; or numbers, [B, num_labels] or with one label [B]; or [B, num_labels] of 0.0 and
                 1.0 for several labels at once. `config.problem_type` says which of the three. If it is None, the type
                 of the labels decides, as in every transformers model, and the config keeps the decision.
-            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
-                mean.
+            num_items_in_batch: how many labels all batches of an optimizer step have; the loss is then this batch's
+                share of their mean. Trainer passes it. None: the mean over this batch.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `SequenceClassifierOutput` with
+
+            * `loss` [], with `labels`, by `config.problem_type`:
+              "single_label_classification": the mean of -log softmax(logits)[label];
+              "multi_label_classification": the mean of -(y log s + (1 - y) log(1 - s)) over all B x num_labels numbers,
+              s the sigmoid of the logits and y the labels;
+              "regression": the mean of (logits - labels)^2.
+            * `logits` [B, num_labels].
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForSequenceClassification
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            ...     intermediate_size=32, num_labels=3
+            ... )
+            >>> model = NezhaForSequenceClassification(config).eval()
+            >>> ids = torch.tensor([[2, 10, 11, 3]])
+            >>> outputs = model(ids, labels=torch.tensor([2]))
+            >>> outputs.logits.shape, torch.allclose(outputs.loss, -outputs.logits.log_softmax(-1)[0, 2])
+            (torch.Size([1, 3]), True)
+            >>> model.config.problem_type = "multi_label_classification"
+            >>> several = torch.tensor([[1.0, 0.0, 1.0]])
+            >>> s = model(ids).logits.sigmoid()
+            >>> loss = -(several * s.log() + (1 - several) * (1 - s).log()).mean()
+            >>> torch.allclose(model(ids, labels=several).loss, loss)
+            True
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))
@@ -912,7 +1231,21 @@ class NezhaForSequenceClassification(NezhaPreTrainedModel):
 
 
 class NezhaForMultipleChoice(NezhaPreTrainedModel):
-    """One of C choices, each of them encoded as a sequence of its own."""
+    """One of C choices, each of them encoded as a sequence of its own.
+
+    It has a pooler, of which the head is a linear layer of one row after `config.classifier_dropout`.
+
+    Args:
+        config: sizes and choices.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForMultipleChoice
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaForMultipleChoice(config).classifier
+        Linear(in_features=16, out_features=1, bias=True)
+    """
 
     accepts_loss_kwargs = True
 
@@ -934,12 +1267,43 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> MultipleChoiceModelOutput:
-        """Score choices [B, C]. Every input has a dimension C after its first: `input_ids` is [B, C, L].
+        """Score choices. Every input has a dimension C after its first.
 
         Args:
-            labels: the right choice [B].
-            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
-                mean.
+            input_ids: token ids [B, C, L].
+            attention_mask: [B, C, L]: 1 where a token may be attended to, 0 where it is padding. None lets every token
+                attend to every token.
+            token_type_ids: the segment of each token [B, C, L]: 0 for the first text, 1 for the second. None means all
+                0.
+            inputs_embeds: word embeddings [B, C, L, D], in place of `input_ids`.
+            labels: the number of the right choice [B].
+            num_items_in_batch: how many labels all batches of an optimizer step have; the loss is then this batch's
+                share of their mean. Trainer passes it. None: the mean over this batch.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `MultipleChoiceModelOutput` with
+
+            * `loss` [], with `labels`: the mean of -log softmax(logits)[label].
+            * `logits` [B, C].
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B x C, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B x C, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForMultipleChoice
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForMultipleChoice(config).eval()
+            >>> ids = torch.tensor([[[2, 10, 3, 11, 3], [2, 10, 3, 12, 3]]])
+            >>> outputs = model(ids, labels=torch.tensor([1]))
+            >>> outputs.logits.shape, torch.allclose(outputs.loss, -outputs.logits.log_softmax(-1)[0, 1])
+            (torch.Size([1, 2]), True)
         """
         choices = next((tensor.shape[1] for tensor in (input_ids, inputs_embeds) if tensor is not None), 1)
         sequences = (
@@ -957,7 +1321,22 @@ class NezhaForMultipleChoice(NezhaPreTrainedModel):
 
 
 class NezhaForTokenClassification(NezhaPreTrainedModel):
-    """A label for each token, as in named entity recognition."""
+    """A label for each token, as in named entity recognition.
+
+    It has no pooler. The head is a linear layer on each hidden state after `config.classifier_dropout`.
+
+    Args:
+        config: sizes and choices; `num_labels`, or `id2label` with the labels' names, says how many labels.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForTokenClassification
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        ...     num_labels=3
+        ... )
+        >>> NezhaForTokenClassification(config).classifier
+        Linear(in_features=16, out_features=3, bias=True)
+    """
 
     accepts_loss_kwargs = True
 
@@ -980,12 +1359,44 @@ class NezhaForTokenClassification(NezhaPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> TokenClassifierOutput:
-        """Score labels [B, L, num_labels].
+        """Score labels for each token.
 
         Args:
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
             labels: each token's label [B, L]; -100 where the loss ignores it.
-            num_items_in_batch: labels in all batches of an optimizer step; the loss is then this batch's share of their
-                mean.
+            num_items_in_batch: how many labels all batches of an optimizer step have; the loss is then this batch's
+                share of their mean. Trainer passes it. None: the mean over this batch.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `TokenClassifierOutput` with
+
+            * `loss` [], with `labels`: the mean of -log softmax(logits)[label] over the tokens whose label is not -100.
+            * `logits` [B, L, num_labels].
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForTokenClassification
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            ...     intermediate_size=32, num_labels=3
+            ... )
+            >>> model = NezhaForTokenClassification(config).eval()
+            >>> ids = torch.tensor([[2, 10, 11, 3]])
+            >>> outputs = model(ids, labels=torch.tensor([[-100, 1, 2, -100]]))
+            >>> scores = outputs.logits.log_softmax(-1)
+            >>> outputs.logits.shape, torch.allclose(outputs.loss, -(scores[0, 1, 1] + scores[0, 2, 2]) / 2)
+            (torch.Size([1, 4, 3]), True)
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
@@ -998,7 +1409,22 @@ class NezhaForTokenClassification(NezhaPreTrainedModel):
 
 
 class NezhaForQuestionAnswering(NezhaPreTrainedModel):
-    """Finds the span of a text that answers a question: its first and its last token."""
+    """Finds the span of a text that answers a question: its first and its last token.
+
+    It has no pooler. The head is a linear layer of two rows on each hidden state: start and end, whatever `num_labels`
+    is.
+
+    Args:
+        config: sizes and choices.
+
+    Example:
+        >>> from nezha import NezhaConfig, NezhaForQuestionAnswering
+        >>> config = NezhaConfig(
+        ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ... )
+        >>> NezhaForQuestionAnswering(config).qa_outputs
+        Linear(in_features=16, out_features=2, bias=True)
+    """
 
     def __init__(self, config: NezhaConfig) -> None:
         super().__init__(config)
@@ -1018,11 +1444,45 @@ class NezhaForQuestionAnswering(NezhaPreTrainedModel):
         end_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
-        """Score each token as the span's start [B, L] and as its end [B, L].
+        """Score each token as the span's start and as its end.
 
         Args:
-            start_positions, end_positions: [B]; the loss ignores a position outside the sequence, where the answer was
-                cut off.
+            input_ids: token ids [B, L].
+            attention_mask: [B, L]: 1 where a token may be attended to, 0 where it is padding. Also a mask of three or
+                four dimensions, as in `NezhaModel`. None lets every token attend to every token.
+            token_type_ids: the segment of each token [B, L]: 0 for the first text, 1 for the second. None means all 0.
+            inputs_embeds: word embeddings [B, L, D], in place of `input_ids`.
+            start_positions: the number of the span's first token [B]; the loss ignores a position outside the sequence,
+                where the answer was cut off.
+            end_positions: the number of the span's last token [B]; the same. A loss needs both.
+            **kwargs: `output_attentions`, `output_hidden_states` and `return_dict`, as in `NezhaModel`.
+
+        Returns:
+            `QuestionAnsweringModelOutput` with
+
+            * `loss` [], with both positions: the mean of -log softmax(start_logits)[start], and that of the end, and of
+              these two the mean.
+            * `start_logits` [B, L], `end_logits` [B, L].
+            * `hidden_states`, with `output_hidden_states`: the embeddings and every layer's output, [B, L, D] each.
+            * `attentions`, with `output_attentions`: every layer's probabilities, [B, heads, L, L] each.
+
+        Raises:
+            TypeError: there is another argument; code for transformers 4 may pass head_mask or position_ids.
+            ValueError: both or none of `input_ids` and `inputs_embeds` are there, or the mask has another shape.
+
+        Example:
+            >>> import torch
+            >>> from nezha import NezhaConfig, NezhaForQuestionAnswering
+            >>> config = NezhaConfig(
+            ...     vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            ... )
+            >>> model = NezhaForQuestionAnswering(config).eval()
+            >>> ids, segments = torch.tensor([[2, 10, 3, 11, 12, 3]]), torch.tensor([[0, 0, 0, 1, 1, 1]])
+            >>> start, end = torch.tensor([3]), torch.tensor([4])
+            >>> outputs = model(ids, token_type_ids=segments, start_positions=start, end_positions=end)
+            >>> scores = outputs.start_logits.log_softmax(-1)[0, 3] + outputs.end_logits.log_softmax(-1)[0, 4]
+            >>> outputs.start_logits.shape, torch.allclose(outputs.loss, -scores / 2)
+            (torch.Size([1, 6]), True)
         """
         outputs = self.nezha(input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True, **kwargs)
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)

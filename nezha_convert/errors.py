@@ -28,7 +28,12 @@ class NezhaConvertError(Exception):
             the path of another source.
 
     Example:
-        >>> raise CheckpointError("model.bin: no such file", hint="Check the path.")
+        >>> import nezha_convert
+        >>> try:
+        ...     nezha_convert.inspect("nothing-here")
+        ... except nezha_convert.NezhaConvertError as error:
+        ...     print(error.exit_code, error.message.partition(":")[0])
+        3 nothing-here
     """
 
     exit_code = 70
@@ -56,31 +61,81 @@ class NezhaConvertError(Exception):
 
 
 class UsageError(NezhaConvertError):
-    """The request is incomplete or ambiguous: an option is missing or names nothing."""
+    """The request is incomplete or ambiguous: an option is missing or names nothing.
+
+    Args:
+        message, hint, problems, ways: as of `NezhaConvertError`.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.convert("NEZHA-Base/", "NEZHA-Base/", dry_run=True)
+        Traceback (most recent call last):
+        nezha_convert.errors.UsageError: NEZHA-Base: the output would replace the source
+    """
 
     exit_code = 2
 
 
 class CheckpointError(NezhaConvertError):
-    """The source is missing, unreadable, corrupt or unsafe."""
+    """The source is missing, unreadable, corrupt or unsafe.
+
+    Args:
+        message, hint, problems, ways: as of `NezhaConvertError`.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.inspect("nothing-here")
+        Traceback (most recent call last):
+        nezha_convert.errors.CheckpointError: nothing-here: ...
+    """
 
     exit_code = 3
 
 
 class MappingError(NezhaConvertError):
-    """The source was read, but its tensors, config or vocabulary do not make the requested model."""
+    """The source was read, but its tensors, config or vocabulary do not make the requested model.
+
+    Args:
+        message, hint, problems, ways: as of `NezhaConvertError`.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.convert("NEZHA-Base/", "reader/", head="question-answering")
+        Traceback (most recent call last):
+        nezha_convert.errors.MappingError: ...
+    """
 
     exit_code = 4
 
 
 class OutputError(NezhaConvertError):
-    """The output cannot be written, or it does not read back as it was written."""
+    """The output cannot be written, or it does not read back as it was written.
+
+    Args:
+        message, hint, problems, ways: as of `NezhaConvertError`.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.convert("NEZHA-Base/", "nezha-base/")
+        Traceback (most recent call last):
+        nezha_convert.errors.OutputError: nezha-base: exists already
+    """
 
     exit_code = 5
 
 
 class HubError(NezhaConvertError):
-    """The Hub refused, failed or could not be reached, or a folder is not fit to be pushed."""
+    """The Hub refused, failed or could not be reached, or a folder is not fit to be pushed.
+
+    Args:
+        message, hint, problems, ways: as of `NezhaConvertError`.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.pull("hf://owner/no-such-model")
+        Traceback (most recent call last):
+        nezha_convert.errors.HubError: ...
+    """
 
     exit_code = 6
 

@@ -84,13 +84,22 @@ def convert(
         force: replace `output` if it is a converted folder.
         progress: told of the bytes done; each byte is written once and hashed once.
 
+    Returns:
+        What was read, decided, written, left out and measured. The folder's conversion.json is its JSON.
+
     Raises:
-        NezhaConvertError: see ``errors``; nothing is left behind.
+        UsageError: an argument is not as described here, or the checkpoint may be two things.
+        CheckpointError: the source is missing, unreadable or corrupt.
+        MappingError: its tensors, config or vocabulary do not make a NEZHA, or `dtype` cannot hold its values.
+        OutputError: `output` exists or cannot be written. After every error nothing is left behind.
 
     Example:
-        >>> report = convert("fixtures/huawei-tf-pretraining", "nezha-tiny", dry_run=True)
-        >>> report.architecture
-        'NezhaForPreTraining'
+        >>> import nezha_convert
+        >>> report = nezha_convert.convert("NEZHA-Base/", "converted/")
+        >>> report.architecture, report.family
+        ('NezhaForPreTraining', 'huawei-tf')
+        >>> sorted(file.name for file in report.output_files)[:3]
+        ['attention_nezha.py', 'config.json', 'configuration_nezha.py']
     """
     begun, output = time.monotonic(), Path(output)
     if not dry_run:

@@ -60,10 +60,17 @@ class Difference:
     """What `diff` found.
 
     Attributes:
-        a, b: the sources; families: the programs that they are of.
+        a, b: the sources.
+        families: the programs that they are of.
         tensors: every tensor of either that is a weight.
         unknown: names of either that its family's table does not know, which nothing is compared with.
         left_out: how many names of each are no weights: optimizer state, buffers.
+
+    Example:
+        >>> import nezha_convert
+        >>> difference = nezha_convert.diff("NEZHA-Base/", "nezha-base/")
+        >>> difference.families
+        ("Huawei's NEZHA-TensorFlow", 'transformers up to 4.57')
     """
 
     a: str
@@ -86,13 +93,20 @@ class Difference:
 def diff(a: str | Path, b: str | Path) -> Difference:
     """Compare the checkpoints `a` and `b`, each a source as `convert` takes it or a converted folder.
 
+    Args:
+        a: a source as `convert` takes it, or a converted folder.
+        b: another one, perhaps of another program.
+
+    Returns:
+        Every tensor of either, under the model's names: equal, different and by how much, or only in one.
+
     Raises:
         CheckpointError: one cannot be read.
         MappingError: one is no NEZHA that is known here, or two of its tensors are one of the model.
 
     Example:
-        >>> source = "fixtures/huawei-tf-pretraining"
-        >>> diff(source, source).same
+        >>> import nezha_convert
+        >>> nezha_convert.diff("NEZHA-Base/", "nezha-base/").same
         True
     """
     left, right = _side(a), _side(b)

@@ -40,11 +40,26 @@ class ExportReport:
     """An export: what was read, decided, written; export.json is its JSON.
 
     Attributes:
+        version: of nezha-convert.
         source: the converted folder's name.
-        to: the program's name, as --to takes it; title: in words.
+        to: the program's name, as --to takes it.
+        title: the program in words.
+        head: the kind of model, as `convert` takes it.
         loaded_by: what loads the folder in that program.
+        decisions: what was decided, each with its reason.
+        source_files, output_files: what was read and written, with sizes and hashes.
+        weight_nbytes: bytes of the weights.
+        output: the folder that was written.
+        dry_run: whether nothing was written.
+        seconds: how long it took.
         written: each tensor with what it was made of, "zeros" where the model has no such tensor; none of a graph.
         measured: for a graph, how far its outputs are from PyTorch's; elsewhere no number changes.
+
+    Example:
+        >>> import nezha_convert
+        >>> report = nezha_convert.export("nezha-base/", "paddle/", "paddle", dry_run=True, accept_activation=True)
+        >>> report.title, report.dry_run
+        ('PaddleNLP', True)
     """
 
     version: str
@@ -120,10 +135,18 @@ def export(
         force: replace `target` if it is an exported folder.
         progress: told of the bytes done; each byte is written once and read back once.
 
+    Returns:
+        What was read, decided and written. The folder's export.json is its JSON.
+
     Raises:
         UsageError: there is no such program, or `output` is no converted folder.
         MappingError: the program cannot hold the model, or would compute other numbers; every reason at once.
-        NezhaConvertError: see ``errors``; nothing is left behind.
+        OutputError: `target` exists or cannot be written. After every error nothing is left behind.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.export("nezha-base/", "again/", "huawei-tf").loaded_by
+        '--init_checkpoint again/model.ckpt --bert_config_file again/bert_config.json'
     """
     begun, target = time.monotonic(), Path(target)
     if to not in PROGRAMS:
@@ -160,11 +183,22 @@ def export_graph(
 
     Args:
         output, target, dry_run, force: as in `export`.
-        precision: one of ``onnx.PRECISIONS``.
+        precision: "float32", "float16", or "int8" for weights of eight bits.
         progress: told of the steps done.
 
+    Returns:
+        What was written, and how far the outputs of onnxruntime are from PyTorch's.
+
     Raises:
-        NezhaConvertError: as ``onnx.export_onnx``; nothing is left behind.
+        UsageError: `precision` is another one, `output` is no converted folder, or a library of the extra `onnx` is
+            not installed.
+        MappingError: the graph does not compute what the model computes.
+        OutputError: `target` exists or cannot be written. After every error nothing is left behind.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.export_graph("nezha-base/", "graph/", dry_run=True).to
+        'onnx'
     """
     from ..exports.onnx import MODEL, export_onnx, plan_onnx
 

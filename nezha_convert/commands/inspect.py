@@ -51,9 +51,16 @@ class Inspection:
         weight_nbytes: bytes that the first of the heads keeps.
         optimizer_tensors, optimizer_nbytes: the training's state among them.
         dropped: what that head would leave out.
+        kept: what would be kept beside the model, in extra.safetensors.
         training: how it was trained, where a training.json says so.
         settings: the plain fields of objects that the checkpoint holds besides tensors, by where they stand in it.
         entries: every tensor, where they were asked for.
+
+    Example:
+        >>> import nezha_convert
+        >>> found = nezha_convert.inspect("NEZHA-Base/")
+        >>> found.family, found.model["hidden_size"], found.optimizer_tensors > 0
+        ('huawei-tf', 32, True)
     """
 
     source: str
@@ -105,14 +112,19 @@ def inspect(
         average: look at the moving average of the weights instead of these.
         tensors: list every tensor, too.
 
+    Returns:
+        What the checkpoint is, and what stands in the way of a conversion.
+
     Raises:
         CheckpointError: there is nothing to read, or it is damaged.
         HubError: it cannot be downloaded.
         UsageError: there are several checkpoints.
 
     Example:
-        >>> inspect("fixtures/huawei-tf-pretraining").heads
-        ('pretraining',)
+        >>> import nezha_convert
+        >>> found = nezha_convert.inspect("NEZHA-Base/")
+        >>> found.heads, found.problems
+        (('pretraining',), ())
     """
     checkpoint = open_checkpoint(local_source(source)[0], part, average)
     survey = _look(checkpoint, Asked(config=Path(config) if config else None, prefix=prefix, average=average))

@@ -36,7 +36,10 @@ def pull(
         OutputError: `folder` exists or cannot be written.
 
     Example:
-        >>> pull("hf://owner/nezha-base", "nezha-base").source
+        >>> import nezha_convert
+        >>> pulled = nezha_convert.pull("hf://owner/nezha-base", "copy/")
+        >>> pulled.folder.name, "config.json" in [name for name, size in pulled.files]
+        ('copy', True)
     """
     pulled = Hub(endpoint, token, bars).fetch(Address.parse(address))
     if folder is None:

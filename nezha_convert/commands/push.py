@@ -32,6 +32,8 @@ def push(
     """Push the converted or trained `folder` to the model repository `repo_id`. A missing repository is created.
 
     Args:
+        folder: what `convert` wrote and `verify` proved, or what `record_training` recorded.
+        repo_id: OWNER/NAME, or the Hub's address of it.
         license: the license of the weights, one of ``card.LICENSES``. None is ever assumed; without a card none is
             needed.
         private: create the repository as a private one; an existing one must be private.
@@ -52,6 +54,12 @@ def push(
         MappingError: `folder` has no record, or one of its files is missing or a link.
         UsageError: the license is missing or unknown, the card's metadata is no YAML, or `repo_id` is no name.
         HubError: the folder is not proved; or the Hub refused, failed, or the repository was changed meanwhile.
+
+    Example:
+        >>> import nezha_convert
+        >>> pushed = nezha_convert.push("nezha-base/", "owner/nezha-base", license="apache-2.0", dry_run=True)
+        >>> pushed.dry_run, pushed.doubts
+        (True, ())
     """
     check_repo_id(repo_id)
     recorded = recorded_folder(Path(folder))

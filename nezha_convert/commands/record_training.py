@@ -62,6 +62,11 @@ class TrainingData:
         files: your own files. Their names, sizes and hashes are recorded, their folders are not.
         rows: the number of examples.
         revision: the revision of a data set on the Hub.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.TrainingData("validation", "ChnSenti", rows=1200).split
+        'validation'
     """
 
     split: str
@@ -109,6 +114,19 @@ def record_training(
         CheckpointError: the weights of `folder` or of `base` cannot be read.
         HubError: `base` cannot be fetched.
         OutputError: `folder` cannot be written.
+
+    Example:
+        >>> import nezha_convert
+        >>> recorded = nezha_convert.record_training(
+        ...     "chnsenti/",
+        ...     base="nezha-base/",
+        ...     task="text-classification",
+        ...     metrics={"validation": {"accuracy": 0.9533}},
+        ...     data=[nezha_convert.TrainingData("validation", "ChnSenti", rows=1200)],
+        ...     settings={"learning_rate": 3e-5},
+        ... )
+        >>> recorded.doubts()
+        ()
     """
     folder, data = Path(folder), tuple(data)
     _check_arguments(task, metrics, data, license)

@@ -45,9 +45,15 @@ class Repair:
     """What was found, and what was done about it.
 
     Attributes:
+        source: what was looked at.
         faults: empty for a copy that is as it should be; nothing is written then.
         report: the conversion that wrote the repaired folder.
         pushed: the pull request.
+
+    Example:
+        >>> import nezha_convert
+        >>> [fault.title for fault in nezha_convert.repair("nezha-base/").faults]
+        []
     """
 
     source: str
@@ -81,12 +87,20 @@ def repair(
         token, endpoint, bars: as in ``push``.
         progress: as in ``convert``.
 
+    Returns:
+        The faults that were found, and what was written or pushed.
+
     Raises:
         CheckpointError: the copy cannot be read.
         MappingError: it has a fault that cannot be repaired without guessing.
         UsageError: it is of Huawei's TensorFlow code, or a pull request was asked for and it is not on the Hub.
         HubError: the Hub refused or failed.
         OutputError: `output` exists or cannot be written.
+
+    Example:
+        >>> import nezha_convert
+        >>> nezha_convert.repair("hf://owner/name", "repaired/").report.architecture
+        'NezhaForMaskedLM'
     """
     copy = _opened(source, create_pr, endpoint, token, bars)
     checkpoint, faults = diagnose(copy.checkpoint)

@@ -58,7 +58,8 @@ def verify(
         MappingError: `output` is not a conversion of `source`, or its model cannot be loaded.
 
     Example:
-        >>> report = verify("NEZHA-Base/", "nezha-base/")
+        >>> import nezha_convert
+        >>> report = nezha_convert.verify("NEZHA-Base/", "nezha-base/")
         >>> assert report.passed, report.verdict
     """
     begun = time.monotonic()

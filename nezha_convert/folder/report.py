@@ -40,9 +40,41 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A conversion: what was read, decided, written, dropped, measured; `numbers` is None of a dry run.
+    """A conversion: what was read, decided, written, dropped, measured. conversion.json is its JSON.
 
-    `written` are the model's tensors, and `kept` those beside it, in extra.safetensors.
+    Attributes:
+        version: of nezha-convert.
+        source: the source's name or address.
+        format: the format of its files, such as "tensorflow-bundle".
+        family: the program that wrote them, such as "huawei-tf".
+        title: the program in words.
+        head: the kind of model, such as "pretraining".
+        architecture: the model's class.
+        head_reason: why it is this head.
+        decisions: what the source left open, each with what was taken and why.
+        assumptions: what no tensor and no file says, and no comparison shows.
+        ignored_fields: fields of the source's config that change no output.
+        unknown_fields: fields of it that no table knows, with their values.
+        source_files: what was read, with sizes and hashes.
+        output_files: what was written, likewise.
+        source_nbytes: bytes of the source's tensors.
+        weight_nbytes: bytes of the model's.
+        optimizer_nbytes: bytes of the training's state among the source's.
+        written: the model's tensors, each with its source.
+        dropped: tensors that were left out, each with the reason.
+        kept: tensors beside the model, in extra.safetensors.
+        tied: names that share the values of another.
+        numbers: NaN, infinite and other remarkable values; None of a dry run.
+        card: the model card; None of a dry run.
+        output: the folder that was written.
+        dry_run: whether nothing was written.
+        seconds: how long it took.
+
+    Example:
+        >>> import nezha_convert
+        >>> report = nezha_convert.convert("NEZHA-Base/", "planned/", dry_run=True)
+        >>> [decision.value for decision in report.decisions if decision.field == "hidden_act"]
+        ['gelu_pytorch_tanh']
     """
 
     version: str

@@ -33,7 +33,18 @@ TRAINING: Form = {
 
 
 class TrainedFolder(RecordedFolder):
-    """A trained folder with the training.json that ``record_training`` wrote; see ``RecordedFolder``."""
+    """A trained folder with the training.json that ``record_training`` wrote.
+
+    Args:
+        path: the folder.
+
+    Example:
+        >>> import nezha_convert
+        >>> from pathlib import Path
+        >>> nezha_convert.TrainedFolder(Path("nezha-base")).doubts()
+        Traceback (most recent call last):
+        nezha_convert.errors.MappingError: nezha-base: no training.json in it; ...
+    """
 
     mark = TRAINED
     needed: ClassVar[Form] = {**TRAINING, "language": OrNull(str), "license": OrNull(str)}

@@ -104,14 +104,19 @@ def open_checkpoint(source: str | Path, part: str | None = None, average: bool =
         average: of a PyTorch file, take the dictionary of the moving average. An average whose tensors lie among the
             model's is taken by ``understand``.
 
+    Returns:
+        The tensors' names with type, shape and how to read each; and the config, vocabulary and labels beside them.
+
     Raises:
         CheckpointError: there is nothing there, nothing to open, or a damaged file.
         UsageError: there are several candidates.
         OutputError: there is no room to unpack an archive.
 
     Example:
-        >>> checkpoint = open_checkpoint("NEZHA-Base")
-        >>> checkpoint.entries["bert/pooler/dense/kernel"].read()
+        >>> import nezha_convert
+        >>> checkpoint = nezha_convert.open_checkpoint("NEZHA-Base")
+        >>> checkpoint.entries["bert/pooler/dense/kernel"].read().shape
+        (32, 32)
     """
     path = Path(source)
     if archive.is_archive(path) and not is_pickle(path):

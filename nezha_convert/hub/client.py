@@ -89,6 +89,12 @@ class Pulled:
         address: the repository and its commit.
         folder: where the files lie.
         files: the name and size of each.
+
+    Example:
+        >>> import nezha_convert
+        >>> pulled = nezha_convert.pull("hf://owner/nezha-base")
+        >>> [name for name, size in pulled.files if name.endswith(".safetensors")]
+        ['model.safetensors']
     """
 
     address: Address
@@ -133,6 +139,12 @@ class Pushed:
         doubts: why the folder is not proved, if it was pushed all the same.
         left_out: files of the folder that are not the conversion's and were not pushed.
         card: the README.md that was pushed; None if there is none.
+
+    Example:
+        >>> import nezha_convert
+        >>> pushed = nezha_convert.push("nezha-base/", "owner/nezha-base", license="apache-2.0", dry_run=True)
+        >>> pushed.card.splitlines()[2]
+        'license: "apache-2.0"'
     """
 
     repo_id: str

@@ -158,6 +158,12 @@ class ParityReport:
         decisions, dropped: as the conversion recorded them.
         verified: the files of weights and their hashes.
         seconds: how long the verification took.
+
+    Example:
+        >>> import nezha_convert
+        >>> report = nezha_convert.verify("NEZHA-Base/", "nezha-base/", record=False)
+        >>> report.passed, report.first_departs, report.comparisons[0].tolerance
+        (True, None, 2e-05)
     """
 
     versions: Mapping[str, str]

@@ -29,23 +29,28 @@ pip install 'nezha-convert[train]'
 
 DOCUMENTS = {
     "README.md": ":",
-    "docs/convert.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}\nseq 5 > labels.txt\n"
+    "docs/convert.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}\nseq 3 > labels.txt\n"
     f"cp -r {FIXTURES}/huawei-tf-classifier my-classifier && cp -r {FIXTURES}/huawei-tf-ner my-tagger",
     "docs/export.md": f"{INSTALLED}\n{CONVERTED}\n{CLASSIFIER.replace('NAME', 'my-classifier')}",
+    "docs/from-transformers.md": f"{INSTALLED}\n{CONVERTED}",
     "docs/generation.md": f"{INSTALLED}\ncp -r {FIXTURES}/bert4torch-causal-lm nezha_gpt_dialog\n"
     f"head -40 {FIXTURES}/training/vocab.txt > nezha_gpt_dialog/vocab.txt",
     "docs/hub.md": f"{INSTALLED}\n{SOURCE}{TRAINER}",
+    "docs/index.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}",
+    "docs/reference.md": ":",
     "docs/reliability.md": ":",
     "docs/tokenizers.md": ":",
+    "docs/tool.md": ":",
     "docs/training.md": f"{INSTALLED}\npip install 'nezha-convert[train]'\n{CLASSIFIER.replace('NAME', 'sentiment')}",
     "docs/verify.md": f"{INSTALLED}\n{CONVERTED}\necho 这家店很好 > reviews.txt\n"
     f"cp -r {FIXTURES}/huawei-torch-classifier my-classifier && nezha-convert convert my-classifier converted",
 }
 """What the reader of a document has done before. The reader of the README has a clone, the others an empty folder."""
 
+CHINESE = ("convert", "from-transformers", "hub", "index", "training", "verify")
 TRANSLATED = {
     "README.zh-CN.md": "README.md",
-    **{f"docs/zh/{name}.md": f"docs/{name}.md" for name in ("convert", "hub", "training", "verify")},
+    **{f"docs/zh/{name}.md": f"docs/{name}.md" for name in CHINESE},
 }
 """The Chinese pages, by whose blocks nobody has to go twice: they are those of the English ones."""
 
@@ -139,6 +144,11 @@ def test_each_language_links_to_the_other_on_top(document):
         target = re.findall(rf"^\[{target}\]: .*/blob/main/(.+)$", text, re.MULTILINE) or [target]
         base = ROOT if here.startswith("README") else (ROOT / here).parent
         assert (base / target[0]).resolve() == ROOT / there
+
+
+def test_every_page_stands_in_the_navigation_of_the_site():
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
 
 
 def test_every_document_has_a_reader_and_every_reason_is_one():
