@@ -21,7 +21,7 @@ from ..folder.report import Report
 from ..formats.open import open_checkpoint
 from ..hub import SCHEME, Address, Hub, Pushed
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
-from ..mapping.positions import config_clip, stored_clip
+from ..mapping.positions import Table, config_clip, stored_clip
 from ..tokenizer.byte_bpe import PREFIX, spelled_out
 from ..tokenizer.settings import FILES
 from .convert import convert
@@ -220,12 +220,12 @@ def _renamed(names: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
 def _left_over_tables(names: Mapping[str, TensorEntry], raw: Mapping[str, Any]) -> Iterable[Fault]:
     meanings = ((entry, TRANSFORMERS.find(name)) for name, entry in names.items())
     drops = [(entry, drop) for entry, drop in meanings if isinstance(drop, Drop)]
-    tables = [entry for entry, drop in drops if drop.positions]
+    tables = [Table(entry, drop.pattern, drop.trained) for entry, drop in drops if drop.positions]
     small = [entry.name for entry, drop in drops if not drop.positions]
     stated = config_clip(raw, 64)
     clip = stored_clip(tables, stated)
     if tables:
-        nbytes = sum(entry.nbytes for entry in tables)
+        nbytes = sum(table.entry.nbytes for table in tables)
         what = f"{len(tables)} stored tables of positions, {nbytes:,} bytes"
         yield Fault(
             "fat position buffers", what, "left out: equal to what the model computes, to the rounding of float32"

@@ -61,6 +61,7 @@ MINDSPORE = Family(
             "*._generate_relative_positions_embeddings.*",
             "a table of positions that the model computes",
             positions=True,
+            trained=True,
         ),
         Drop(f"{_AFTER}.full_position_embedding*", "absolute positions, which are not read beside relative ones"),
         *(

@@ -80,12 +80,14 @@ class Drop:
     Attributes:
         optimizer: it is state of the training.
         positions: it is a table of relative positions, which says with which clip distance the program computes.
+        trained: it is a parameter of the program, which may have been trained.
     """
 
     pattern: str
     reason: str
     optimizer: bool = False
     positions: bool = False
+    trained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ BUFFERS = (
         "*.relative_positions_embeddings.embeddings_table_tensor",
         "a table of positions that the model computes",
         positions=True,
+        trained=True,
     ),
     Drop("*embeddings.position_ids", "a buffer of 0, 1, 2, ..."),
     Drop("n_averaged", "the counter of torch's AveragedModel"),

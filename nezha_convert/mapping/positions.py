@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from ..checkpoint import TensorEntry
 from ..errors import MappingError
+from ..families.rules import Drop, Match
 
 _LONGEST = 2048
 """The largest clip distance that is looked for. Released models have 64 and 127."""
@@ -25,29 +27,51 @@ def table(clip: int, size: int) -> np.ndarray:
     return rows
 
 
-def stored_clip(entries: Iterable[TensorEntry], expected: int) -> int | None:
-    """The clip distance with which the tables `entries` were made; None if there are none.
+class Table(NamedTuple):
+    """A stored table of relative positions.
+
+    Attributes:
+        entry: [2K + 1, d], or expanded to [L, L, d].
+        pattern: a glob of the names of such tables.
+        trained: its program has it as a parameter, which may have been trained.
+    """
+
+    entry: TensorEntry
+    pattern: str
+    trained: bool = False
+
+
+def is_table(meaning: Match | Drop | None) -> TypeGuard[Drop]:
+    """Whether a name is that of a table of relative positions."""
+    return isinstance(meaning, Drop) and meaning.positions
+
+
+def stored_clip(tables: Iterable[Table], expected: int) -> int | None:
+    """The clip distance with which `tables` were made; None if there are none.
 
     Every number of every table is compared with what the model computes.
 
     Args:
-        entries: [2K + 1, d], or expanded to [L, L, d], of any layers.
+        tables: of any layers.
         expected: the clip distance to try first.
 
     Raises:
         MappingError: a table is none of NEZHA's, or two have different clip distances.
     """
     clip: int | None = None
-    for entry in entries:
-        own = _clip_of(entry, expected if clip is None else clip)
+    for table in tables:
+        own = _clip_of(table, expected if clip is None else clip)
         if clip not in (None, own):
-            raise MappingError(f"{entry.name}: a table of positions clipped at {own}; another layer's is at {clip}")
+            raise MappingError(
+                f"{table.entry.name}: a table of positions clipped at {own}; another layer's is at {clip}"
+            )
         clip = own
     return clip
 
 
-def _clip_of(entry: TensorEntry, expected: int) -> int:
+def _clip_of(stored: Table, expected: int) -> int:
     """The clip distance of one table."""
+    entry = stored.entry
     expanded = len(entry.shape) == 3 and entry.shape[0] == entry.shape[1]
     compact = len(entry.shape) == 2 and entry.shape[0] % 2 == 1
     if not (expanded or compact) or not all(entry.shape):
@@ -57,18 +81,15 @@ def _clip_of(entry: TensorEntry, expected: int) -> int:
             hint="nezha-convert inspect SOURCE --tensors shows what the checkpoint holds.",
         )
     first = next(iter(entry.blocks()))[0].astype(np.float64)
-    clips = [entry.shape[0] // 2] if compact else _candidates(first[0], expected, entry)
+    clips = [entry.shape[0] // 2] if compact else _candidates(first[0], expected, entry) or [expected]
     for clip in clips:
         rows = table(clip, entry.shape[-1])
         computed = rows[0] if compact else rows[np.clip(np.arange(entry.shape[1]), 0, clip) + clip]
-        if np.abs(first - computed).max() <= _allowed(entry, clip):
-            _check_rows(entry, rows, clip, compact)
-            return clip
-    raise MappingError(
-        f"{entry.name}: row 0 is not what the model computes with any clip distance up to {_LONGEST}, so its outputs "
-        "would change without it",
-        hint="nezha-convert inspect SOURCE --tensors shows what the checkpoint holds.",
-    )
+        if clip == clips[-1] or np.abs(first - computed).max() <= _allowed(entry, clip):
+            break
+    if departure := _departure(entry, rows, clip, compact):
+        raise _departing(stored, clip, departure)
+    return clip
 
 
 def _candidates(nearest: np.ndarray, expected: int, entry: TensorEntry) -> list[int]:
@@ -84,22 +105,50 @@ def _allowed(entry: TensorEntry, clip: int) -> float:
     return max(2 * clip * 2.0**-23, 2.0**-22, _SPACING.get(entry.dtype, 0.0))
 
 
-def _check_rows(entry: TensorEntry, rows: np.ndarray, clip: int, compact: bool) -> None:
-    """Raises MappingError unless every row of `entry` is as it is computed."""
+class _Departure(NamedTuple):
+    """How far a table is from the computed one: the first row that is, and the largest and mean errors of all."""
+
+    row: int
+    largest: float
+    mean: float
+
+
+def _departure(entry: TensorEntry, rows: np.ndarray, clip: int, compact: bool) -> _Departure | None:
+    """None if every row of `entry` is as it is computed."""
     single = rows.astype(np.float32)
     columns = np.arange(entry.shape[1])
-    row = 0
+    wrong: int | None = None
+    row, largest, total = 0, 0.0, 0.0
     for block in entry.blocks():
         for stored in block:
             computed = single[row] if compact else single[np.clip(columns - row, -clip, clip) + clip]
-            error = float(np.abs(stored.astype(np.float32) - computed).max())
-            if not error <= _allowed(entry, clip):
-                raise MappingError(
-                    f"{entry.name}: row {row} is not what the model computes (off by {error:.1e}, allowed "
-                    f"{_allowed(entry, clip):.0e}), so its outputs would change without it",
-                    hint="nezha-convert inspect SOURCE --tensors shows what the checkpoint holds.",
-                )
-            row += 1
+            errors = np.abs(stored.astype(np.float64) - computed)
+            error = float(errors.max())
+            if not error <= _allowed(entry, clip):  # NaN is none
+                wrong = row if wrong is None else wrong
+            largest, total, row = max(largest, error), total + float(errors.mean()), row + 1
+    return None if wrong is None else _Departure(wrong, largest, total / row)
+
+
+def _departing(stored: Table, clip: int, departure: _Departure) -> MappingError:
+    """The error for a table that is not what the model computes."""
+    entry, allowed = stored.entry, _allowed(stored.entry, clip)
+    what = (
+        f"{entry.name}: a table of relative positions that its program trains; NEZHA computes its own, clipped at "
+        f"{clip}, and has no parameter for another. Row"
+        if stored.trained
+        else f"{entry.name}: row"
+    )
+    far = f"off by up to {departure.largest:.1e}, by {departure.mean:.1e} on average, allowed {allowed:.0e}"
+    further = (
+        f"To train the other weights further without it: nezha-convert convert SOURCE OUTPUT --drop "
+        f"{shlex.quote(stored.pattern)}. Until then the outputs are others; nezha-convert verify SOURCE OUTPUT says by "
+        "how much."
+    )
+    return MappingError(
+        f"{what} {departure.row} is not what the model computes ({far}), so its outputs would change without it",
+        hint=further if stored.trained else "nezha-convert inspect SOURCE --tensors shows what the checkpoint holds.",
+    )
 
 
 def config_clip(raw: Mapping[str, Any], default: int) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .averages import with_averages
 from .config import LABELLED, Config, architecture_of, decide_config, held_config, language_model, read_config
 from .labels import read_labels
 from .plan import Plan, make_plan
-from .positions import config_clip, stored_clip
+from .positions import Table, config_clip, is_table, stored_clip
 from .published import fitting, published
 from .recognise import Inference, by_config, choose_head, family_of, foreign, infer_head, nezha_beside
 
@@ -228,7 +229,7 @@ def _survey(
         max_relative_position=asked.max_relative_position,
         labels=labels,
         untied=untied,
-        stored_clip=stored_clip(_tables(checkpoint, family), config_clip(raw, 64)),
+        stored_clip=stored_clip(_tables(checkpoint, family, asked.drop), config_clip(raw, 64)),
     )
     if untied:  # the bias is one tensor even then
         over = tuple(pair for pair in over if pair.tie.target != DECODER)
@@ -329,10 +330,11 @@ def _decoder_decisions(
     return tuple(decisions)
 
 
-def _tables(checkpoint: Checkpoint, family: Family) -> list[TensorEntry]:
-    """The stored tables of relative positions."""
-    meanings = ((entry, family.find(name)) for name, entry in checkpoint.entries.items())
-    return [entry for entry, meaning in meanings if isinstance(meaning, Drop) and meaning.positions]
+def _tables(checkpoint: Checkpoint, family: Family, drop: Sequence[str]) -> list[Table]:
+    """The stored tables of relative positions, but for trained ones that the user leaves out."""
+    meanings = [(name, entry, family.find(name)) for name, entry in checkpoint.entries.items()]
+    tables = [(name, Table(entry, m.pattern, m.trained)) for name, entry, m in meanings if is_table(m)]
+    return [table for name, table in tables if not (table.trained and any(fnmatchcase(name, glob) for glob in drop))]
 
 
 def _rows(checkpoint: Checkpoint, family: Family) -> int | None:

@@ -21,7 +21,7 @@ from nezha_convert.checkpoint import TensorEntry
 from nezha_convert.cli.app import main
 from nezha_convert.families.heads import HEADS
 from nezha_convert.formats.blocks import row_blocks
-from nezha_convert.mapping.positions import stored_clip
+from nezha_convert.mapping.positions import Table, stored_clip
 
 GOLDEN = {golden.name: golden for golden in GOLDENS}
 PRETRAINING = GOLDEN["transformers-4.40.2-pretraining"]
@@ -216,7 +216,7 @@ def test_a_table_that_was_built_in_float32_passes_and_a_change_ten_times_as_larg
     def check(table: torch.Tensor) -> None:
         stream = partial(row_blocks, table.numpy())
         entry = TensorEntry("table", "float32", tuple(table.shape), table.nbytes, stream)
-        assert stored_clip([entry], 64) == clip
+        assert stored_clip([Table(entry, "*")], 64) == clip
 
     table = as_transformers_built_it(length=2 * clip + 3, clip=clip, size=size)
     check(table)

@@ -80,7 +80,10 @@ _TORCH_NAMES = (
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
     # CDial-GPT-NEZHA has a table in each layer, as a parameter.
-    (r"^encoder\.layer\.0\.attention\.self\.\w+\.embeddings_table_tensor$", "embeddings.relative_positions.weight"),
+    (
+        r"^encoder\.layer\.(\d+)\.attention\.self\.\w+\.embeddings_table_tensor$",
+        r"encoder.layer.\1.relative_positions.weight",
+    ),
 )
 
 _ACTIVATIONS = {
@@ -281,7 +284,10 @@ MINDSPORE = Dialect(
             "embeddings.token_type_embeddings.weight",
         ),
         (r"^bert\.bert_embedding_postprocessor\.", "embeddings."),
-        (r"^bert\.bert_encoder\.layers\.0\.[\w.]*_positions_embeddings\.\w+$", "embeddings.relative_positions.weight"),
+        (
+            r"^bert\.bert_encoder\.layers\.(\d+)\.[\w.]*_positions_embeddings\.\w+$",
+            r"encoder.layer.\1.relative_positions.weight",
+        ),
         (r"^bert\.bert_encoder\.layers\.", "encoder.layer."),
         (r"\.attention\.attention\.(query|key|value)_layer\.", r".attention.self.\1."),
         (r"\.intermediate\.", ".intermediate.dense."),
