@@ -48,6 +48,12 @@ class NezhaConvertError(Exception):
         self.problems = tuple(_printable(problem) for problem in problems)
         super().__init__(self.message)
 
+    def about(self, name: str) -> NezhaConvertError:
+        """This error with a message that names `name`."""
+        if name in self.message:
+            return self
+        return type(self)(f"{name}: {self.message}", hint=self.hint, problems=self.problems, ways=self.ways)
+
     def to_dict(self) -> dict[str, object]:
         """The error as ``--json`` prints it."""
         return {

@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Any
 
 _NOT_ASCII = re.compile(r"[^ -~\n]")
+
+
+def quoted(path: object) -> str:
+    """`path` as a shell takes it.
+
+    Example:
+        >>> quoted("a b")
+        "'a b'"
+    """
+    return shlex.quote(str(path))
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -14,25 +15,55 @@ from .rows import SHOWN
 _REPEATED = ("--drop", "--rename")
 """Options that may stand several times; another one takes the place of the one that was typed."""
 
+_READS = {"export": ("output",), "diff": ("a", "b"), "push": ()}
+"""The arguments of a command that are a source to be read; of the others it is `source`."""
+
+_WRITES = {"export": "", "diff": "", "inspect": ""}
+"""The argument that is a converted folder to be written, or to be looked at; of the others it is `output`."""
+
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*) (?:[A-Z]+|[a-z]+-[a-z-]+)\b")
+"""An option and its value, or what stands for it, in a hint."""
+
+_COMMAND = re.compile(r"(?<![\w-])nezha-convert [a-z][^;]*")
+
 
 def advice(group: click.Group, arguments: Sequence[str], error: NezhaConvertError) -> tuple[str, tuple[str, ...]]:
     """The hint of `error` about the command that `arguments` are, and the commands that answer it, to be pasted."""
     command = group.commands.get(arguments[0]) if arguments else None
-    if command is None:
+    if command is None or command.name is None:
         return error.hint, ()
     typed = command.make_context(command.name, list(arguments[1:]), resilient_parsing=True).params
-    hint, source = error.hint, typed.get("source")
-    for name in ("source", "output"):
-        if typed.get(name):
-            hint = re.sub(rf"\b{name.upper()}\b", lambda match: shlex.quote(str(typed[name])), hint)  # noqa: B023
-    known = {option for parameter in command.params for option in parameter.opts}
+    source, output = _source(command.name, typed, error), typed.get(_WRITES.get(command.name, "output"))
+    hint = error.hint
+    for word, name in (("SOURCE", source), ("OUTPUT", output)):
+        if name:
+            hint = re.sub(rf"\b{word}\b", lambda match: shlex.quote(str(name)), hint)  # noqa: B023
+    known, of_convert = _options(command), _options(group.commands["convert"])
+    instead = ["convert", source or "SOURCE", "OUTPUT"]
+    others = [match[0].split() for match in _OPTION.finditer(_COMMAND.sub("", hint)) if match[1] in of_convert - known]
+    if others:
+        whole = shlex.join(["nezha-convert", *instead, *others[0]])
+        hint += f" That is an option of convert: {whole}; then name OUTPUT here."
     commands = []
     for way in error.ways[:SHOWN]:
         if way[0] in known:
             commands.append([*_without(arguments, way[0]), *way])
-        elif source and not way[0].startswith("-"):
+        elif way[0] in of_convert:
+            commands.append([*instead, *way])
+        elif source:
             commands.append([way[0] if word == source else word for word in arguments])
     return hint, tuple(shlex.join(["nezha-convert", *words]) for words in commands)
+
+
+def _source(name: str, typed: Mapping[str, Any], error: NezhaConvertError) -> str | None:
+    """The source that the error is about: the one that its message names, of two."""
+    given = [str(typed[one]) for one in _READS.get(name, ("source",)) if typed.get(one)]
+    named = [one for one in given if one in error.message]
+    return max(named, key=len) if named else next(iter(given), None)
+
+
+def _options(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
 
 
 def _without(arguments: Sequence[str], option: str) -> list[str]:

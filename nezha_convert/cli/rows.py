@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..text import quoted
+
 if TYPE_CHECKING:  # each command imports its own
     from ..checkpoint import Decision
     from ..commands.diff import Difference
@@ -159,7 +161,7 @@ def _pulled(pulled: Pulled) -> Iterator[Part]:
         yield "file", f"{name} ({size(nbytes)})"
     yield "address", str(pulled.address)
     yield "folder", str(pulled.folder)
-    yield "next", f"nezha-convert inspect {pulled.folder}"
+    yield "next", f"nezha-convert inspect {quoted(pulled.folder)}"
 
 
 def _repair(repair: Repair) -> Iterator[Part]:
@@ -175,7 +177,7 @@ def _repair(repair: Repair) -> Iterator[Part]:
         yield from _commit(repair.pushed)
     if repair.faults and not (repair.report or repair.pushed):
         targets = "OUTPUT, or --create-pr" if repair.source.startswith("hf://") else "OUTPUT"
-        yield "next", f"nezha-convert repair {repair.source} {targets}"
+        yield "next", f"nezha-convert repair {quoted(repair.source)} {targets}"
 
 
 def _export(report: ExportReport) -> Iterator[Part]:

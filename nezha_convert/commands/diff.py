@@ -150,7 +150,7 @@ def _side(source: str | Path) -> _Side:
     family, heads = survey.family, survey.inference.heads
     if family is None:
         assert isinstance(survey, Unclear)
-        raise survey.error
+        raise survey.error.about(str(source))
     if len(heads) == 1:  # a name that several heads have belongs to this one
         family = family.under(HEADS[heads[0]].parts)
     steps: dict[str, Step] = {}

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ..files.staging import staged
+from ..files.staging import check_output, staged
 from ..hub import Address, Hub, Pulled
 
 
@@ -41,6 +41,8 @@ def pull(
         >>> pulled.folder.name, "config.json" in [name for name, size in pulled.files]
         ('copy', True)
     """
+    if folder is not None:
+        check_output(Path(folder), None)
     pulled = Hub(endpoint, token, bars).fetch(Address.parse(address))
     if folder is None:
         return pulled

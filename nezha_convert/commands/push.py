@@ -11,6 +11,7 @@ from ..folder.card import CARD, LICENSES, warning
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
 from ..hub import Hub, Pushed, PushedFile, check_repo_id, nbytes_of
+from ..text import quoted
 
 
 def push(
@@ -69,7 +70,7 @@ def push(
         raise HubError(
             f"{folder}: not pushed, since {recorded.claim}",
             problems=doubts,
-            hint=f"{recorded.remedy.format(folder=folder)}; --force pushes it as it is, and its card says so.",
+            hint=f"{recorded.remedy.format(folder=quoted(folder))}; --force pushes it as it is, and its card says so.",
         )
     files: dict[str, Path | bytes] = {name: recorded.path / name for name in names}
     text = _card(recorded, license, repo_id, doubts) if card else None

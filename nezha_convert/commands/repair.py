@@ -171,7 +171,7 @@ def diagnose(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[Fault, ...]]:
     if any(HUAWEI_TF.match(name) for name in names if name.startswith("bert/")):
         raise UsageError(
             f"{checkpoint.path}: this is a checkpoint of {HUAWEI_TF.title}, not a damaged copy",
-            hint=f"nezha-convert convert {checkpoint.path} OUTPUT",
+            hint="nezha-convert convert SOURCE OUTPUT",
         )
     entries = _renamed(names)
     named = {

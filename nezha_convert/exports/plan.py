@@ -108,7 +108,7 @@ def understand_converted(checkpoint: Checkpoint) -> ConvertedModel:
         raise UsageError(
             f"{folder}: not a converted folder: expected safetensors and a config.json with model_type nezha and "
             f"one of its classes, found {checkpoint.format}, {raw.get('model_type')!r}, {architecture!r}",
-            hint=f"Convert it first: nezha-convert convert {folder} OUTPUT",
+            hint="Convert it first: nezha-convert convert SOURCE OUTPUT",
         )
     # Its labels stand in its config. The model has one bias for the decoder, and does not read a second one.
     entries = {name: entry for name, entry in checkpoint.entries.items() if name != "cls.predictions.decoder.bias"}

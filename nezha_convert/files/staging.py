@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
+from ..text import quoted
 from .locks import LOCK, NoLocksError, claim, holds_only, leave, remove_abandoned
 
 MARK = "conversion.json"
@@ -109,7 +110,7 @@ def write_file(path: Path, data: bytes) -> None:
         ) from error
 
 
-def check_output(output: Path, force: bool, mark: str = MARK) -> None:
+def check_output(output: Path, force: bool | None, mark: str = MARK) -> None:
     """Check that `output` may be written, and remove what killed processes have left behind.
 
     Args:
@@ -127,17 +128,18 @@ def check_output(output: Path, force: bool, mark: str = MARK) -> None:
         _check(output, force, mark)
 
 
-def _check(output: Path, force: bool, mark: str) -> None:
+def _check(output: Path, force: bool | None, mark: str) -> None:
     if not os.path.lexists(output):
         return
-    if not force:
-        raise OutputError(f"{output}: exists already", hint="Name another output, or add --force to replace it.")
     ours = output.is_dir() and not output.is_symlink() and ((output / mark).is_file() or not any(output.iterdir()))
     if not ours:
         raise OutputError(
             f"{output}: exists and is not a folder that nezha-convert wrote (no {mark} in it); not replaced",
             hint="Name another output, or remove it yourself.",
         )
+    if not force:
+        or_force = "" if force is None else ", or add --force to replace it"
+        raise OutputError(f"{output}: exists already", hint=f"Name another output{or_force}.")
 
 
 @contextmanager
@@ -191,7 +193,8 @@ def _enter(folder: Path, place: Path) -> int | None:
                 return None
             raise OutputError(
                 f"{place}: another process is writing it, or was killed while it did: the drive has no locks to tell",
-                hint=f"If none is at work on it: mv {folder / _OLD} {place} if that is there, then rm -r {folder}",
+                hint=f"If none is at work on it: mv {quoted(folder / _OLD)} {quoted(place)} if that is there, "
+                f"then rm -r {quoted(folder)}",
             ) from error
         if lock is not None:
             return lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from ..families.heads import HEADS
 from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
+from ..text import quoted
 from .card import conversion_card
 from .report import FileRecord
 
@@ -172,9 +174,15 @@ class RecordedFolder(ABC):
     def _absent(self) -> Exception:
         return MappingError(
             f"{self.path}: no {self.mark} in it; expected a folder that nezha-convert wrote",
-            hint="The order is: nezha-convert verify SOURCE OUTPUT. A model that was trained is recorded first: "
+            hint=f"Convert it first: {self._converting()}; a model that was trained is recorded first: "
             "nezha_convert.record_training",
         )
+
+    def _converting(self) -> str:
+        """The command that makes a converted folder: this one, or one beside it of the checkpoint that is here."""
+        path = quoted(self.path)
+        beside = shlex.quote(str(self.path.with_name(f"{self.path.resolve().name}-converted")))
+        return f"nezha-convert convert {f'{path} {beside}' if self.path.exists() else f'SOURCE {path}'}"
 
     def _check_record(self, mark: Path) -> None:
         """Raises MappingError unless the record has the form in which it is written. Later code relies on that form."""
@@ -194,7 +202,8 @@ class RecordedFolder(ABC):
         if len(name.encode()) > 255 or not (self.path / name).is_file():  # is_file raises OSError for a longer name
             writer, how, again = _WRITTEN_BY[self.mark]
             raise MappingError(
-                f"{self.path / name}: missing; {writer} wrote it", hint=f"{again}: {how.format(folder=self.path)}"
+                f"{self.path / name}: missing; {writer} wrote it",
+                hint=f"{again}: {how.format(folder=quoted(self.path))}",
             )
         return self.path / name
 
@@ -242,7 +251,7 @@ class ConvertedFolder(RecordedFolder):
                     f"{self.path} is not a conversion of this source: {path} has SHA-256 {digest}, "
                     f"{MARK} names {names}",
                     hint="Name the source it was made from, with the --config and --vocab it was made with; or convert "
-                    f"this one: nezha-convert convert SOURCE {self.path} --force",
+                    "this one: nezha-convert convert SOURCE OUTPUT --force",
                 )
 
     def doubts(self) -> tuple[str, ...]:
@@ -283,7 +292,8 @@ class ConvertedFolder(RecordedFolder):
         return UsageError(
             f"{self.path}: a trained model ({TRAINED} is in it): there is no original that it should be equal to",
             hint=f"What it was trained from can be compared: nezha-convert verify SOURCE BASE; its own files are "
-            f"compared with {TRAINED} by: nezha-convert push {self.path} OWNER/NAME --dry-run --no-card",
+            f"compared with {TRAINED} by: nezha-convert push {quoted(self.path)} OWNER/NAME "
+            "--dry-run --no-card",
         )
 
     def _check_record(self, mark: Path) -> None:
@@ -306,7 +316,9 @@ def read_object(path: Path, needed: Form) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
-        raise MappingError(f"{path}: not readable ({error})", hint="Convert again.") from error
+        raise MappingError(
+            f"{path}: not readable ({error})", hint="Convert again: nezha-convert convert SOURCE OUTPUT --force"
+        ) from error
     check(path, "", content, needed)
     return content
 
@@ -358,4 +370,7 @@ def is_number(value: object) -> bool:
 def foreign(path: Path, what: str) -> MappingError:
     """The error for a file in a folder of ours that does not have the form in which it is written."""
     writer, how, again = _WRITTEN_BY[TRAINED if (path.parent / TRAINED).is_file() else MARK]
-    return MappingError(f"{path}: not as {writer} writes it: {what}", hint=f"{again}: {how.format(folder=path.parent)}")
+    return MappingError(
+        f"{path}: not as {writer} writes it: {what}",
+        hint=f"{again}: {how.format(folder=quoted(path.parent))}",
+    )

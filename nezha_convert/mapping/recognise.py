@@ -14,6 +14,9 @@ from ..families.foreign import FOREIGN, Foreign
 from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
 from ..families.rules import Drop, Family, Match, Op, layer_of
 
+_DECODER = "cls.predictions.decoder.weight"
+"""What the word embeddings are tied to, and can be made of."""
+
 _WIDTH = "nezha.embeddings.LayerNorm.bias"
 """A target of one dimension, the hidden size."""
 
@@ -81,8 +84,9 @@ def family_of(entries: Mapping[str, TensorEntry], prefix: str | None = None) -> 
     raise MappingError(
         f"not a NEZHA checkpoint that is known here: expected a tensor by one of the names {expected}; "
         f"found {listing}{', ...' if len(entries) > 5 else ''}",
-        hint="nezha-convert inspect SOURCE --tensors lists the tensors; nezha-convert repair SOURCE mends a copy that "
-        "lost its word embeddings.",
+        hint="nezha-convert repair SOURCE mends a copy that lost its word embeddings."
+        if any(name.endswith(_DECODER) for name in entries)
+        else "nezha-convert inspect SOURCE --tensors lists the tensors.",
     )
 
 

@@ -83,7 +83,7 @@ class LoadedModel:
             raise MappingError(
                 f"{folder}: its weights do not fit its config.json",
                 problems=tuple(problems),
-                hint=f"Convert again: nezha-convert convert SOURCE {folder} --force",
+                hint="Convert again: nezha-convert convert SOURCE OUTPUT --force",
             )
         self.model.eval()
         self._backbone = getattr(self.model, "nezha", self.model)

@@ -71,7 +71,7 @@ def list_texts(texts: str | Path | Sequence[str] | None, folder: ConvertedFolder
     if lines and not folder.has_tokenizer:
         raise UsageError(
             f"{folder.path}: it has no tokenizer, so no texts can be compared",
-            hint=f"Convert with a vocabulary: nezha-convert convert {source} {folder.path} --vocab FILE --force",
+            hint="Convert with a vocabulary: nezha-convert convert SOURCE OUTPUT --vocab FILE --force",
         )
     return lines
 

@@ -16,6 +16,7 @@ from ..checkpoint import Assumption
 from ..errors import OutputError
 from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
+from ..text import quoted
 from .inputs import Inputs
 
 EXPONENTS = range(-60, 11)
@@ -279,7 +280,7 @@ def check_folder(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(
             f"{path}: cannot be written: there is no folder {path.parent}",
-            hint=f"Create it: mkdir -p {path.parent}, or name another file.",
+            hint=f"Create it: mkdir -p {quoted(path.parent)}; or name another file.",
         )
 
 

@@ -104,10 +104,10 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
     meant = [one for one in found if one.path == _pointed_at(folder)]
     meant = meant or [one for one in found if {file.name for file in one.files} <= set(recorded)] or found[:1]
     if not meant:
-        there = "no checkpoint in it that can be read a second time" if source.exists() else "no such file or folder"
+        if not source.exists():
+            raise CheckpointError(f"{source}: no such file or folder", hint="Name what was converted.")
         raise CheckpointError(
-            f"{source}: {there}",
-            hint="Name what was converted: nezha-convert verify SOURCE OUTPUT",
+            f"{source}: no checkpoint in it that can be read a second time", hint="nezha-convert inspect SOURCE"
         )
     if len(meant) > 1:
         names = ", ".join(str(one.path) for one in meant)

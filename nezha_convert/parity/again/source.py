@@ -130,7 +130,7 @@ def _inside(path: Path, tensors: Mapping[str, Tensor], asked: str | None) -> dic
         if len(found - {""}) > 1 and "" not in found:
             raise MappingError(
                 f"{path}: {len(found)} models stand in it, by the prefixes {', '.join(sorted(found))}",
-                hint="Convert one of them with --prefix, then verify.",
+                ways=tuple(("--prefix", prefix) for prefix in sorted(found)),
             )
         prefix = "" if "" in found else next(iter(found), "")
     inside = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -22,6 +22,7 @@ import numpy as np
 
 from ...errors import CPU_INDEX, UsageError, pip_install
 from ...files.locks import TemporaryFolder
+from ...text import quoted
 from ..again.source import Reread
 from ..oracle.dialects import dialect_of
 from ..oracle.formulas import Array
@@ -256,7 +257,8 @@ def _install_transformers(home: Path) -> None:
         if done.returncode:
             raise UsageError(
                 f"{TRANSFORMERS} could not be installed into {home}; pip said:\n{_last_lines(done.stderr)}",
-                hint=f"It needs a package index once. Where there is one: pip install --target {home} {TRANSFORMERS}",
+                hint="It needs a package index once. Where there is one: "
+                f"pip install --target {quoted(home)} {TRANSFORMERS}",
             )
         try:
             target.rename(home)
