@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -44,10 +44,10 @@ def advice(group: click.Group, arguments: Sequence[str], error: NezhaConvertErro
     if others:
         whole = shlex.join(["nezha-convert", *instead, *others[0]])
         hint += f" That is an option of convert: {whole}; then name OUTPUT here."
-    commands = []
+    commands, once = [], {way[0] for way in error.ways} - {*_REPEATED}
     for way in error.ways[:SHOWN]:
         if way[0] in known:
-            commands.append([*_without(arguments, way[0]), *way])
+            commands.append([*_without(arguments, command, once), *way])
         elif way[0] in of_convert:
             commands.append([*instead, *way])
         elif source:
@@ -66,10 +66,14 @@ def _options(command: click.Command) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts}
 
 
-def _without(arguments: Sequence[str], option: str) -> list[str]:
-    """`arguments` without the `option` that is about to be added."""
-    words = [word for word in arguments if option in _REPEATED or not word.startswith(f"{option}=")]
-    if option in words and option not in _REPEATED:
-        at = words.index(option)
-        del words[at : at + 2]
+def _without(arguments: Sequence[str], command: click.Command, options: Collection[str]) -> list[str]:
+    """`arguments` without `options`, one of which is about to be added: they exclude each other."""
+    flags = {name for one in command.params if isinstance(one, click.Option) and one.is_flag for name in one.opts}
+    words, taken = list[str](), iter(arguments)
+    for word in taken:
+        name, equals, _ = word.partition("=")
+        if name not in options:
+            words.append(word)
+        elif not equals and name not in flags:
+            next(taken, None)  # its value
     return words

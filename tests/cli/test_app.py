@@ -329,7 +329,7 @@ def test_a_disk_that_fills_up_meanwhile_is_5(run, tmp_path, monkeypatch):
 def test_an_output_that_exists_is_5_and_stays_as_it_was(run, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "mine.txt").write_text("mine")
-    assert_refused(run("convert", TF, tmp_path / "kept"), 5, "exists already", "--force", folder=tmp_path)
+    assert_refused(run("convert", TF, tmp_path / "kept"), 5, "not replaced", "remove it yourself", folder=tmp_path)
     assert_refused(run("convert", TF, tmp_path / "kept", "--force"), 5, "not replaced", folder=tmp_path)
     assert (tmp_path / "kept" / "mine.txt").read_text() == "mine"
 

@@ -61,7 +61,9 @@ EXPECTED = {
     "paddlenlp-pretraining": (PADDLE, ("pretraining",)),
     "paddlenlp-question-answering": (PADDLE, ("question-answering",)),
     "paddlenlp-sequence-classification": (PADDLE, ("sequence-classification",)),
-    **{f"tf-{kind}": (HUAWEI_TF, ("question-answering",)) for kind in ("partitioned", "savedmodel", "v1")},
+    **{
+        f"tf-{kind}": (HUAWEI_TF, ("question-answering",)) for kind in ("partitioned", "savedmodel", "v1", "v1-sharded")
+    },
     "transformers-4.40.2-encoder": (TRANSFORMERS_BASE, ("encoder",)),
 } | {f"transformers-4.40.2-{head}": (TRANSFORMERS, (head,)) for head in HEADS if head not in ("encoder", "prefix-lm")}
 
