@@ -24,6 +24,9 @@ FIELDS = {
 }
 """What follows each signature of a zip file (.ZIP File Format Specification 6.3, sections 4.3.7, 4.3.12, 4.3.16)."""
 
+WIDE = (b"\x01\0\x18\0", b"\x01\0\x10\0")
+"""How the field for sizes and places of 64 bits begins, in the directory and before a member (4.5.3)."""
+
 NAMES = (b"../x", b"/etc/x", b"a\\b", b"C:\\x", b".", b"", b"a//b", b"x/", b"\xff", b"a\0b", b"__MACOSX/x", b"data.pkl")
 
 TAR_FIELDS = {
@@ -87,8 +90,13 @@ def zip_mutated(random: Random, data: bytes) -> bytes:
         return flipped(random, data)
     at, out = random.choice(places), bytearray(data)
     forms = FIELDS[kind]
+    wide = [at for at in range(len(data)) if data.startswith(WIDE, at)]
     what = random.random()
-    if what < 0.6:
+    if wide and what < 0.2:
+        start = random.choice(wide) + 4 + 8 * random.randrange(3)
+        number = random.choice((*NUMBERS, len(data), *places)) % 2**64
+        out[start : start + 8] = number.to_bytes(8, "little")
+    elif what < 0.6:
         number = random.randrange(len(forms))
         start, width = at + 4 + struct.calcsize("<" + forms[:number]), struct.calcsize("<" + forms[number])
         values = (*NUMBERS, 12, 14, 99, len(data), *places, 0xA1FF << 16, 0x41ED << 16)

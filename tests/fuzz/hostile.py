@@ -9,6 +9,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,60 @@ def zipped(data: bytes, records: tuple[bytes, ...] = (struct.pack("<6f", *range(
         members = {"data.pkl": data, "byteorder": b"little", "version": b"3\n"}
         members |= {f"data/{number}": record for number, record in enumerate(records)}
         for name, content in members.items():
-            archive.writestr(f"m/{name}", content)
+            archive.writestr(zipfile.ZipInfo(f"m/{name}"), content)  # of 1980, the same each time
     return out.getvalue()
+
+
+def zip64(
+    data: bytes,
+    size: int | None = None,
+    offset: int | None = None,
+    local: int | None = None,
+    entries: int | None = None,
+    directory: int | None = None,
+    cut: int = 24,
+) -> bytes:
+    """A file of torch whose sizes and places stand in the fields of 64 bits (.ZIP File Format, 4.5.3, 4.3.14).
+
+    Args:
+        size, offset, local: what the record of the storage claims: its size, where it lies, its size in its own header.
+        entries, directory: how many members the file claims, and where their list begins.
+        cut: bytes of the field that the directory has for the record.
+    """
+    out, listed = b"", b""
+    members = {
+        "m/data.pkl": data,
+        "m/byteorder": b"little",
+        "m/version": b"3\n",
+        "m/data/0": struct.pack("<6f", *range(6)),
+    }
+    for name, content in members.items():
+        lies = name == "m/data/0"
+        real = struct.pack("<QQ", len(content), len(content))
+        said = struct.pack("<QQ", size, size) if lies and size is not None else real
+        here = struct.pack("<QQ", local, local) if lies and local is not None else real
+        place = offset if lies and offset is not None else len(out)
+        extra = struct.pack("<HH", 1, 24) + said + struct.pack("<Q", place)
+        extra = struct.pack("<HH", 1, cut) + extra[4 : 4 + cut] if lies else extra
+        common = struct.pack("<HHHHHIIIH", 45, 0, 0, 0, 33, zlib.crc32(content), 2**32 - 1, 2**32 - 1, len(name))
+        listed += (
+            b"PK\x01\x02" + struct.pack("<H", 45) + common + struct.pack("<HHHHII", len(extra), 0, 0, 0, 0, 2**32 - 1)
+        )
+        listed += name.encode() + extra
+        out += (
+            b"PK\x03\x04" + common + struct.pack("<H", 20) + name.encode() + struct.pack("<HH", 1, 16) + here + content
+        )
+    many, at = len(members) if entries is None else entries, len(out) if directory is None else directory
+    end = b"PK\x06\x06" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, many, many, len(listed), at)
+    locator = b"PK\x06\x07" + struct.pack("<IQI", 0, len(out) + len(listed), 1)
+    return (
+        out
+        + listed
+        + end
+        + locator
+        + b"PK\x05\x06"
+        + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
+    )
 
 
 def legacy(data: bytes, keys: tuple[str, ...] = ("0",)) -> bytes:
@@ -224,6 +277,68 @@ PICKLES: dict[str, bytes] = {
     ),
     "strides-past-2-to-the-64": state(SOUND.replace(b"K\x03K\x01\x86\x89", BIG + b"K\x01\x86\x89")),
     "sizes-of-2-to-the-2000": state(array(b"(" + BIG + b"t")),
+    "build-on-a-dictionary": state(b"ccollections\nOrderedDict\n)R}" + text("__class__") + b"cos\nsystem\nsb"),
+    "build-on-a-set": state(b"\x8f}" + text("__class__") + b"cos\nsystem\nsb"),
+    "build-on-a-storage": state(STORAGE + text("0") + b"NK\x06tQ}" + text("_cdata") + BIG + b"sb"),
+    "build-on-a-function": state(b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("__code__") + b"cos\nsystem\nsb"),
+    "build-on-a-parameter": state(
+        b"ctorch.nn.parameter\nParameter\n)R(" + STORAGE + text("0") + b"NK\x06tQK\x00J\xff\xff\xff\x7f\x85K\x01\x85tb"
+    ),
+    "build-with-slots": state(b"cos\nsystem\n)RN}" + text("__setstate__") + b"cos\nsystem\ns\x86b"),
+    "build-on-an-attribute-getter": state(b"cbuiltins\ngetattr\n(cos\nsystem\n" + text("__call__") + b"tR}b"),
+    "call-through-an-inert-subclass": state(
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n(" + text("true") + b"t}tR"
+    ),
+    "call-of-a-call-of-a-call": state(
+        b"ctorch._tensor\n_rebuild_from_type_v2\nq\x01" + b"(h\x01ctorch\nTensor\nq\x02"
+        + b"(h\x01h\x02" * MANY + b")" + b"t" * (MANY + 1) + b"R"
+    ),
+    "new-objects-of-new-objects": state(
+        b"ccopyreg\n__newobj__\n(" + b"ccopyreg\n__newobj__\nq\x01" + b"h\x01" * MANY + b"tR"
+    ),
+    "call-with-a-list-of-arguments": state(
+        SOUND[:-2].replace(b"K\x02K\x03\x86", b"J\xff\xff\xff\x7fK\x03\x86") + b"lR"
+    ),
+    "call-with-keywords": state(b"cos\nsystem\n)}" + text("command") + text("true") + b"s\x92",
+                                b"ctorch\nSize\n(" + BIG + b"t\x85}" + text("a") + b"Ns\x92"),
+    "reduce-of-an-inert-one-in-a-key": state(b"}(cos\nsystem\n)RK\x01u"),
+    "partial-of-partials": state(b"cfunctools\npartial\ncos\nsystem\n\x85R" + text("true") + b"\x85R)R"),
+    "storage-described-twice": state(STORAGE + text("0") + b"NK\x05tQ"),
+    "storage-without-a-record": state(STORAGE + text("1") + b"NK\x06tQ"),
+    "storage-of-an-inert-class": state(
+        STORAGE.replace(b"ctorch\nFloatStorage\n", b"cos\nsystem\n") + text("0") + b"NK\x06tQ"
+    ),
+    "storage-with-a-view": state(STORAGE + text("0") + b"NK\x06(" + text("1") + b"K\x00K\x02ttQ"),
+    "storage-that-is-a-text": state(b"P('storage', 'x')\n"),
+    "storage-that-is-a-module": state(
+        b"(" + text("module") + b"cos\nsystem\n" + text("a.py") + text("import os") + b"tQ" + text("true") + b"\x85R"
+    ),
+    "storage-in-a-storage": state(b"(" + text("storage") + STORAGE + text("0") + b"NK\x06tQ" + text("0") + b"NK\x06tQ"),
+    "storage-whose-location-is-deep": state(STORAGE + text("2") + DEEP + b"K\x06tQ"),
+    "memory-of-many-places": state(b"]" + b"".join(b"r" + struct.pack("<I", place) for place in range(0, 60_000, 20))),
+    "memory-at-a-negative-place": state(b"Np-1\n"),
+    "memory-of-the-same-thing": state(b"](" + b"K\x00" * 1000 + b"e" + b"\x94" * 5000, b"h\x00" * 1),
+    "memory-that-is-empty": state(b"j\xff\xff\xff\x7f"),
+    "memory-of-a-mark": state(b"(q\x01"),
+    "copies-of-a-mountain": state(WIDE + b"2" * 5000 + b"0" * 5000),
+    "instances-of-known-names": state(
+        b"(" * MANY + b"itorch\nSize\n" * MANY, b"(ctorch\nSize\nq\x01" + b"(h\x01" * MANY + b"o" * (MANY + 1),
+    ),
+    "instances-of-tensors": state(
+        b"(" + STORAGE + text("0") + b"NK\x06tQK\x00J\xff\xff\xff\x7f\x85K\x01\x85\x89N"
+        + b"itorch._utils\n_rebuild_tensor_v2\n"
+    ),
+    "instance-without-a-class": state(b"(o"),
+    "extension-codes-out-of-range": state(b"\x82\x00", b"\x84\xff\xff\xff\xff"),
+    "extension-codes-in-each-other": state(b"\x82\x01" + b")R" * 5000),
+    "array-of-a-buffer-out-of-band": state(
+        b"cnumpy.core.numeric\n_frombuffer\n(\x97\x98" + TYPE + b"K\x02\x85" + text("C") + b"tR"
+    ),
+    "bytearray-that-is-cut-short": state(b"\x96" + struct.pack("<Q", 1 << 20) + b"x"),
+    "frames-in-frames": state(*[b"\x95" + struct.pack("<Q", 4) + b"N"] * 500),
+    "protocols-in-the-middle": state(b"\x80\x05\x80\x00N"),
+    "whole-number-of-4000-digits": state(b"I" + b"9" * 4000 + b"\n", b"L" + b"9" * 4000 + b"L\n"),
+    "fractions-that-are-no-numbers": state(b"Fnan\n", b"F1e999\n", b"F" + b"1" * 4000 + b"\n"),
     "65-dimensions": state(SOUND.replace(b"K\x02K\x03\x86K\x03K\x01\x86", (b"(" + b"K\x01" * 65 + b"t") * 2)),
 }  # fmt: skip
 
@@ -265,6 +380,16 @@ def _members() -> dict[str, bytes]:
         "zip-member-encrypted": bytes(flags),
         "zip-members-over-each-other": bytes(over),
         "zip-without-members-and-a-local-header": sound[:one] + empty.getvalue(),
+        "zip-storage-larger-than-its-record": zipped(state(), (bytes(20),)),
+        "zip64-as-it-should-be": zip64(state()),
+        "zip64-record-of-terabytes": zip64(state(), size=1 << 42),
+        "zip64-record-of-2-to-the-64": zip64(state(), size=2**64 - 1),
+        "zip64-record-past-the-end": zip64(state(), offset=1 << 42),
+        "zip64-record-over-the-pickle": zip64(state(), offset=0),
+        "zip64-two-sizes": zip64(state(), local=1 << 42),
+        "zip64-field-cut-short": zip64(state(), cut=8),
+        "zip64-2-to-the-60-members": zip64(state(), entries=1 << 60),
+        "zip64-directory-past-the-end": zip64(state(), directory=1 << 42),
         "tar-with-a-negative-length": tar(b"").replace(b"%011o" % 0, b"-1".ljust(11, b"\0")),
         "tar-with-a-length-of-gigabytes": tar(b"").replace(b"%011o" % 0, b"7" * 11),
     }

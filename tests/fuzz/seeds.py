@@ -143,8 +143,9 @@ def objects() -> list[bytes]:
         torch.save(content, out, pickle_protocol=protocol)
         found += [out.getvalue(), pickle.dumps(content, 4)]
     arrays = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.asfortranarray(np.ones((2, 3), ">f8"))}
-    found += [pickle.dumps(arrays, protocol) for protocol in (2, 4, 5)]
-    return [*found, hostile.sound_joblib(), hostile.sound_tar()]
+    found += [pickle.dumps(arrays, protocol) for protocol in (0, 1, 2, 4, 5)]
+    found += [pickle.dumps(module, protocol) for protocol in (0, 1)]
+    return [*found, hostile.sound_joblib(), hostile.sound_tar(), hostile.zip64(hostile.state())]
 
 
 def paddle() -> list[bytes]:

@@ -170,11 +170,6 @@ def _check_members(members: list[ZipInfo], data: BinaryIO, size: int) -> dict[st
     """Where the data of each member begin. Their headers agree, and no two lie over each other."""
     if len({member.filename.lower() for member in members}) < len(members):  # torch does not look at the case
         raise ValueError("two of its members have the same name")
-    if sum(member.file_size for member in members) > MAX_INFLATION * size:
-        raise ValueError(
-            "its members are compressed to a fourth or less; torch stores them as they are. Write it again: "
-            "torch.save(torch.load(FILE), FILE)"
-        )
     starts, end = {}, 0
     for member in sorted(members, key=lambda member: member.header_offset):
         data.seek(member.header_offset)
@@ -195,6 +190,11 @@ def _check_members(members: list[ZipInfo], data: BinaryIO, size: int) -> dict[st
         end = starts[member.filename] + member.compress_size
     if end > size:
         raise ValueError("its members reach past its end")
+    if sum(member.file_size for member in members) > MAX_INFLATION * size:
+        raise ValueError(
+            "its members are compressed to a fourth or less; torch stores them as they are. Write it again: "
+            "torch.save(torch.load(FILE), FILE)"
+        )
     return starts
 
 

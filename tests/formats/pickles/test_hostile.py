@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -43,6 +44,22 @@ WRONG = {
     "zip-member-encrypted": "encrypted or compressed in another way",
     "tar-with-a-negative-length": "a member of negative length",
     "tar-with-a-key-of-2-to-the-60-parts": "a key of more than 32 parts",
+    "zip-build-on-a-function": "a state for a Name",
+    "zip-build-on-a-storage": "a state for a Storage",
+    "zip-build-on-a-parameter": r"a tensor of shape \[2147483647\] in a storage of 6 elements",
+    "zip-call-of-a-call-of-a-call": "a call that makes a call that makes a call",
+    "zip-new-objects-of-new-objects": "a call that makes a call that makes a call",
+    "zip-call-with-a-list-of-arguments": "a call whose arguments are not a tuple",
+    "zip-instances-of-tensors": r"a tensor of shape \[2147483647\] in a storage of 6 elements",
+    "zip-storage-described-twice": "storage '0' described in two ways",
+    "zip-storage-larger-than-its-record": "has 20 bytes, expected 24",
+    "zip-storage-with-a-view": "a view of a storage",
+    "zip-storage-in-a-storage": "a storage without a class",
+    "zip-memory-at-a-negative-place": "a place in the memory far behind all others",
+    "zip-array-of-a-buffer-out-of-band": "step .* which no pickle has",
+    "zip64-record-of-terabytes": "its members reach past its end",
+    "zip64-record-over-the-pickle": "two headers of 'm/data/0' differ",
+    "zip64-field-cut-short": "BadZipFile",
     "bare-array-of-a-type-that-is-evaluated": "which NumPy does not have",
     "bare-array-of-many-dimensions": "whose shape is not a tuple of sizes",
     "bare-joblib-of-objects": "an array of joblib of type 'O8'",
@@ -89,7 +106,7 @@ def test_the_second_reader_and_inspect_end_in_an_error_of_ours_or_not_at_all(tmp
         with open(log, "w") as out:
             for name, data in FILES.items():
                 print(name, end="", file=out, flush=True)
-                signal.alarm(20)
+                signal.setitimer(signal.ITIMER_PROF, 20)  # of the processor's time
                 file.write_bytes(data)
                 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.RLIM_INFINITY))
@@ -118,9 +135,11 @@ def _outcome(read: Callable[[], Any]) -> str:
 def test_nothing_that_a_hostile_file_names_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     monkeypatch.setattr(os, "system", called.append)
-    for name in ("zip-call-of-an-instance", "zip-call-of-what-a-call-made", "zip-instances-in-each-other"):
-        file = tmp_path / "m.bin"
-        file.write_bytes(FILES[name])
-        read_torch((file,))
-        torch_file.config_in(file)
-    assert called == []
+    wanting, file = [data for data in FILES.values() if b"cos\nsystem" in data], tmp_path / "m.bin"
+    for data in wanting:
+        file.write_bytes(data)
+        with contextlib.suppress(NezhaConvertError):
+            read_torch((file,))
+        with contextlib.suppress(NezhaConvertError):
+            torch_file.config_in(file)
+    assert called == [] and len(wanting) > 15
