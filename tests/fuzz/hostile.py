@@ -239,6 +239,18 @@ PICKLES: dict[str, bytes] = {
         doubled(module(b"", b"}(" + repeated("p", b"K\x00") + b"u"), module(text("n" * 900) + b"h\x00"))
     ),
     "module-with-a-list-of-buffers": state(module(b"").replace(b"}ub", b"]ub"), module(b"K\x01K\x02)]" )),
+    "modules-with-a-set-of-thousands": state(
+        doubled(
+            module(b"")[:-2] + text("_non_persistent_buffers_set") + b"\x8f(" + repeated("", b"")
+            + b"\x90ub", module(text("a") + b"h\x00" + text("b") + b"h\x00")
+        )
+    ),
+    "modules-with-a-list-of-thousands": state(
+        doubled(
+            module(b"", b"}(" + repeated("p", SOUND, 5) + b"u")[:-2] + text("_non_persistent_buffers_set")
+            + b"ccfg\nC\n)R(" + repeated("", b"") + b"eub", module(text("a") + b"h\x00" + text("b") + b"h\x00")
+        )
+    ),
     "modules-10000-deep": state(doubled(module(b""), module(text("a") + b"h\x00"), 1000)),
     "dictionary-in-itself": state(b"}q\x01" + text("self") + b"h\x01s", b"]q\x02h\x02a"),
     "key-of-a-list-in-itself": state(

@@ -21,8 +21,9 @@ MAX_DEPTH = 3
 _MAX_MODULES = 64
 """How deep the modules of a model may lie in each other."""
 
-_MAX_COST = 1 << 22
-"""What the dictionaries and modules of a file may cost, in parts of them and characters of names; see `_Purse`."""
+_MAX_COST = 1 << 21
+"""What the dictionaries and modules of a file may cost, in parts of them and characters of names; see `_Purse`. A
+pickled NEZHA-large costs a twentieth of it."""
 
 _MAX_LISTED = 20
 """The most things that a message lists."""
@@ -202,23 +203,24 @@ def is_module(value: Any) -> bool:
     return isinstance(state, dict) and all(isinstance(state.get(key), dict) for key in ("_parameters", "_modules"))
 
 
-def _parameters(
-    module: Record, purse: _Purse, prefix: str = "", within: tuple[Record, ...] = ()
-) -> Iterator[tuple[str, Any]]:
+def _parameters(module: Record, purse: _Purse) -> Iterator[tuple[str, Any]]:
     """The parameters and persistent buffers of a pickled ``torch.nn.Module``, as its ``state_dict()`` names them."""
-    if len(within) > _MAX_MODULES or module in within:
-        raise CheckpointError(f"{purse.file}: a pickled module holds itself, or modules {_MAX_MODULES} deep")
-    state = module.state
-    passing, buffers = state.get("_non_persistent_buffers_set"), state.get("_buffers")
-    left_out = {name for name in (passing.listed or ()) if isinstance(name, str)} if isinstance(passing, Record) else ()
-    for name, value in (*state["_parameters"].items(), *(buffers.items() if isinstance(buffers, dict) else ())):
-        purse.spend(64 + len(prefix))
-        if value is not None and isinstance(name, str) and name not in left_out:
-            yield f"{prefix}{name}", value
-    for name, inner in state["_modules"].items():
-        purse.spend(64 + len(prefix))
-        if is_module(inner) and isinstance(name, str):
-            yield from _parameters(inner, purse, f"{prefix}{name}.", (*within, module))
+    todo: list[tuple[str, Record, tuple[Record, ...]]] = [("", module, ())]
+    while todo:
+        prefix, module, within = todo.pop()
+        if len(within) > _MAX_MODULES or module in within:
+            raise CheckpointError(f"{purse.file}: a pickled module holds itself, or modules {_MAX_MODULES} deep")
+        state, modules = module.state, module.state["_modules"]
+        passing, buffers = state.get("_non_persistent_buffers_set"), state.get("_buffers")
+        listed = (passing.listed or ()) if isinstance(passing, Record) else ()
+        own = [*state["_parameters"].items(), *(buffers.items() if isinstance(buffers, dict) else ())]
+        purse.spend((64 + len(prefix)) * (1 + len(own) + len(modules)) + len(listed))
+        left_out = {name for name in listed if isinstance(name, str)}
+        for name, value in own:
+            if value is not None and isinstance(name, str) and name not in left_out:
+                yield f"{prefix}{name}", value
+        inner = [(name, held) for name, held in modules.items() if is_module(held) and isinstance(name, str)]
+        todo += [(f"{prefix}{name}.", held, (*within, module)) for name, held in reversed(inner)]
 
 
 def _models(

@@ -30,7 +30,7 @@ _NOT_THE_MODEL = re.compile(r"ema|average|avg|swa|shadow|teacher|optim", re.IGNO
 _MAX_DEPTH = 6
 """How deep dictionaries are searched. A pickle may put one into itself."""
 
-_MAX_NAMES = 1 << 24
+_MAX_NAMES = 1 << 23
 """How many characters the names in a file's modules may have."""
 
 _CONFIG = ("hidden_size", "num_attention_heads", "num_hidden_layers")
