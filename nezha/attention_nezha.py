@@ -48,7 +48,7 @@ run from last to first, so that t is added to each row of Y only once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -58,6 +58,13 @@ from torch.nn import functional
 
 BLOCK = 128
 """Queries that the long form takes at a time: few enough for their scores to stay in cache."""
+
+IN_HARDWARE = {
+    torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+    torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
+}
+"""What a processor has, by its names in `torch.cpu.get_capabilities`, if it multiplies matrices of a type at least as
+fast as those of float32."""
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 """A form of attention: takes what `relative_attention` takes, returns what it returns."""
@@ -101,6 +108,20 @@ def expand_relative_positions(table: Tensor, length: int, past: int = 0) -> Tens
     return table[(position[None, :] - position[past:, None]).clamp(-clip, clip) + clip]
 
 
+def multiplied_as(dtype: torch.dtype) -> torch.dtype:
+    """The type in which the fast forms multiply tensors of `dtype`: itself, or float32 where it is faster."""
+    # Before torch 2.9 nothing tells what the processor has.
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    in_hardware = any(has.get(name) for name in IN_HARDWARE.get(dtype, ()))
+    return dtype if in_hardware else torch.promote_types(dtype, torch.float32)
+
+
+def type_of_products(tensor: Tensor) -> torch.dtype:
+    """The type in which linear layers give their results for `tensor`: its own, or autocast's."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
 def is_traced() -> bool:
     """Whether torch records this pass, to run it again on other inputs."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -134,6 +155,7 @@ def choose_attention(
         if table.device.type == "cpu":
             # In shorter sequences the long form's blocks would be small, and it would not save any products.
             long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
+            table = table.to(multiplied_as(table.dtype))
             return fast_relative_attention, table if long else expand_relative_positions(table, length)
         fits_kernel = table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128
         if fused_attention and fits_kernel and (mask is None or mask.shape[1:3] == (1, 1)):
@@ -185,8 +207,8 @@ def fast_relative_attention(
 ) -> tuple[Tensor, None]:
     """`relative_attention` in the short or the long form, with its own backward pass.
 
-    Half precision is computed in float32. Dropout draws from torch's generator, but in another way than
-    `functional.dropout`: for the same seed it drops other probabilities.
+    It multiplies what `multiplied_as` says; sums and exponentials are in float32 or better. Dropout draws from torch's
+    generator, but in another way than `functional.dropout`: for the same seed it drops other probabilities.
 
     Shape:
         query, key, value: [B, H, L, d]; best as views of [L, B, H, d].
@@ -194,10 +216,12 @@ def fast_relative_attention(
         mask: boolean, broadcastable to [B, H, L, L].
         result: [B, H, L, d], a view of [L, B, H, d]; and None where the reference has probabilities.
     """
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = multiplied_as(query.dtype)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     if mask is not None:
         mask = None if mask.all() else mask[(None,) * (4 - mask.dim())]
+    if dtype == torch.float16 and mask is not None and not mask.any(-1).all():
+        dtype = torch.float32  # the lowest float16 is too near to swallow every score of a query without keys
     with torch.autocast("cpu", enabled=False):
         inputs = (tensor.to(dtype) for tensor in (query, key, value, relations))
         return _FastAttention.apply(*inputs, mask, dropout, needs_grad).to(query.dtype), None
@@ -229,7 +253,8 @@ class _FastAttention(torch.autograd.Function):
             bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, lowest)
         output = _sequence_first(query)
         for biases, (queries, keys, values, outputs) in form.groups(bias, query, key, value, output):
-            keys, values = form.rows(keys), form.rows(values)
+            # What is the same for all keys of a query changes no probability.
+            keys, values = form.rows(keys, up_to_a_constant=True), form.rows(values)
             for block in form.blocks:
                 form.shift(block, keys, values)
                 probabilities = form.memory("saved" if needs_grad else "scores", block)
@@ -257,26 +282,34 @@ class _FastAttention(torch.autograd.Function):
         scale, scale_of_kept = query.shape[-1] ** -0.5, _scale_of_kept(ctx.dropout)
         # If every key of a query is masked, its scores are constant and pass no gradient.
         dead = None if mask is None or mask.any(-1).all() else ~mask.any(-1, keepdim=True)
-        by_query, by_key, by_value = (_sequence_first(query).zero_() for _ in range(3))
+        by_query, by_key, by_value = (_sequence_first(query) for _ in range(3))
         tensors = (query, key, value, gradient, by_query, by_key, by_value)
         with torch.autocast("cpu", enabled=False):
             for deads, group in form.groups(dead, *tensors):
                 queries, keys, values, gradients, for_query, for_key, for_value = group
-                keys, values = form.rows(keys), form.rows(values)
+                # The gradients of a query's scores have the sum 0, so a constant changes no gradient of the query.
+                keys, values = form.rows(keys, up_to_a_constant=True), form.rows(values)
+                of_keys, of_values = torch.zeros_like(keys), torch.zeros_like(values)
                 for block in form.blocks:
                     form.shift(block, keys, values)
                     probabilities = next(unused)
-                    weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block))
-                    for_value.baddbmm_(weights.transpose(1, 2), gradients[:, block], alpha=scale_of_kept)
-                    by_scores = form.memory("scores", block)
-                    form.scores(gradients[:, block], values, block, None, scale_of_kept, out=by_scores)
-                    by_scores *= weights
-                    inner = by_scores.sum(-1, keepdim=True)
-                    by_scores.addcmul_(torch.abs(probabilities, out=weights), inner, value=-1)
+                    weights, by_scores = (form.memory(use, block) for use in ("weights", "scores"))
+                    of_block = _packed(gradients[:, block])
+                    torch.clamp(probabilities, min=0, out=weights)
+                    of_values.baddbmm_(weights.transpose(1, 2), of_block, alpha=scale_of_kept)
+                    form.scores(of_block, values, block, None, scale_of_kept, out=by_scores)
+                    if ctx.dropout:
+                        by_scores.masked_fill_(probabilities.signbit(), 0)
+                        torch.abs(probabilities, out=weights)
+                    torch.ops.aten._softmax_backward_data.out(
+                        by_scores, weights, -1, by_scores.dtype, grad_input=by_scores
+                    )
                     if deads is not None:
                         by_scores.masked_fill_(_queries(deads, block), 0)
                     form.mix(by_scores, keys, block, out=for_query[:, block])
-                    for_key.baddbmm_(by_scores.transpose(1, 2), queries[:, block], alpha=scale)
+                    of_keys.baddbmm_(by_scores.transpose(1, 2), _packed(queries[:, block]), alpha=scale)
+                for_key.copy_(of_keys)
+                for_value.copy_(of_values)
         return by_query.mul_(scale), by_key, by_value, None, None, None, None
 
 
@@ -289,8 +322,8 @@ class _Form(Protocol):
     def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
         """Views of what broadcasts to [B, H, ...], one group of heads at a time."""
 
-    def rows(self, tensor: Tensor) -> Tensor:
-        """Keys or values of a group, as `shift`, `scores` and `mix` take them."""
+    def rows(self, tensor: Tensor, *, up_to_a_constant: bool = False) -> Tensor:
+        """Keys or values of a group, as `shift`, `scores` and `mix` take them; perhaps less a constant vector."""
 
     def shift(self, block: slice, *rows: Tensor) -> None:
         """Prepare `rows` in place for `block`; called for the blocks in order."""
@@ -323,9 +356,9 @@ class _Short:
 
         yield None if optional is None else merged(optional), [merged(tensor) for tensor in tensors]
 
-    def rows(self, tensor: Tensor) -> Tensor:
-        """Keys or values [B H, L, d], unchanged."""
-        return tensor
+    def rows(self, tensor: Tensor, *, up_to_a_constant: bool = False) -> Tensor:
+        """Keys or values [B H, L, d]."""
+        return _packed(tensor)
 
     def shift(self, block: slice, *rows: Tensor) -> None:
         """Does nothing: the short form uses unshifted rows."""
@@ -339,13 +372,18 @@ class _Short:
     ) -> None:
         """Vectors and rows [B H, L, d] to bias + scale x scores [B H, L, L]."""
         relative = torch.bmm(vectors.transpose(0, 1), self.relations.transpose(1, 2)).transpose(0, 1)
-        torch.add(vectors.new_zeros(()) if bias is None else bias, relative, alpha=scale, out=out)
-        out.baddbmm_(vectors, rows.transpose(1, 2), alpha=scale)
+        if bias is None:  # a copy is faster than a sum
+            out.copy_(relative)
+        else:
+            torch.add(bias, relative, alpha=scale, out=out)
+        beta = scale if bias is None else 1.0
+        out.baddbmm_(_packed(vectors), rows.transpose(1, 2), beta=beta, alpha=scale)
 
     def mix(self, weights: Tensor, rows: Tensor, block: slice, out: Tensor) -> None:
         """Weights [B H, L, L] and rows [B H, L, d] to [B H, L, d]."""
-        torch.bmm(weights.transpose(0, 1), self.relations, out=out.transpose(0, 1))
-        out.baddbmm_(weights, rows)
+        mixed = out.transpose(0, 1)
+        mixed.copy_(torch.bmm(weights, rows).transpose(0, 1))
+        mixed.baddbmm_(weights.transpose(0, 1), self.relations)
 
 
 class _Long:
@@ -363,13 +401,13 @@ class _Long:
         self.blocks = [slice(start, min(start + size, self.length)) for start in range(0, self.length, size)][::-1]
         row, column = torch.arange(size)[:, None], torch.arange(2 * self.clip)
         self.triangle = (row + column >= 2 * self.clip - 1).to(table.dtype)
-        self.outside: dict[int, Tensor] = {}
+        self.inside: dict[int, Tensor] = {}
         self.scratch: dict[str, Tensor] = {}
         for block in self.blocks:
             position = block.start - self.clip + 1 + row[: block.stop - block.start] + column
-            outside = (position < 0) | (position >= self.length)
-            if outside.any():
-                self.outside[block.start] = outside
+            inside = (position >= 0) & (position < self.length)
+            if not inside.all():
+                self.inside[block.start] = inside.to(table.dtype)
 
     def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
         """What broadcasts to [B, H, ...], as B groups [H, ...]."""
@@ -380,9 +418,10 @@ class _Long:
         for item in range(self.batch):
             yield None if optional is None else of(item, optional), [of(item, tensor) for tensor in tensors]
 
-    def rows(self, tensor: Tensor) -> Tensor:
-        """Keys or values y [H, L, d] as a new tensor y + R[0], which `shift` changes in place."""
-        return torch.add(tensor, self.first, out=torch.empty(tensor.shape, dtype=tensor.dtype))
+    def rows(self, tensor: Tensor, *, up_to_a_constant: bool = False) -> Tensor:
+        """Keys or values y [H, L, d] as a new tensor y + R[0], or y, which `shift` changes in place."""
+        rows = tensor.clone(memory_format=torch.contiguous_format)
+        return rows if up_to_a_constant else rows.add_(self.first)
 
     def shift(self, block: slice, *rows: Tensor) -> None:
         """Turn y' for the following block (for the last block: the result of `rows`) into y' for `block`."""
@@ -396,16 +435,18 @@ class _Long:
         All blocks share the memory of one use, unless the use is "saved".
         """
         slack, rows = 2 * self.clip, block.stop - block.start
+        size = self.heads * rows * self.length
         if use == "saved" or use not in self.scratch:
             most = self.heads * self.triangle.shape[0] * self.length
-            self.scratch[use] = self.band.new_empty(slack + most + slack)
-        size = self.heads * rows * self.length
+            memory = self.scratch[use] = self.band.new_empty(slack + most + slack)
+            memory[:slack], memory[slack + size :] = 0, 0  # `_inside` multiplies what the view finds there
         return self.scratch[use][slack : slack + size].view(self.heads, rows, self.length)
 
     def scores(
         self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
     ) -> None:
         """Vectors [H, m, d] and shifted rows [H, L, d] to bias + scale x scores [H, m, L], in `memory`."""
+        vectors = _packed(vectors)
         torch.baddbmm(out, vectors, rows.transpose(1, 2), beta=0, alpha=scale, out=out)
         band = torch.bmm(vectors, self.band.T.expand(self.heads, -1, -1))
         band.addcmul_(band[..., -1:].clone(), self.triangle[: band.shape[1]], value=-1)
@@ -427,8 +468,8 @@ class _Long:
 
     def _inside(self, band: Tensor, block: slice) -> Tensor:
         """The band, with zeros where it leaves the sequence."""
-        outside = self.outside.get(block.start)
-        return band if outside is None else band.masked_fill_(outside, 0)
+        inside = self.inside.get(block.start)
+        return band if inside is None else band.mul_(inside)  # takes half as long as `masked_fill_`
 
 
 def _form(relations: Tensor, query: Tensor) -> _Form:
@@ -439,6 +480,11 @@ def _sequence_first(like: Tensor) -> Tensor:
     """Uninitialised memory for a result [B, H, L, d] whose L comes first in memory, as the next layer needs it."""
     batch, heads, length, size = like.shape
     return like.new_empty(length, batch, heads, size).permute(1, 2, 0, 3)
+
+
+def _packed(vectors: Tensor) -> Tensor:
+    """`vectors` as products take them. oneDNN, which multiplies half precision, copies what has other strides."""
+    return vectors if vectors.dtype in (torch.float32, torch.float64) else vectors.contiguous()
 
 
 def _queries(tensor: Tensor, block: slice) -> Tensor:
@@ -453,8 +499,8 @@ def fast_dropout(tensor: Tensor, rate: float) -> Tensor:
 
 def _drop_by_sign(probabilities: Tensor, rate: float) -> None:
     """Give each probability a negative sign, independently, with the chance `rate`."""
-    uniform = _uniform(probabilities).to(probabilities.dtype)
-    torch.copysign(probabilities, uniform.add_(0.5 - _threshold(rate)), out=probabilities)
+    kept = torch.ge(_uniform(probabilities), _threshold(rate), out=torch.empty_like(probabilities))
+    torch.copysign(probabilities, kept.sub_(0.5), out=probabilities)
 
 
 def _uniform(like: Tensor) -> Tensor:

@@ -37,7 +37,14 @@ from transformers.modeling_outputs import (
 from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .attention_nezha import Attention, choose_attention, fast_dropout, is_traced, relative_position_table
+from .attention_nezha import (
+    Attention,
+    choose_attention,
+    fast_dropout,
+    is_traced,
+    relative_position_table,
+    type_of_products,
+)
 from .configuration_nezha import NezhaConfig
 
 _ARGUMENTS_OF_4 = {
@@ -229,7 +236,10 @@ class NezhaEncoder(nn.Module):
         # Computed in each pass, which costs next to nothing. As a buffer, it would be unset after `from_pretrained`:
         # transformers 5 builds a model on the meta device and restores only what the checkpoint holds.
         table = relative_position_table(
-            self.max_relative_position, self.head_size, device=hidden_states.device, dtype=hidden_states.dtype
+            self.max_relative_position,
+            self.head_size,
+            device=hidden_states.device,
+            dtype=type_of_products(hidden_states),
         )
         reference = output_attentions or self.config._attn_implementation == "eager"
         past, length = _past(cache), hidden_states.shape[1]

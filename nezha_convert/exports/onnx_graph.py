@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def outputs_of(model: Any, head: str) -> tuple[str, ...]:
 
 
 ONE_FILE = 1 << 30
-"""Weights of up to this many bytes are in the graph's own file. Protobuf is limited to 2 GiB, and built in memory."""
+"""Weights of up to this many bytes are in the graph's own file, since readers of protobuf take at most 2 GiB."""
 
 
 def write_graph(model: Any, head: str, precision: str, path: Path) -> None:
@@ -98,8 +99,50 @@ def _export(model: Any, head: str, path: Path) -> bool:
     program.model.ir_version = IR_VERSION
     _forget_this_machine(program.model)
     external = bool(sum(parameter.nbytes for parameter in model.parameters()) > ONE_FILE)
-    program.save(path, external_data=external)
+    if external:
+        program.save(path, external_data=True)
+    else:
+        _save_in_one_file(program.model, path)
     return external
+
+
+def _save_in_one_file(model: Any, path: Path) -> None:
+    """Write the graph, then its weights one after another. As one protobuf they would be in memory three times.
+
+    Protobuf joins the parts of a message that a file has twice: here the field `graph` of the model, whose
+    `initializer`s add up.
+    """
+    import onnx
+    import onnx_ir
+
+    weights = {name: value.const_value for name, value in model.graph.initializers.items()}
+    model.graph.initializers.clear()
+    number = {
+        field.name: field.number
+        for message in (onnx.ModelProto, onnx.GraphProto, onnx.TensorProto)
+        for field in message.DESCRIPTOR.fields
+        if field.name in ("graph", "initializer", "raw_data")
+    }
+    with path.open("wb") as file:
+        file.write(onnx_ir.to_proto(model).SerializeToString())
+        for name, tensor in weights.items():
+            what = onnx.TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape.numpy())
+            what_it_is, content = what.SerializeToString(), tensor.tobytes()
+            start = what_it_is + _field(number["raw_data"], len(content))
+            initializer = _field(number["initializer"], len(start) + len(content)) + start
+            file.write(_field(number["graph"], len(initializer) + len(content)) + initializer)
+            file.write(content)
+
+
+def _field(number: int, nbytes: int) -> bytes:
+    """What stands in a protobuf before a field of `nbytes` bytes: its number and kind, and its length."""
+    varints = bytearray()
+    for value in (number << 3 | 2, nbytes):
+        while value > 127:
+            varints.append(value & 127 | 128)
+            value >>= 7
+        varints.append(value)
+    return bytes(varints)
 
 
 def named_outputs(model: Any, head: str) -> Any:
@@ -120,22 +163,59 @@ def named_outputs(model: Any, head: str) -> Any:
 
 @contextmanager
 def _relative_attention_for_onnx(model: Any) -> Iterator[None]:
-    """Make the model's encoder use `attention_by_buckets`, with its table as a constant."""
+    """Make the encoder use `attention_by_buckets`, with the table as a constant and one set of buckets."""
     from nezha.attention_nezha import relative_position_table
 
     encoder = getattr(model, "nezha", model).encoder
     table = relative_position_table(encoder.max_relative_position, encoder.head_size, dtype=model.dtype)
     modeling: Any = import_module("nezha.modeling_nezha")
     chosen = modeling.choose_attention
-    modeling.choose_attention = lambda *args, **options: (attention_by_buckets, table)
+    modeling.choose_attention = lambda own, length, *args, **options: (attention_by_buckets, Buckets.of(table, length))
     try:
         yield
     finally:
         modeling.choose_attention = chosen
 
 
+@dataclass(frozen=True)
+class Buckets:
+    """Which of the 2K + 1 rows of the table a query and a key meet at; all layers share it.
+
+    Attributes:
+        table: [2K + 1, d].
+        of_key: [L, L], the row of each query and key.
+        left, right: [L, L], 1 where a key is K or more tokens before, or after, the query; else 0.
+        near: [L, 2K - 1], the keys of the rows between, by query; `inside` is 1 where the sequence has that key.
+    """
+
+    table: Any
+    of_key: Any
+    left: Any
+    right: Any
+    near: Any
+    inside: Any
+
+    @classmethod
+    def of(cls, table: Any, length: Any) -> Buckets:
+        """The buckets of sequences of `length` tokens."""
+        import torch
+
+        clip = table.shape[0] // 2
+        position = torch.arange(length, device=table.device)
+        of_key = (position - position[:, None]).clamp(-clip, clip) + clip
+        near = position[:, None] + torch.arange(1 - clip, clip, device=table.device)
+        return cls(
+            table,
+            of_key,
+            (of_key == 0).to(table.dtype),
+            (of_key == 2 * clip).to(table.dtype),
+            near.clamp(min=0).minimum(position[-1]),
+            ((near >= 0) & (near < length)).to(table.dtype),
+        )
+
+
 def attention_by_buckets(
-    query: Any, key: Any, value: Any, table: Any, mask: Any = None, *, dropout: float = 0.0
+    query: Any, key: Any, value: Any, buckets: Buckets, mask: Any = None, *, dropout: float = 0.0
 ) -> tuple[Any, None]:
     """The same as `nezha.attention_nezha.relative_attention`, without a tensor [L, L, d].
 
@@ -146,33 +226,25 @@ def attention_by_buckets(
 
     Shape:
         query, key, value: [B, H, L, d].
-        table: [2K + 1, d].
+        buckets: of sequences of L tokens.
         mask: boolean, broadcastable to [B, H, L, L].
         result: [B, H, L, d]; and None, where the reference returns probabilities.
     """
     import torch
 
-    batch, heads, length, size = query.shape
-    clip = table.shape[0] // 2
-    position = torch.arange(length, device=query.device)
-    bucket = (position - position[:, None]).clamp(-clip, clip) + clip
-
+    batch, heads, _, size = query.shape
     query = query * size**-0.5
-    relative = (query @ table.T).gather(-1, bucket.expand(batch, heads, -1, -1))
+    relative = (query @ buckets.table.T).gather(-1, buckets.of_key.expand(batch, heads, -1, -1))
     scores = (query @ key.transpose(-1, -2) + relative).float()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).to(value.dtype)
-
-    near = position[:, None] + torch.arange(1 - clip, clip, device=query.device)
-    inside = ((near >= 0) & (near < length)).to(weights.dtype)
-    near = near.clamp(min=0).minimum(position[-1])
-    buckets = (
-        (weights * (bucket == 0).to(weights.dtype)).sum(-1, keepdim=True),
-        weights.gather(-1, near.expand(batch, heads, -1, -1)) * inside,
-        (weights * (bucket == 2 * clip).to(weights.dtype)).sum(-1, keepdim=True),
+    sums = (
+        (weights * buckets.left).sum(-1, keepdim=True),
+        weights.gather(-1, buckets.near.expand(batch, heads, -1, -1)) * buckets.inside,
+        (weights * buckets.right).sum(-1, keepdim=True),
     )
-    return weights @ value + torch.cat(buckets, -1) @ table, None
+    return weights @ value + torch.cat(sums, -1) @ buckets.table, None
 
 
 def _forget_this_machine(model: Any) -> None:

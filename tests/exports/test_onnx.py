@@ -18,7 +18,7 @@ from nezha_convert.errors import CPU_INDEX, MappingError, UsageError, pip_instal
 from nezha_convert.exports import onnx as onnx_export
 from nezha_convert.exports import onnx_graph
 from nezha_convert.exports.onnx import MODEL, export_onnx
-from nezha_convert.exports.onnx_graph import INPUTS, OUTPUTS, attention_by_buckets
+from nezha_convert.exports.onnx_graph import INPUTS, OUTPUTS, Buckets, attention_by_buckets
 from nezha_convert.families.heads import HEADS
 
 onnx = pytest.importorskip("onnx", reason="an export to ONNX needs onnx")
@@ -131,7 +131,7 @@ def test_the_attention_by_buckets_is_the_reference():
         query, key, value = torch.randn(3, 2, 3, length, 8, generator=torch.Generator().manual_seed(length))
         table = relative_position_table(clip, 8)
         mask = torch.arange(length) < torch.tensor([length, (length + 1) // 2])[:, None, None, None]
-        found, _ = attention_by_buckets(query, key, value, table, mask)
+        found, _ = attention_by_buckets(query, key, value, Buckets.of(table, length), mask)
         expected, _ = relative_attention(query, key, value, expand_relative_positions(table, length), mask)
         torch.testing.assert_close(found, expected)
 
@@ -145,6 +145,20 @@ def test_the_folder_holds_what_optimum_and_a_tokenizer_need_and_no_other_weights
         *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
     }
     assert (stage / "config.json").read_bytes() == (small / "config.json").read_bytes()
+
+
+def test_the_file_is_one_message_to_those_who_read_protobuf(exported, tmp_path):
+    """The weights follow the graph in parts. Written as a whole, the file has the same tensors."""
+    stage, _ = exported("float32")
+    graph = onnx.load(stage / MODEL)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, tmp_path / "whole.onnx")
+    tensors = [
+        {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+        for path in (stage / MODEL, tmp_path / "whole.onnx")
+    ]
+    assert len(tensors[0]) == len(graph.graph.initializer) > 30
+    assert all(np.array_equal(array, tensors[1][name]) for name, array in tensors[0].items())
 
 
 def test_the_graph_states_its_opset_names_its_sizes_and_knows_nothing_of_this_machine(exported):
