@@ -203,8 +203,8 @@ def plan_export(program: Program, model: ConvertedModel, accept_activation: bool
 
 
 def _written_dtype(program: Program, step: Step) -> str:
-    widened = program.float32 and step.entry.dtype in ("float16", "bfloat16")
-    return "float32" if widened else step.entry.dtype
+    dtype = step.entry.dtype
+    return "float32" if dtype in program.lacks and dtype != "float64" else dtype
 
 
 def _decided(field: str, value: Any, reason: str, origin: Origin = Origin.DEFAULT) -> _Finding:
@@ -321,10 +321,12 @@ def _dtypes(program: Program, steps: Iterable[Step]) -> _Finding:
     """Element types that the program does not have."""
     title = program.family.title
     doubles = sorted(step.entry.name for step in steps if step.entry.dtype == "float64")
-    if doubles and program.float32:
+    if doubles and "float64" in program.lacks:
         return _Finding(problems=(f"types: {doubles[0]} is of float64, {title} has float32 alone",))
-    if any(_written_dtype(program, step) != step.entry.dtype for step in steps):
-        return _decided("dtype", "float32", f"{title} has no other; no value is changed by that")
+    widened = sorted({step.entry.dtype for step in steps if _written_dtype(program, step) != step.entry.dtype})
+    if widened:
+        reason = f"{title} has no {' and no '.join(widened)}; no value is changed by that"
+        return _decided("dtype", "float32", reason)
     return _Finding()
 
 

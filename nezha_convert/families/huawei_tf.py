@@ -112,6 +112,6 @@ PROGRAM = Program(
     heads=COMMON_HEADS | {"masked-lm": PRETRAINING, "token-classification": CLASSIFIED},
     loaded_by="--init_checkpoint {folder}/model.ckpt --bert_config_file {folder}/bert_config.json",
     labels="labels.txt",
-    float32=True,
+    lacks=("float16", "bfloat16", "float64"),
     steps="global_step",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..checkpoint import Assumption, Decision, Origin
-from ..formats.torch.write import write_torch
+from ..formats.torch.write import write_legacy
 from .heads import CLASSIFIER, ENCODER, MLM, POOLER, TARGETS
 from .program import CLASSIFIED, COMMON_HEADS, Program
 from .rules import Default, Defaults, Family, NamedHead, linear
@@ -93,7 +93,8 @@ JABER = replace(
 PROGRAM = Program(
     HUAWEI_TORCH,
     weights="pytorch_model.bin",
-    write=write_torch,
+    write=write_legacy,  # Huawei's README asks for torch 1.1, which reads no other
+    lacks=("bfloat16",),  # torch 1.1 cannot load it
     config="bert_config.json",
     heads=COMMON_HEADS | {"masked-lm": (ENCODER, POOLER, MLM), "multiple-choice": CLASSIFIED},
     loaded_by="BertModel.from_pretrained('{folder}'), or another class of modeling_nezha.py",

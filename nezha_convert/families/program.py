@@ -43,7 +43,7 @@ class Program:
         labels: a file of the classifier's labels, one a line, where the JSON does not hold them.
         ties: a decoder that is tied is in its files all the same, where its family has a name for it.
         unties: it can have a decoder of its own.
-        float32: it has no other floating-point type.
+        lacks: floating-point types that it does not have. The half ones are written as float32.
         positions: the name by which each layer keeps its table of relative positions, [length, length, head size].
         says: fields of its JSON that are the same for every model.
         steps: the name of its counter of training steps, which it restores with the weights.
@@ -64,7 +64,7 @@ class Program:
     labels: str = ""
     ties: bool = True
     unties: bool = False
-    float32: bool = False
+    lacks: tuple[str, ...] = ()
     positions: str = ""
     says: Mapping[str, Any] = field(default_factory=dict)
     steps: str = ""

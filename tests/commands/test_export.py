@@ -152,6 +152,17 @@ def test_half_precision_is_widened_for_tensorflow_without_a_change(tmp_path: Pat
     assert tensors_of(tmp_path / "again") == tensors_of(tmp_path / "half")
 
 
+@pytest.mark.parametrize(("dtype", "written"), [("float16", "float16"), ("bfloat16", "float32")])
+def test_only_bfloat16_is_widened_for_torch_1_1(dtype: str, written: str, tmp_path: Path) -> None:
+    converted(FIXTURES / "huawei-torch-pretraining", tmp_path / "half", dtype=dtype)
+    done = export(tmp_path / "half", tmp_path / "back", "huawei-torch")
+    assert decisions(done).get("dtype") == (written if written == "float32" else None)
+    assert {e.dtype for e in open_checkpoint(tmp_path / "back").entries.values()} == {written}
+    assert (tmp_path / "back" / "pytorch_model.bin").read_bytes()[:2] == b"\x80\x02"  # no zip file
+    converted(tmp_path / "back", tmp_path / "again", dtype=dtype)
+    assert tensors_of(tmp_path / "again") == tensors_of(tmp_path / "half")
+
+
 @pytest.mark.parametrize("to", ["transformers-4", "paddle"])
 def test_half_precision_stays_where_the_program_has_it(to: str, tmp_path: Path) -> None:
     converted(FIXTURES / "transformers-4.40.2-pretraining", tmp_path / "half", dtype="bfloat16")

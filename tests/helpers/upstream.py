@@ -59,6 +59,21 @@ def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()
     return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
 
+def installed_torch_1_1() -> Path:
+    """A folder with torch 1.1 and NumPy for Python 3.7, which `python3.7` has to be."""
+    try:
+        ran = subprocess.run(["python3.7", "-c", ""], capture_output=True, check=False)
+    except OSError as error:
+        raise UnavailableError(f"python3.7 cannot be run: {error.strerror}") from error
+    if ran.returncode:
+        raise UnavailableError("python3.7 cannot be run, and torch 1.1 has no wheel for a later Python")
+
+    def install(folder: Path) -> None:
+        _pip("install", *QUICK, "--target", str(folder), "torch==1.1.0", python="python3.7")
+
+    return _cached("torch-1.1.0-python3.7", install)
+
+
 def release_tests(release: str) -> Path:
     """A folder with the `tests/test_*.py` that a release of transformers carries in its source distribution."""
 
@@ -152,8 +167,8 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+def _pip(*arguments: str, python: str = sys.executable) -> None:
+    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
     ran = subprocess.run(
         [*command, *arguments, "--retries", "1", "--timeout", "15"],
         capture_output=True,

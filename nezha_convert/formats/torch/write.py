@@ -1,8 +1,9 @@
 """PyTorch state dicts (pytorch_model.bin), written as ``torch.save`` writes them, but streamed and without torch.
 
-The file is a zip file without compression. ``data.pkl`` is a pickle of the dictionary, in which each tensor names its
-storage; each storage is a record whose data begins at a multiple of 64 bytes (torch/serialization.py;
-caffe2/serialize/inline_container.cc).
+Since 1.6 the file is a zip file without compression. ``data.pkl`` is a pickle of the dictionary, in which each tensor
+names its storage; each storage is a record whose data begins at a multiple of 64 bytes (torch/serialization.py;
+caffe2/serialize/inline_container.cc). Before, it was a row of pickles and then the storages, which torch 1.1 reads, and
+every later one (torch/serialization.py of 1.1.0, ``_save``).
 """
 
 from __future__ import annotations
@@ -54,6 +55,33 @@ def write_torch(file: Path, tensors: Iterable[Tensor]) -> None:
         _store(archive, file.stem, "version", [np.frombuffer(b"3\n", np.uint8)])
 
 
+_LEGACY = (
+    0x1950A86A20F9469CFC6C,  # what torch knows it by
+    1001,
+    {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}},
+)
+"""The first three pickles of a file before 1.6."""
+
+
+def write_legacy(file: Path, tensors: Iterable[Tensor]) -> None:
+    """Write `tensors` as a state dict in the format before 1.6, as torch 1.1 needs it.
+
+    Raises:
+        KeyError: PyTorch does not have the type of a tensor.
+        OSError: the file cannot be written.
+    """
+    tensors = list(tensors)
+    keys = [str(number) for number in range(len(tensors))]
+    with open(file, "wb") as out:
+        for value in _LEGACY:
+            out.write(pickle.dumps(value, 2))
+        out.write(_pickled(tensors, view=pickle.NONE) + pickle.dumps(keys, 2))
+        for tensor in tensors:
+            out.write(prod(tensor.shape).to_bytes(8, "little"))
+            for block in tensor.blocks:
+                out.write(raw(block))
+
+
 def _store(archive: ZipFile, root: str, name: str, blocks: Iterable[np.ndarray]) -> None:
     record = ZipInfo(f"{root}/{name}")  # dated 1980, so that equal models give equal files
     assert archive.fp is not None
@@ -65,13 +93,13 @@ def _store(archive: ZipFile, root: str, name: str, blocks: Iterable[np.ndarray])
             data.write(raw(block))
 
 
-def _pickled(tensors: Iterable[Tensor]) -> bytes:
-    """The pickled dictionary of the tensors, in protocol 2, as ``torch.save`` writes it."""
-    items = b"".join(_value(tensor.name) + _rebuilt(number, tensor) for number, tensor in enumerate(tensors))
+def _pickled(tensors: Iterable[Tensor], view: bytes = b"") -> bytes:
+    """The pickled dictionary of the tensors, in protocol 2, as ``torch.save`` writes it; `view` ends each storage."""
+    items = b"".join(_value(tensor.name) + _rebuilt(number, tensor, view) for number, tensor in enumerate(tensors))
     return pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
 
-def _rebuilt(number: int, tensor: Tensor) -> bytes:
+def _rebuilt(number: int, tensor: Tensor, view: bytes) -> bytes:
     """torch._utils._rebuild_tensor_v2(storage, offset 0, shape, strides, requires_grad False, hooks OrderedDict())."""
     count = prod(tensor.shape)
     storage = _value("storage") + _name("torch", _STORAGES[tensor.dtype]) + _value(str(number)) + _value("cpu")
@@ -81,7 +109,7 @@ def _rebuilt(number: int, tensor: Tensor) -> bytes:
         (
             _name("torch._utils", "_rebuild_tensor_v2"),
             pickle.MARK,
-            *(pickle.MARK, storage, _value(count), pickle.TUPLE, pickle.BINPERSID),
+            *(pickle.MARK, storage, _value(count), view, pickle.TUPLE, pickle.BINPERSID),
             *(_value(0), _value(tensor.shape), _value(strides), pickle.NEWFALSE),
             *(_name("collections", "OrderedDict"), pickle.EMPTY_TUPLE, pickle.REDUCE),
             pickle.TUPLE,
