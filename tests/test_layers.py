@@ -149,8 +149,14 @@ def converting(fixture: str) -> str:
         "import nezha_convert.cli.app",
         converting("huawei-tf-pretraining"),
         converting("transformers-4.40.2-pretraining"),
+        converting("huawei-torch-pretraining"),
+        converting("transformers-4.40.2-encoder"),
+        converting("paddlenlp-pretraining"),
     ],
-    ids=["importing the package", "importing the command line", "a TensorFlow conversion", "a safetensors conversion"],
+    ids=[
+        *("importing the package", "importing the command line", "a TensorFlow conversion", "a safetensors conversion"),
+        *("a legacy PyTorch conversion", "a PyTorch conversion", "a Paddle conversion"),
+    ],
 )
 def test_neither_torch_nor_transformers_nor_tensorflow_nor_the_hub_s_client_nor_the_proof_is_loaded_by(code, tmp_path):
     named = {"torch", "transformers", "tensorflow", "huggingface_hub", "rich", "nezha_convert.parity"}

@@ -27,7 +27,7 @@ _NUMPY_TYPES = {
 }
 """NumPy's names of element types by their codes."""
 
-_STORAGES = {
+STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -163,9 +163,9 @@ def storage_type(kind: Any) -> str:
     if not isinstance(kind, Name):
         raise UnexpectedError("a storage without a class")
     name = kind.path.rpartition(".")[2]
-    if name not in _STORAGES:
+    if name not in STORAGES:
         raise UnexpectedError(f"a storage of type {name:.40}")
-    return _STORAGES[name]
+    return STORAGES[name]
 
 
 def width(name: str) -> int:

@@ -66,7 +66,7 @@ def _plain_fields(fields: Mapping[Any, Any], left: list[int]) -> dict[str, Any]:
 
 
 def _as_json(value: Any, left: list[int], depth: int) -> Any:
-    left[0] -= 4 + (len(value.encode()) if isinstance(value, str) else 0)  # with what stands between values
+    left[0] -= 8 + (len(value.encode()) if isinstance(value, str) else 0)  # with what stands between values
     if left[0] < 0 or depth > MAX_DEPTH:
         raise _NotPlainError
     if isinstance(value, list | tuple):

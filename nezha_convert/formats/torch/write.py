@@ -19,21 +19,13 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
+from ..pickles.meanings import STORAGES
 from ..tensor import Tensor, raw
 
 _ALIGNMENT = 64
-_STORAGES = {
-    "float32": "FloatStorage",
-    "float64": "DoubleStorage",
-    "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage",
-    "int64": "LongStorage",
-    "int32": "IntStorage",
-    "int16": "ShortStorage",
-    "int8": "CharStorage",
-    "uint8": "ByteStorage",
-    "bool": "BoolStorage",
-}
+_STORAGES = {dtype: kind for kind, dtype in reversed(STORAGES.items())}
+"""The class of a storage by its element type; bytes have the first one of two."""
+
 _LOCAL_HEADER_BYTES = 30
 _ZIP64_BYTES = 20
 """The extra field for 64-bit sizes, which zipfile adds to every record with ``force_zip64``."""
