@@ -113,6 +113,8 @@ def _difference(difference: Difference) -> Iterator[Part]:
     names = (difference.a, difference.b)
     for side, name, family, others in zip("ab", names, difference.families, difference.left_out, strict=True):
         yield side, f"{name}: {family}; {others:,} names are no weights"
+    for side, decisions in zip("ab", difference.decisions, strict=True):
+        yield from ((label, f"{side}: {text}") for label, text in _decided(decisions))
     for side, unknown in zip("ab", difference.unknown, strict=True):
         texts = [f"only in {side}, in no table of its family: {name}" for name in unknown]
         more = f"and {len(unknown) - SHOWN} more in {side}; --json has all"
@@ -124,7 +126,8 @@ def _difference(difference: Difference) -> Iterator[Part]:
 
 def _parity(report: ParityReport) -> Iterator[Part]:
     yield from report.comparisons
-    yield "output", f"{report.output}: {report.architecture} in {report.dtype}, from {report.source}"
+    yield "source", f"{report.source}: {report.read}"
+    yield "output", f"{report.output}: {report.architecture} in {report.dtype}"
     yield "inputs", ", ".join(f"{case.name} {list(case.shape)}" for case in report.cases)
     tokenizer = report.tokenizer
     if tokenizer:
@@ -166,6 +169,7 @@ def _pulled(pulled: Pulled) -> Iterator[Part]:
 
 def _repair(repair: Repair) -> Iterator[Part]:
     yield "source", repair.source
+    yield from _decided(repair.decisions)
     for fault in repair.faults:
         yield "problem", f"{fault.kind}: {fault.found}"
         yield "repair", fault.repair

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, TensorEntry
+from ..checkpoint import Checkpoint, Decision, TensorEntry
 from ..errors import MappingError, UsageError
 from ..families import FAMILIES
 from ..families.heads import HEADS, TIES
@@ -65,6 +65,7 @@ class Difference:
         tensors: every tensor of either that is a weight.
         unknown: names of either that its family's table does not know, which nothing is compared with.
         left_out: how many names of each are no weights: optimizer state, buffers.
+        decisions: how the checkpoint was found at each, where there was a choice: the step, the file.
 
     Example:
         >>> import nezha_convert
@@ -79,6 +80,7 @@ class Difference:
     tensors: tuple[TensorDifference, ...]
     unknown: tuple[tuple[str, ...], tuple[str, ...]]
     left_out: tuple[int, int]
+    decisions: tuple[tuple[Decision, ...], tuple[Decision, ...]] = ((), ())
 
     @property
     def same(self) -> bool:
@@ -125,6 +127,7 @@ def diff(a: str | Path, b: str | Path) -> Difference:
         tuple(tensors),
         (tuple(left.unknown), tuple(right.unknown)),
         (left.left_out, right.left_out),
+        (left.checkpoint.decisions, right.checkpoint.decisions),
     )
 
 

@@ -47,6 +47,7 @@ class Repair:
     Attributes:
         source: what was looked at.
         faults: empty for a copy that is as it should be; nothing is written then.
+        decisions: how the checkpoint was found, where there was a choice: the step, the file.
         report: the conversion that wrote the repaired folder.
         pushed: the pull request.
 
@@ -60,6 +61,7 @@ class Repair:
     faults: tuple[Fault, ...]
     report: Report | None = None
     pushed: Pushed | None = None
+    decisions: tuple[Decision, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The repair as ``--json`` prints it."""
@@ -113,11 +115,11 @@ def repair(
         }
         convert(checkpoint, temporary / "out", dry_run=True, **options)  # what cannot be loaded is not called good
         if not faults or (output is None and not create_pr):
-            return Repair(str(source), faults)
+            return Repair(str(source), faults, decisions=checkpoint.decisions)
         folder = Path(output) if output is not None else temporary / "out"
         report = convert(checkpoint, folder, force=force, progress=progress, **options)
         pushed = _propose(copy, folder, report, faults) if create_pr else None
-    return Repair(str(source), faults, report if output is not None else None, pushed)
+    return Repair(str(source), faults, report if output is not None else None, pushed, checkpoint.decisions)
 
 
 @dataclass(frozen=True, slots=True)

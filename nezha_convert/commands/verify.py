@@ -72,7 +72,6 @@ def verify(
     check_dtype(folder)
     files = folder.files()
     changed = [(file, written) for file, written in files if file.sha256 != written]
-
     tokenizer = load_tokenizer(folder.path) if folder.has_tokenizer else None
     tokens = compare_tokenizers(folder, tokenizer, opened, lines, original)
     built_in = built_in_cases(folder.config, opened.clip, folder.head)
@@ -104,6 +103,7 @@ def verify(
         weights=weights,
         verified=tuple(file for file, _ in files if file.name.endswith(".safetensors")),
         seconds=time.monotonic() - begun,
+        read=opened.checkpoint.path.name,
     )
     if record:
         folder.keep(report.summary())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from glob import escape
 from pathlib import Path
@@ -22,7 +22,7 @@ from .safetensors import EXTRA, read_safetensors
 from .tf_bundle.read import read_bundle
 from .tf_v1 import is_table, read_v1, sharded, shards_of
 from .torch.containers import is_pickle
-from .torch.read import read_torch
+from .torch.read import may_be_model, read_torch
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
 
@@ -70,13 +70,12 @@ _BUNDLE = "tensorflow-bundle"
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _INDEX = ".index.json"
 _NO_WEIGHTS = re.compile(
-    r"((training_)?args|optimizer|scheduler|scaler|rng_state|label2id|id2label|logits).*\.(bin|pt|pth|ckpt)|"
-    + re.escape(EXTRA)
+    r"((training_)?args|optimizer|scheduler|scaler|rng_state|label2id|id2label|logits).*\.(bin|pt|pth|ckpt)"
 )
-"""Files that training programs leave beside a model, and what a conversion keeps beside one."""
+"""Files that training programs leave beside a model."""
 
-_COMPANIONS = ("checkpoint", "vocab.txt", "bert_config.json", "config.json", "labels.txt")
-"""Files beside the weights: who names one means the folder."""
+_COMPANIONS = (".json", ".txt", ".pbtxt")
+"""How files beside the weights end: who names one means the folder. So does TensorFlow's file `checkpoint`."""
 
 _CANONICAL = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model_state.pdparams")
 """What libraries call a model's weights, whatever lies beside them. model.safetensors may be another model's copy."""
@@ -121,8 +120,8 @@ def open_checkpoint(source: str | Path, part: str | None = None, average: bool =
     path = Path(source)
     if archive.is_archive(path) and not is_pickle(path):
         return _in_archive(path, part, average)
-    if path.is_file() and (path.name in _COMPANIONS or path.suffix == ".meta"):
-        path = path.parent
+    if path.is_file() and _by_name(path) is None:
+        path = _meant_by(path)
     candidate, choice = _in_folder(path) if path.is_dir() else (_by_name(path), ())
     if candidate is None:
         raise _nothing_at(path)
@@ -137,12 +136,25 @@ def open_checkpoint(source: str | Path, part: str | None = None, average: bool =
     )
 
 
+def _meant_by(companion: Path) -> Path:
+    """The checkpoint beside which a file lies; the file itself if it is no companion of one."""
+    if companion.suffix == ".meta":  # the graph of a step
+        step = companion.with_suffix("")
+        return step if _by_name(step) else companion.parent
+    return companion.parent if companion.suffix in _COMPANIONS or companion.name == "checkpoint" else companion
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a program still downloads `path`, or was ended while it did."""
+    return path.suffix in _UNFINISHED or path.with_name(f"{path.name}.aria2").is_file()
+
+
 def _nothing_at(path: Path) -> NezhaConvertError:
     """The error for a path at which there is no checkpoint."""
     if path.is_file():
         if is_frozen(path):
             return frozen(path)
-        if path.suffix in _UNFINISHED:
+        if _is_unfinished(path):
             return CheckpointError(f"{path}: a download that was not finished", hint="Download the file again.")
         what = "not a checkpoint of a known format"
     elif steps := _steps(path):
@@ -189,6 +201,8 @@ def _by_name(path: Path, *, in_index: bool | None = None) -> _Candidate | None:
     Args:
         in_index: False if the caller knows that no index names `path` as a shard; None to look for one.
     """
+    if _is_unfinished(path):
+        return None
     if path.name.endswith(_INDEX):
         format = _BY_SUFFIX.get(Path(path.name.removesuffix(_INDEX)).suffix, _SAFETENSORS)
         return _Candidate(path, format if format.sharded else _SAFETENSORS) if path.is_file() else None
@@ -230,7 +244,8 @@ def _in_archive(path: Path, part: str | None, average: bool) -> Checkpoint:
     root = unpacked.path
     folders, seen = [], set[Path]()
     for folder in (root, *sorted(path for path in root.rglob("*") if path.is_dir())):
-        if more := _candidates(folder).keys() - seen:  # a SavedModel is found from its folder and from the one above
+        more = _look_through(folder).candidates.keys() - seen  # a SavedModel is found from the folder above, too
+        if more:
             folders.append(folder)
             seen |= more
     names = [str(folder.relative_to(root)) for folder in folders]
@@ -246,10 +261,30 @@ def _in_archive(path: Path, part: str | None, average: bool) -> Checkpoint:
     return replace(checkpoint, decisions=(decision, *checkpoint.decisions), holder=unpacked)
 
 
-def _candidates(folder: Path) -> dict[Path, _Candidate]:
-    """The checkpoints in `folder`. Each index is read once, because there may be thousands of shards and indexes."""
+class _Found(NamedTuple):
+    """What is in a folder: its checkpoints, files that hold no model, and downloads that were not finished."""
+
+    candidates: dict[Path, _Candidate]
+    passed: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[Decision, ...]:
+        """What is said of files that are not read."""
+        said = (
+            ("passed over", self.passed, "no model in them: they are what a training program writes beside one"),
+            ("unfinished", self.unfinished, "downloads that were not finished; not read"),
+        )
+        return tuple(Decision(field, ", ".join(names), why, Origin.FILE) for field, names, why in said if names)
+
+
+def _look_through(folder: Path) -> _Found:
+    """What is in `folder`. Each index is read once, because there may be thousands of shards and indexes."""
     candidates: dict[Path, _Candidate] = {}
-    paths = sorted(path for path in folder.iterdir() if not _NO_WEIGHTS.fullmatch(path.name) and not path.is_dir())
+    files = sorted(path for path in folder.iterdir() if not path.is_dir() and path.name != EXTRA)
+    unfinished = [path.name for path in files if _is_unfinished(path)]
+    passed = [path.name for path in files if _NO_WEIGHTS.fullmatch(path.name)]
+    paths = [path for path in files if path.name not in (*passed, *unfinished)]
     paths += sorted(folder.glob(f"*/{_SAVED_MODEL}"))
     shards = {
         (Path(path.name.removesuffix(_INDEX)).suffix, name)
@@ -261,47 +296,63 @@ def _candidates(folder: Path) -> dict[Path, _Candidate]:
         candidate = None if (path.suffix, path.name) in shards else _by_name(path, in_index=False)
         if candidate:
             candidates[candidate.path] = candidate
-    usual = {path: candidate for path, candidate in candidates.items() if _has_usual_name(candidate)}
-    return usual or candidates
+    if len(candidates) > 1:
+        empty = {path for path, candidate in candidates.items() if candidate.format is _TORCH and not _may_be(path)}
+        if len(empty) < len(candidates):
+            passed += [path.name for path in empty]
+            candidates = {path: candidate for path, candidate in candidates.items() if path not in empty}
+    return _Found(candidates, tuple(sorted(passed)), tuple(unfinished))
 
 
-def _has_usual_name(candidate: _Candidate) -> bool:
-    """Whether the name says that it is a checkpoint. A pickle of another name may be anything: a list of labels."""
-    return candidate.format is None or candidate.path.name.endswith((*_BY_SUFFIX, _INDEX))
+def _may_be(path: Path) -> bool:
+    """Whether a candidate of PyTorch's may hold a model. Of shards, the reader says what is wrong."""
+    return path.name.endswith(_INDEX) or may_be_model(path)
 
 
 def _in_folder(folder: Path) -> tuple[_Candidate, tuple[Decision, ...]]:
     """The checkpoint in `folder`, and what was decided to find it."""
-    candidates = _candidates(folder)
-    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _candidates(path)] if not candidates else []
-    if len(below) > 1:
-        names, ways = ", ".join(path.name for path in below), tuple((str(path),) for path in below)
-        raise UsageError(f"{folder}: {len(below)} folders in it hold checkpoints: {names}", ways=ways)
-    if below:
-        candidate, choice = _in_folder(below[0])
+    found = _look_through(folder)
+    if not found.candidates:
+        return _below(folder, found)
+    candidate, choice = _chosen(folder, found.candidates)
+    return candidate, (*choice, *found.notes)
+
+
+def _below(folder: Path, found: _Found) -> tuple[_Candidate, tuple[Decision, ...]]:
+    """The checkpoint of the only folder in `folder` that holds any."""
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and _look_through(path).candidates]
+    if len(folders) > 1:
+        names, ways = ", ".join(path.name for path in folders), tuple((str(path),) for path in folders)
+        raise UsageError(f"{folder}: {len(folders)} folders in it hold checkpoints: {names}", ways=ways)
+    if folders:
+        candidate, choice = _in_folder(folders[0])
         reason = "the only folder there that holds a checkpoint"
-        return candidate, (Decision("folder", below[0].name, reason, Origin.FILE), *choice)
-    if not candidates:
-        if unfinished := [path.name for path in sorted(folder.iterdir()) if path.suffix in _UNFINISHED]:
-            raise CheckpointError(
-                f"{folder}: no checkpoint in it; the download of {unfinished[0]} was not finished",
-                hint="Download the file again.",
-            )
-        if graphs := [path for path in sorted(folder.glob("*.pb")) if path.is_file() and is_frozen(path)]:
-            raise frozen(graphs[0])
-        listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+        return candidate, (Decision("folder", folders[0].name, reason, Origin.FILE), *choice, *found.notes)
+    if found.unfinished:
         raise CheckpointError(
-            f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, {_suffixes('*')}, "
-            f"found {listing or 'nothing at all'}",
-            hint="Name the folder that holds the weights.",
+            f"{folder}: no checkpoint in it; the download of {', '.join(found.unfinished[:8])} was not finished",
+            hint="Download the file again.",
         )
+    if graphs := [path for path in sorted(folder.glob("*.pb")) if path.is_file() and is_frozen(path)]:
+        raise frozen(graphs[0])
+    listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+    raise CheckpointError(
+        f"{folder}: no checkpoint in it: expected PREFIX.index with PREFIX.data-*, {_suffixes('*')}, "
+        f"found {listing or 'nothing at all'}",
+        hint="Name the folder that holds the weights.",
+    )
+
+
+def _chosen(folder: Path, candidates: Mapping[Path, _Candidate]) -> tuple[_Candidate, tuple[Decision, ...]]:
+    """The one of `candidates` that is meant, and why."""
     latest = _latest(folder)
     others = ", ".join(path.name for path in candidates if path != latest)
-    if latest in candidates:
+    if latest and latest in candidates:
         reason = f"the file checkpoint names it as the latest; beside it: {others}"
         return candidates[latest], (Decision("step", latest.name, reason, Origin.FILE),) if others else ()
     usual = [path for path in candidates if path.name in _CANONICAL]
     if len(candidates) > 1 and len(usual) == 1 and all(c.format is _TORCH for c in candidates.values()):
+        others = ", ".join(path.name for path in candidates if path != usual[0])
         reason = f"the usual name of a model's weights; beside it: {others}"
         return candidates[usual[0]], (Decision("file", usual[0].name, reason, Origin.FILE),)
     if len(candidates) > 1:

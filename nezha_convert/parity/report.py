@@ -159,6 +159,7 @@ class ParityReport:
         decisions, dropped: as the conversion recorded them.
         verified: the files of weights and their hashes.
         seconds: how long the verification took.
+        read: the name of the checkpoint that was read, of several in the source.
 
     Example:
         >>> import nezha_convert
@@ -187,6 +188,7 @@ class ParityReport:
     dropped: tuple[Mapping[str, Any], ...]
     verified: tuple[FileRecord, ...]
     seconds: float = 0.0
+    read: str = ""
 
     @classmethod
     def of(cls, folder: ConvertedFolder, cases: Mapping[str, Inputs], **measured: Any) -> ParityReport:

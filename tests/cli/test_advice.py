@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 from cases import HOPS, run, walk
 from goldens import FIXTURES
+
+from nezha_convert.cli.app import main
 
 State = dict[str, Any]
 TORCH = FIXTURES / "huawei-torch-pretraining"
@@ -119,6 +122,31 @@ def test_a_file_beside_the_weights_means_their_folder(name: str, tmp_path: Path)
     folder = Path(shutil.copytree(FIXTURES / "huawei-tf-pretraining", tmp_path / "source"))
     (folder / name).touch()
     assert walk(folder / name, tmp_path, verified=False).report
+
+
+@pytest.mark.parametrize("verb", ["inspect", "convert", "verify", "diff", "repair"])
+def test_every_command_says_which_of_several_steps_it_took(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    fixture = "transformers-4.40.2-encoder" if verb == "repair" else "huawei-tf-squad"
+    shutil.copytree(FIXTURES / fixture, source)
+    if verb == "repair":
+        (source / "pytorch_model.bin").rename(source / "best.bin")
+        shutil.copy(source / "best.bin", source / "pytorch_model.bin")
+        taken = "pytorch_model.bin"
+    else:
+        for file in list(source.glob("model.ckpt-12345.*")):
+            shutil.copy(file, source / file.name.replace("12345", "1"))
+        taken = "model.ckpt-12345"
+    output = tmp_path / "out"
+    if verb == "verify":
+        run(["convert", str(source), str(output)])
+    words = {"inspect": [], "repair": [], "diff": [str(source)]}.get(verb, [str(output)])
+    with pytest.raises(SystemExit):
+        main([verb, str(source), *words])
+    said = capsys.readouterr().out
+    assert re.search(rf"(decided|source|output) .*{re.escape(taken)}", said), said
 
 
 def test_a_download_that_was_not_finished_is_named(tmp_path: Path) -> None:

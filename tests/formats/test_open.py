@@ -438,3 +438,78 @@ def test_a_line_in_the_table_makes_a_format_known(tmp_path: Path, monkeypatch: p
 def test_no_two_formats_claim_a_suffix() -> None:
     suffixes = [suffix for format in FORMATS for suffix in format.suffixes]
     assert len(suffixes) == len(set(suffixes))
+
+
+# What is told by its content
+
+
+def test_files_without_a_model_are_passed_over_and_named(tmp_path: Path) -> None:
+    from argparse import Namespace
+
+    file = pickled(tmp_path / "best.model")
+    for name, content in (
+        ("args.bin", Namespace(lr=1)),
+        ("labels.pkl", ["a", "b"]),
+        ("logits.pt", torch.ones(2, 2)),
+        ("map.pth", {"a": 1}),
+        ("optimizer.pt", {"state": {0: {"exp_avg": torch.ones(2, 2)}}}),
+    ):
+        torch.save(content, tmp_path / name)
+    found = open_checkpoint(tmp_path)
+    assert found.path == file
+    assert [(d.field, d.value) for d in found.decisions] == [
+        ("passed over", "args.bin, labels.pkl, logits.pt, map.pth, optimizer.pt")
+    ]
+
+
+def test_a_model_of_any_name_is_asked_about_beside_another(tmp_path: Path) -> None:
+    pickled(tmp_path / "best.pkl")
+    pickled(tmp_path / "last.bin")
+    with pytest.raises(UsageError, match=r"it holds 2 checkpoints: best\.pkl, last\.bin"):
+        open_checkpoint(tmp_path)
+    pickled(tmp_path / "pytorch_model.bin")
+    found = open_checkpoint(tmp_path)
+    assert found.path.name == "pytorch_model.bin" and found.decisions[0].reason.endswith("best.pkl, last.bin")
+
+
+def test_a_damaged_file_is_not_passed_over(tmp_path: Path) -> None:
+    pickled(tmp_path / "best.pt")
+    damaged = pickled(tmp_path / "last.pt")
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    with pytest.raises(UsageError, match="it holds 2 checkpoints"):
+        open_checkpoint(tmp_path)
+
+
+UNFINISHED = ("last.bin.downloading", "a.crdownload", "b.part", "c.incomplete")
+
+
+def test_downloads_that_were_not_finished_are_named_and_not_read(tmp_path: Path) -> None:
+    file = pickled(tmp_path / "pytorch_model.bin")
+    for name in UNFINISHED:
+        pickled(tmp_path / name)
+        with pytest.raises(CheckpointError, match="a download that was not finished"):
+            open_checkpoint(tmp_path / name)
+    begun = pickled(tmp_path / "model.pt")
+    (tmp_path / "model.pt.aria2").touch()  # aria2 has begun it under its own name
+    with pytest.raises(CheckpointError, match="a download that was not finished"):
+        open_checkpoint(begun)
+    found = open_checkpoint(tmp_path)
+    names = ", ".join(sorted([*UNFINISHED, "model.pt", "model.pt.aria2"]))
+    assert (found.path, [(d.field, d.value) for d in found.decisions]) == (file, [("unfinished", names)])
+    file.unlink()
+    with pytest.raises(CheckpointError, match=f"the download of {names} was not finished"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "graph.pbtxt", "labels.txt", "training.json", "m.ckpt-2.meta"])
+def test_a_file_beside_the_weights_means_their_folder(name: str, tmp_path: Path) -> None:
+    bundle(tmp_path, "m.ckpt-2")
+    (tmp_path / name).write_text("{}")
+    assert open_checkpoint(tmp_path / name).path == tmp_path / "m.ckpt-2"
+
+
+def test_the_graph_of_a_step_means_that_step(tmp_path: Path) -> None:
+    for number in (1, 2):
+        bundle(tmp_path, f"m.ckpt-{number}")
+        (tmp_path / f"m.ckpt-{number}.meta").touch()
+    assert open_checkpoint(tmp_path / "m.ckpt-1.meta").path == tmp_path / "m.ckpt-1"

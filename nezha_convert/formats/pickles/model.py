@@ -92,6 +92,15 @@ def model_in(
     return {str(name): value for name, value in content.items() if _named(name, value)}, tuple(decisions)
 
 
+def has_model(file: Path, pickled: Pickled) -> bool:
+    """Whether a dictionary in it may be a model's: there is none in a list of labels, or in a tensor alone."""
+    purse = _Purse(file)
+    top = contents(pickled.value, purse)
+    if not top:
+        return False
+    return all(_named(name, value) for name, value in top.items()) or any(_models(top, purse))
+
+
 def _at(path: tuple[str, ...]) -> str:
     return ".".join(path) or TOP
 

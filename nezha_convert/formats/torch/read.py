@@ -10,7 +10,7 @@ from ...checkpoint import Contents, Decision, TensorEntry
 from ...errors import CheckpointError
 from ..pickles.entries import entry_of
 from ..pickles.machine import Pickled
-from ..pickles.model import model_in
+from ..pickles.model import has_model, model_in
 from ..pickles.settings import settings_in
 from ..pickles.values import Array
 from .containers import open_pickle
@@ -31,6 +31,14 @@ def read_torch(files: tuple[Path, ...], part: str | None = None, average: bool =
         UsageError: a file holds several dictionaries that may be the model's.
     """
     return read_pickles(files, lambda file, pickled: model_in(file, pickled, part, average))
+
+
+def may_be_model(file: Path) -> bool:
+    """Whether a model may be in `file`. What is damaged may be one: its reader says what is wrong with it."""
+    try:
+        return has_model(file, open_pickle(file)[0])
+    except CheckpointError:
+        return True
 
 
 def read_pickles(files: tuple[Path, ...], find: Callable[[Path, Pickled], Found]) -> Contents:
