@@ -1,19 +1,26 @@
 """Compare NEZHA-base with BERT-base with SDPA, and with transformers 4.40.2's NEZHA.
 
-    python benchmarks/model.py [--peer] [--pairs 9] [--threads 2] [--cases infer:8x128 train:2x512 load ...]
+    python benchmarks/model.py [--dtype float32|bfloat16|autocast] [--peer] [--pairs 9] [--threads 2]
+        [--cases infer:8x128 train:2x512 compile:8x128 onnx:4x512 int8:4x512 export load ...]
 
-Random weights, 12 layers. Each model has its own process, and they take turns (A, B, C, A, B, C, ...); each ratio is of
-neighbouring runs. A training step is forward, mean of squares, backward, with dropout 0.1. The limit is the time of
-BERT's matrix products alone, without softmax, dropout, norms or activations. Peak memory is that of the process, from
-`VmHWM`, reset before the runs; "growth" is the peak less the memory before the runs. `--peer` runs transformers 4.40.2
-from the isolated environment of the tests. `load` times `from_pretrained`. Replaces its section of
-``benchmarks/RESULTS.md`` and draws ``benchmarks/model.svg``. On a shared machine, ``--cpu --threads 1`` gives figures
-that repeat: CPU time of one thread, in a section of its own.
+Random weights, 12 layers. `bfloat16` are weights of that type, `autocast` is float32 under `torch.autocast` to it. Each
+model has its own process, and they take turns (A, B, C, A, B, C, ...); each ratio is of neighbouring runs. A training
+step is forward, mean of squares, backward, with dropout 0.1. The limit is the time of BERT's matrix products alone,
+without softmax, dropout, norms or activations. Peak memory is that of the process, from `VmHWM`, reset before the runs;
+"growth" is the peak less the memory before the runs. `--peer` runs transformers 4.40.2 from the isolated environment of
+the tests.
+
+Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compile` made for this one shape. `onnx` and
+`int8` run in onnxruntime what our exporter writes, of BERT what torch's writes. `export` times the writing of a graph.
+
+Replaces its section of ``benchmarks/RESULTS.md``; float32 also draws ``benchmarks/model.svg``. On a shared machine,
+``--cpu --threads 1`` gives figures that repeat: CPU time of one thread, in a section of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -22,6 +29,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 HERE = Path(__file__).parent
 TITLE = "NEZHA-base beside BERT-base"
@@ -32,6 +43,9 @@ NAMES = {
     "peer": "NEZHA of transformers 4.40.2",
     "limit": "BERT's matrix products alone",
 }
+DTYPES = ("float32", "bfloat16", "autocast")
+IN_TORCH = ("infer", "train")
+"""Cases that the peer and the limit have, too."""
 COLOURS = {"nezha": "#1a7f5a", "peer": "#b0b0b0"}
 
 
@@ -41,12 +55,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="+", default=CASES)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--peer", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="measure CPU time of the process, not wall-clock time")
     parser.add_argument("--worker", nargs=2, metavar=("SUBJECT", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return work(*options.worker, options.threads, time.process_time if options.cpu else time.perf_counter)
+        clock = time.process_time if options.cpu else time.perf_counter
+        return work(*options.worker, options.dtype, options.threads, clock)
     from results import machine, ratios, spread, write_section
 
     rows, bars = [], []
@@ -60,27 +76,30 @@ def main() -> None:
             )
         bert = figures["bert"]["seconds"]
         shown = {name: ratios(figures[name]["seconds"], bert) for name in figures if name in COLOURS}
-        bars.append((case, shown))
+        if case.partition(":")[0] in IN_TORCH:
+            bars.append((case, shown))
     lines = [
-        f"`python benchmarks/model.py`: 12 layers, random weights, float32, {options.threads} threads, "
+        f"`python benchmarks/model.py`: 12 layers, random weights, {options.dtype}, {options.threads} threads, "
         f"{'CPU time' if options.cpu else 'time on the clock'}; {options.pairs} interleaved rounds, a process a model. "
         f"{machine()}",
         "",
         "| case | model | seconds, median (quartiles) | ours / this, median (quartiles) | peak MiB | growth MiB |",
         "|---|---|---|---|---|---|",
         *rows,
-        "",
-        "![time relative to BERT-base](model.svg)",
     ]
-    write_section(f"{TITLE}, CPU time" if options.cpu else TITLE, lines)
-    (HERE / "model.svg").write_text(plot(bars))
+    title = TITLE + (f", {options.dtype}" if options.dtype != "float32" else "") + (", CPU time" if options.cpu else "")
+    if options.dtype == "float32" and bars:
+        lines += ["", "![time relative to BERT-base](model.svg)"]
+        (HERE / "model.svg").write_text(plot(bars))
+    write_section(title, lines)
     print("\n".join(lines))
     return None
 
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, dict]:
     """Seconds of every round and the memory of every model, by subject."""
-    subjects = ["nezha", "bert", *(["peer"] if options.peer else []), *(["limit"] if case != "load" else [])]
+    in_torch = case.partition(":")[0] in IN_TORCH
+    subjects = ["nezha", "bert", *(["peer"] if options.peer and in_torch else []), *(["limit"] if in_torch else [])]
     figures: dict[str, dict] = {subject: {"seconds": []} for subject in subjects}
     processes = {subject: start(subject, case, options) for subject in subjects}
     for number in range(options.pairs + 1):
@@ -104,7 +123,7 @@ def start(subject: str, case: str, options: argparse.Namespace) -> subprocess.Po
 
         path.insert(0, str(upstream.installed_release("4.40.2")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-W", "ignore", __file__, "--threads", str(options.threads)]
+    command = [sys.executable, "-W", "ignore", __file__, "--threads", str(options.threads), "--dtype", options.dtype]
     command += [*(["--cpu"] if options.cpu else []), "--worker", subject, case]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
@@ -124,7 +143,7 @@ def ask(process: subprocess.Popen, command: str | None) -> dict:
     return json.loads(line)
 
 
-def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> None:
+def work(subject: str, case: str, dtype: str, threads: int, clock: Callable[[], float]) -> None:
     """The work of such a process: prepare, then answer "run" and "memory" until the end of the input."""
     import torch
 
@@ -133,7 +152,10 @@ def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> N
     kind, _, shape = case.partition(":")
     batch, length = map(int, (shape or "1x1").split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        run = products(kind, batch, length) if subject == "limit" else model(subject, kind, batch, length, folder)
+        if subject == "limit":
+            run = products(kind, batch, length, torch.float32 if dtype == "float32" else torch.bfloat16)
+        else:
+            run = model(subject, kind, dtype, batch, length, Path(folder))
         answer({"ready": True})
         before = reset_peak()
         for line in sys.stdin:
@@ -146,8 +168,8 @@ def work(subject: str, case: str, threads: int, clock: Callable[[], float]) -> N
             answer({"seconds": clock() - started})
 
 
-def model(subject: str, kind: str, batch: int, length: int, folder: str) -> Callable[[], object]:
-    """One pass, training step or loading of a model."""
+def model(subject: str, kind: str, dtype: str, batch: int, length: int, folder: Path) -> Callable[[], object]:
+    """One pass, training step, loading or export of a model."""
     import torch
     import transformers
 
@@ -163,22 +185,73 @@ def model(subject: str, kind: str, batch: int, length: int, folder: str) -> Call
     if kind == "load":
         cls(config).save_pretrained(folder)
         return lambda: cls.from_pretrained(folder)
-    module = cls(config).train(kind == "train")
+    module = cls(config).train(kind == "train").to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    if kind in ("export", "onnx", "int8"):
+        return graph(module, kind, batch, length, folder / "model.onnx", torch.get_num_threads())
+    called = torch.compile(module, dynamic=False) if kind == "compile" else module
     ids = torch.randint(1, 21128, (batch, length))
     mask = torch.ones_like(ids)
+    autocast = functools.partial(torch.autocast, "cpu", torch.bfloat16, enabled=dtype == "autocast")
 
     def train() -> None:
-        module(ids, mask)[0].square().mean().backward()
+        with autocast():
+            loss = module(ids, mask)[0].float().square().mean()
+        loss.backward()
         module.zero_grad()
 
     @torch.inference_mode()
     def infer() -> None:
-        module(ids, mask)
+        with autocast():
+            called(ids, mask)
 
     return train if kind == "train" else infer
 
 
-def products(kind: str, batch: int, length: int) -> Callable[[], None]:
+def graph(module: object, kind: str, batch: int, length: int, path: Path, threads: int) -> Callable[[], object]:
+    """The export of `module` to `path`, or a run of the graph in onnxruntime."""
+    import numpy
+    import onnxruntime
+
+    from nezha_convert.exports import onnx_graph
+
+    ours = type(module).__module__.startswith("nezha.")
+    write = functools.partial(onnx_graph.write_graph if ours else write_bert, module, "encoder")
+    if kind == "export":
+        return lambda: write("float32", path)
+    write("int8" if kind == "int8" else "float32", path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    ones = numpy.ones((batch, length), numpy.int64)
+    inputs = {"input_ids": ones, "attention_mask": ones, "token_type_ids": 0 * ones}
+    return lambda: session.run(None, inputs)
+
+
+def write_bert(module: object, head: str, precision: str, path: Path) -> None:
+    """BERT as torch's exporter writes it, by the same options and quantizer as ours."""
+    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from nezha_convert.exports import onnx_graph
+
+    names = {0: "batch", 1: "length"}
+    program = torch.onnx.export(
+        onnx_graph.named_outputs(module, head),
+        tuple(torch.ones(2, 9, dtype=torch.long) for _ in onnx_graph.INPUTS),
+        dynamo=True,
+        opset_version=onnx_graph.OPSET,
+        dynamic_shapes=dict.fromkeys(onnx_graph.INPUTS, names),
+        input_names=onnx_graph.INPUTS,
+        output_names=onnx_graph.OUTPUTS[head],
+        verbose=False,
+    )
+    exact = path.with_name("float32.onnx") if precision == "int8" else path
+    program.save(exact)
+    if precision == "int8":
+        quantize_dynamic(exact, path, weight_type=QuantType.QUInt8)
+
+
+def products(kind: str, batch: int, length: int, dtype: torch.dtype) -> Callable[[], None]:
     """The matrix products of 12 layers, into allocated memory: [b, m, k] by [b, k, n] for each (b, m, k, n).
 
     Attention works on 128 queries of a sequence at a time, whose scores stay in cache. In a training step, each product
@@ -192,7 +265,9 @@ def products(kind: str, batch: int, length: int) -> Callable[[], None]:
     if kind == "train":
         shapes += [other for b, m, k, n in shapes for other in ((b, m, n, k), (b, k, m, n))]
     ready = {
-        (b, m, k, n): (torch.randn(b, m, k), torch.randn(b, n, k).transpose(1, 2), torch.empty(b, m, n))
+        (b, m, k, n): tuple(
+            one.to(dtype) for one in (torch.randn(b, m, k), torch.randn(b, n, k).transpose(1, 2), torch.empty(b, m, n))
+        )
         for b, m, k, n in shapes
     }
 
