@@ -40,7 +40,22 @@ _WRAPPED = "module."
 TOP = "the top"
 """The name of the dictionary that the file itself is."""
 
-_PLAIN = "Load it where it was written, and save plain weights: a quantized model's, before it was quantized."
+_PLAIN = (
+    "(lambda s, p='._packed_params': "
+    "{{k: v.dequantize() if getattr(v, 'is_quantized', 0) else v.to_dense() if getattr(v, 'is_sparse', 0) else v "
+    "for k, v in s.items() if p not in k and not "
+    "(k.endswith(('.scale', '.zero_point')) and k.rpartition('.')[0] + 2 * p in s)}} | "
+    "{{k.partition(p)[0] + n: v.dequantize() for k, parts in s.items() if k.endswith(2 * p) "
+    "for n, v in zip(('.weight', '.bias'), parts) if v is not None}})"
+    "(torch.load({!r}, map_location='cpu', weights_only=True)"
+)
+"""Python that makes plain tensors of a state dict's quantized and sparse ones. A module that is quantized dynamically
+has its weight and bias packed under one name, and a scale and zero point of its output, which are not the weight's."""
+
+_ROUNDED = (
+    " A quantized weight stays rounded; what the quantized program computes also depends on how it rounds the states. "
+    "Where there is the model from before it was quantized, convert that."
+)
 
 _SAVE = "Save the model's own state dict: torch.save(model.state_dict(), 'pytorch_model.bin')."
 
@@ -88,7 +103,11 @@ def model_in(
     for name, value in content.items():
         for item in value[:_MAX_LISTED] if isinstance(value, tuple | list) else (value,):
             if isinstance(item, Record) and item.is_tensor:
-                raise CheckpointError(f"{file}: {name!r} is not a plain dense tensor ({item.name})", hint=_PLAIN)
+                at = "".join(f"[{key!r}]" for key in path).replace("{", "{{").replace("}", "}}")
+                raise CheckpointError(
+                    f"{file}: {name!r} is not a plain dense tensor ({item.name})",
+                    hint=written_by_torch(file, f"{_PLAIN}{at})", "plain") + (_ROUNDED if "q" in item.name else ""),
+                )
     return {str(name): value for name, value in content.items() if _named(name, value)}, tuple(decisions)
 
 
