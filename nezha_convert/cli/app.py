@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -18,6 +20,9 @@ from ..tokenizer.wordpiece import KINDS
 from . import options
 from .console import Console
 from .run import run
+
+if TYPE_CHECKING:
+    from ..folder.report import Report
 
 
 class _Group(click.Group):
@@ -122,7 +127,17 @@ def convert(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     console = Console(as_json)
     with console.progress(f"converting {Path(source).name}", "bytes") as progress:
         report = verb.convert(source, output, progress=progress, **settings)
-    console.show(report)
+    console.show(report, *_after(report, source, output, settings))
+
+
+def _after(report: Report, source: str, output: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What comes after a conversion: the proof, with the files that were named, and the line that loads the folder."""
+    if report.dry_run:
+        return
+    named = [word for name in ("config", "vocab", "labels") if settings[name] for word in (f"--{name}", settings[name])]
+    yield "next", shlex.join(["nezha-convert", "verify", *map(str, (source, output, *named))])
+    auto = HEADS[report.head].auto_class
+    yield "load", f"{auto}.from_pretrained({str(output)!r}, trust_remote_code=True)"
 
 
 @cli.command()
@@ -278,13 +293,20 @@ def repair(source: str, output: Path | None, as_json: bool, **settings: Any) -> 
 @click.option(
     "--accept-activation", is_flag=True, help="Accept another GELU in that program; the report says what it changes."
 )
-@click.option("--fp16", "precision", flag_value="float16", help="An ONNX graph in half precision.")
-@click.option("--int8", "precision", flag_value="int8", help="An ONNX graph with weights quantized to 8 bits.")
+@click.option("--fp16", is_flag=True, help="An ONNX graph in half precision.")
+@click.option("--int8", is_flag=True, help="An ONNX graph with weights quantized to 8 bits.")
 @options.dry_run
 @click.option("--force", is_flag=True, help="Replace TARGET if it is an exported folder.")
 @options.as_json
 def export(
-    output: str, target: Path, to: str, precision: str | None, accept_activation: bool, as_json: bool, **settings: Any
+    output: str,
+    target: Path,
+    to: str,
+    fp16: bool,
+    int8: bool,
+    accept_activation: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Write the converted folder OUTPUT as another program's own files: Huawei's, an older transformers', ...
 
@@ -293,7 +315,7 @@ def export(
 
     \b
     Examples:
-      nezha-convert export nezha-base/ NEZHA-Base/ --to huawei-tf
+      nezha-convert export nezha-base/ NEZHA-Base-again/ --to huawei-tf
       nezha-convert export my-classifier/ out/ --to huawei-torch --accept-activation
       nezha-convert export nezha-base/ out/ --to transformers-4 --dry-run --json
       nezha-convert export nezha-base/ graph/ --to onnx --int8
@@ -301,6 +323,9 @@ def export(
     from ..commands import export as verb
 
     console = Console(as_json)
+    if fp16 and int8:
+        raise UsageError("--fp16 and --int8: a graph has one precision; expected one of them, found both")
+    precision = "float16" if fp16 else "int8" if int8 else None
     if to == "onnx":
         if accept_activation:
             raise UsageError("--accept-activation: not for --to onnx")

@@ -29,12 +29,12 @@ class Console:
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
 
-    def show(self, result: Result) -> None:
-        """Print what a command returned."""
+    def show(self, result: Result, *more: Row) -> None:
+        """Print what a command returned; for a person, with `more` rows at its end."""
         if self.as_json:
             self._document(result.to_dict())
             return
-        for _, neighbours in groupby(parts(result), type):
+        for _, neighbours in groupby((*parts(result), *more), type):
             rows = []
             for part in neighbours:
                 match part:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import UsageError
 from ..families.published import PUBLISHED
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+from ..files.given import nbytes_of_size
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -33,11 +32,10 @@ class _Config(click.Path):
 
 def size(value: str) -> int:
     """Bytes, from a number with a unit."""
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value)
-    nbytes = int(match[1]) * _UNITS.get(match[2].upper(), 0) if match else 0
-    if not nbytes:
-        raise click.BadParameter(f"{value!r} is not a size; expected a number with KB, MB or GB, such as 2GB")
-    return nbytes
+    try:
+        return nbytes_of_size(value)
+    except UsageError as error:
+        raise click.BadParameter(error.message) from error
 
 
 def pair(value: str) -> tuple[str, str]:

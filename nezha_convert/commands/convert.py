@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint import Checkpoint, Decision
 from ..errors import UsageError
+from ..files.given import nbytes_of_size, path_of
 from ..files.hashing import sha256
 from ..files.json import json_bytes
 from ..files.progress import Counter, Progress
@@ -19,11 +21,12 @@ from ..folder.model_code import model_files
 from ..folder.report import FileRecord, Report
 from ..formats.open import open_checkpoint
 from ..hub import local_source
+from ..mapping.labels import given_labels
 from ..mapping.survey import Asked, Survey, understand
 from ..tokenizer.make import Tokenizer, make_tokenizer
 from ..tokenizer.settings import FILES, vocabulary_in
 from ..weights.numbers import Numbers, add_up
-from ..weights.write import WEIGHTS, Layout, lay_out, write_weights
+from ..weights.write import WEIGHTS, Layout, element_type, lay_out, write_weights
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 
@@ -38,21 +41,21 @@ def convert(
     source_name: str | None = None,
     decided: Sequence[Decision] = (),
     head: str | None = None,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | Mapping[Any, Any] | None = None,
     config: str | Path | None = None,
     vocab: str | Path | None = None,
     lower_case: bool | None = None,
     tokenizer: str | None = None,
     activation: str | None = None,
     max_relative_position: int | None = None,
-    dtype: str | None = None,
+    dtype: Any = None,
     allow_overflow: bool = False,
     prefix: str | None = None,
     part: str | None = None,
     average: bool = False,
     drop: Sequence[str] = (),
     rename: Mapping[str, str] | Sequence[tuple[str, str]] = (),
-    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    max_shard_bytes: int | str = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -65,21 +68,22 @@ def convert(
         source_name: what the report calls the source, instead of its own name.
         decided: decisions that led to this source, for the report.
         head: the kind of model (a name in ``families.heads.HEADS``); None takes what the tensors say.
-        labels: names of the classifier's rows.
+        labels: names of the classifier's rows: a file of them, a list, or a dictionary of ids and names.
         config: the model's JSON, where it does not lie beside the weights; or a name of ``families.published``.
         vocab: vocab.txt, where it does not lie beside the weights.
         lower_case: whether the tokenizer lower-cases; None lets the vocabulary say.
         tokenizer: "wordpiece" or "byte-bpe", whatever the vocabulary looks like.
         activation: transformers' name of the activation, instead of the one decided.
         max_relative_position: clip distance, instead of the one decided.
-        dtype: element type of the output's weights; None keeps the source's.
+        dtype: element type of the output's weights: "float32", "float16" or "bfloat16", or torch's or NumPy's type of
+            this name; None keeps the source's.
         allow_overflow: write finite values that `dtype` cannot hold as infinities, instead of refusing them.
         prefix: what stands in front of the model's names inside a larger model, whose other tensors are left out.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
         average: take the moving average of the weights that lies beside them.
         drop: globs of tensors to leave out. What is not in the model, and not left out, is kept beside it.
         rename: tensors' and layers' names, and the names by which they are known here, such as {"fc": "classifier"}.
-        max_shard_bytes: size past which weights are split.
+        max_shard_bytes: size past which weights are split, as a number of bytes or a text such as "2GB".
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
         progress: told of the bytes done; each byte is written once and hashed once.
@@ -101,20 +105,20 @@ def convert(
         >>> sorted(file.name for file in report.output_files)[:3]
         ['attention_nezha.py', 'config.json', 'configuration_nezha.py']
     """
-    begun, output = time.monotonic(), Path(output)
+    begun, output = time.monotonic(), path_of(output)
     if not dry_run:
         check_output(output, force)
     checkpoint, name = _opened(source, part, average)
     keep_apart(checkpoint, output)
-    vocab_file = Path(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
-    config_file, labels_file = (Path(file) if file else None for file in (config, labels))
+    vocab_file = path_of(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
+    config_file, (labels_file, names) = path_of(config) if config else None, _labels(labels)
     states = _states(checkpoint, config_file, vocab_file, labels_file)
     changes = tuple(drop), tuple(dict(rename).items())
-    asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, *changes, average)
+    asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, *changes, average, names)
     survey = understand(checkpoint, asked)
     survey.plan.check()
-    made = make_tokenizer(vocab_file, survey.config.fields, lower_case, kind=tokenizer, strip=_strips(survey))
-    layout = lay_out(survey.plan.steps, dtype, max_shard_bytes, survey.plan.kept)
+    made = _tokenizer(survey, vocab_file, lower_case, tokenizer)
+    layout = lay_out(survey.plan.steps, element_type(dtype), nbytes_of_size(max_shard_bytes), survey.plan.kept)
     files = _files(survey, made, layout)
     sources = _sources(survey, vocab_file, made)
     report = Report.of(
@@ -122,6 +126,7 @@ def convert(
         layout,
         source=source_name or name,
         decisions=(*decided, *survey.decisions, *made.decisions, *layout.decisions),
+        assumptions=(*survey.assumptions, *made.assumptions),
         source_files=sources,
         output=output,
         files=files,
@@ -131,10 +136,22 @@ def convert(
         with staged(output, force, layout.nbytes + sum(map(len, files.values()))) as stage:
             counter = Counter(progress, sum(placed.nbytes for placed in layout.placed) + layout.nbytes)
             hashes, numbers = write_weights(stage, layout, sources, counter.add, allow_overflow)
-            for path in sources:  # the hashes are of the bytes that were converted
-                check_unchanged(path, states[path])
+            _check_unchanged(sources, states)
             report = _complete(stage, report, files, [hashes[path] for path in sources], hashes, add_up(numbers))
     return replace(report, seconds=time.monotonic() - begun)
+
+
+def _check_unchanged(sources: Sequence[Path], states: Mapping[Path, State]) -> None:
+    """Raises CheckpointError if a source changed meanwhile: the hashes are of the bytes that were converted."""
+    for path in sources:
+        check_unchanged(path, states[path])
+
+
+def _labels(labels: str | Path | Sequence[str] | Mapping[Any, Any] | None) -> tuple[Path | None, tuple[str, ...]]:
+    """The file of labels, or the labels themselves."""
+    if labels is None or isinstance(labels, (str, Path)):
+        return (path_of(labels) if labels else None), ()
+    return None, given_labels(labels)
 
 
 def _opened(source: str | Path | Checkpoint, part: str | None, average: bool) -> tuple[Checkpoint, str]:
@@ -163,6 +180,11 @@ def _states(checkpoint: Checkpoint, config: Path | None, vocab: Path | None, lab
     of_tokenizer = [vocab.parent / name for name in FILES] if vocab else []
     paths = (*checkpoint.files, checkpoint.config, checkpoint.labels, config, vocab, labels, *of_tokenizer)
     return {path: state_of(path.stat()) for path in paths if path and path.is_file()}
+
+
+def _tokenizer(survey: Survey, vocab: Path | None, lower_case: bool | None, kind: str | None) -> Tokenizer:
+    folder = survey.checkpoint.path.parent
+    return make_tokenizer(vocab, survey.config.fields, lower_case, kind=kind, strip=_strips(survey), beside=folder)
 
 
 def _strips(survey: Survey) -> bool:

@@ -18,6 +18,7 @@ from ..errors import OutputError, UsageError
 from ..exports.plan import ExportPlan, plan_export, understand_converted, watched
 from ..families import PROGRAMS
 from ..families.heads import POOLER
+from ..files.given import path_of
 from ..files.hashing import sha256
 from ..files.progress import Counter, Progress
 from ..files.staging import check_output, staged
@@ -148,7 +149,7 @@ def export(
         >>> nezha_convert.export("nezha-base/", "again/", "huawei-tf").loaded_by
         '--init_checkpoint again/model.ckpt --bert_config_file again/bert_config.json'
     """
-    begun, target = time.monotonic(), Path(target)
+    begun, target = time.monotonic(), path_of(target)
     if to not in PROGRAMS:
         raise UsageError(f"--to {to}: no such program; expected one of {', '.join(PROGRAMS)}")
     if not dry_run:
@@ -202,7 +203,7 @@ def export_graph(
     """
     from ..exports.onnx import MODEL, export_onnx, plan_onnx
 
-    begun, target = time.monotonic(), Path(target)
+    begun, target = time.monotonic(), path_of(target)
     if not dry_run:
         check_output(target, force, MARK)
     path, name = local_source(output)

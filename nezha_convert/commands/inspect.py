@@ -11,6 +11,7 @@ from typing import Any
 from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families.rules import Drop, Family
+from ..files.given import path_of
 from ..files.staging import TRAINED
 from ..folder.report import FileRecord
 from ..folder.trained import TrainedFolder
@@ -127,7 +128,7 @@ def inspect(
         (('pretraining',), ())
     """
     checkpoint = open_checkpoint(local_source(source)[0], part, average)
-    survey = _look(checkpoint, Asked(config=Path(config) if config else None, prefix=prefix, average=average))
+    survey = _look(checkpoint, Asked(config=path_of(config) if config else None, prefix=prefix, average=average))
     asked = {"--config": config, "--prefix": prefix, "--part": part}
     words = ["nezha-convert", "convert", str(source), "OUTPUT"]
     words += [str(word) for option, value in asked.items() if value for word in (option, value)]

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from ..files.given import path_of
 from ..files.staging import check_output, staged
 from ..hub import Address, Hub, Pulled
 
@@ -42,11 +43,11 @@ def pull(
         ('copy', True)
     """
     if folder is not None:
-        check_output(Path(folder), None)
+        check_output(path_of(folder), None)
     pulled = Hub(endpoint, token, bars).fetch(Address.parse(address))
     if folder is None:
         return pulled
-    with staged(Path(folder), False, sum(size for _, size in pulled.files)) as stage:
+    with staged(path_of(folder), False, sum(size for _, size in pulled.files)) as stage:
         for name, _ in pulled.files:
             shutil.copyfile(pulled.folder / name, stage / name)
-    return replace(pulled, folder=Path(folder))
+    return replace(pulled, folder=path_of(folder))

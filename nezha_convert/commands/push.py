@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import HubError, MappingError, UsageError
+from ..files.given import path_of
 from ..files.hashing import sha256
 from ..folder.card import CARD, LICENSES, warning
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
-from ..hub import Hub, Pushed, PushedFile, check_repo_id, nbytes_of
+from ..hub import Address, Hub, Pushed, PushedFile, nbytes_of
 from ..text import quoted
 
 
@@ -62,8 +63,9 @@ def push(
         >>> pushed.dry_run, pushed.doubts
         (True, ())
     """
-    check_repo_id(repo_id)
-    recorded = recorded_folder(Path(folder))
+    address = Address.parse(repo_id)
+    repo_id, revision = address.repo_id, revision or address.revision
+    recorded = recorded_folder(path_of(folder))
     names = recorded.names()
     doubts = recorded.doubts()
     if doubts and not force:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import MappingError, OutputError, UsageError
 from ..families.heads import HEADS, head_of
+from ..files.given import path_of
 from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
@@ -128,7 +129,7 @@ def record_training(
         >>> recorded.doubts()
         ()
     """
-    folder, data = Path(folder), tuple(data)
+    folder, data = path_of(folder), tuple(data)
     _check_arguments(task, metrics, data, license)
     head, weights = _saved_model(folder)
     recorded_settings = _settings(settings)

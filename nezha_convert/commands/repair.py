@@ -13,13 +13,14 @@ from ..errors import CheckpointError, MappingError, UsageError
 from ..families import HUAWEI_TF, HUAWEI_TORCH, TRANSFORMERS, TRANSFORMERS_BASE
 from ..families.heads import HEADS, TIES
 from ..families.rules import Drop
+from ..files.given import path_of
 from ..files.json import optional_object
 from ..files.locks import TemporaryFolder
 from ..files.progress import Progress
 from ..files.staging import MARK
 from ..folder.report import Report
 from ..formats.open import open_checkpoint
-from ..hub import SCHEME, Address, Hub, Pushed
+from ..hub import Address, Hub, Pushed, is_address, local_source
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
 from ..mapping.positions import Table, config_clip, stored_clip
 from ..tokenizer.byte_bpe import PREFIX, spelled_out
@@ -116,7 +117,7 @@ def repair(
         convert(checkpoint, temporary / "out", dry_run=True, **options)  # what cannot be loaded is not called good
         if not faults or (output is None and not create_pr):
             return Repair(str(source), faults, decisions=checkpoint.decisions)
-        folder = Path(output) if output is not None else temporary / "out"
+        folder = path_of(output) if output is not None else temporary / "out"
         report = convert(checkpoint, folder, force=force, progress=progress, **options)
         pushed = _propose(copy, folder, report, faults) if create_pr else None
     return Repair(str(source), faults, report if output is not None else None, pushed, checkpoint.decisions)
@@ -133,7 +134,7 @@ class _Copy:
 
 
 def _opened(source: str | Path, create_pr: bool, endpoint: str | None, token: str | None, bars: bool) -> _Copy:
-    if str(source).startswith(SCHEME):
+    if is_address(source):
         hub, address = Hub(endpoint, token, bars), Address.parse(str(source))
         pulled = hub.fetch(address)
         return _Copy(open_checkpoint(pulled.source), str(pulled.address), hub, address)
@@ -142,7 +143,8 @@ def _opened(source: str | Path, create_pr: bool, endpoint: str | None, token: st
             f"{source}: a pull request needs a repository to go to",
             hint="Name it: nezha-convert repair hf://owner/name --create-pr",
         )
-    return _Copy(open_checkpoint(Path(source)), Path(source).resolve().name)
+    path, name = local_source(source)
+    return _Copy(open_checkpoint(path), name)
 
 
 def _propose(copy: _Copy, folder: Path, report: Report, faults: Iterable[Fault]) -> Pushed:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files.given import path_of
 from ..files.progress import Progress
 from ..folder.record import ConvertedFolder
 from ..parity.assumed import check_accepted, list_assumptions
@@ -64,7 +65,7 @@ def verify(
     """
     begun = time.monotonic()
     need_torch("verify runs the converted model, which")
-    folder = ConvertedFolder(Path(output))
+    folder = ConvertedFolder(path_of(output))
     lines = list_texts(texts, folder, source)
     opened = read_source(source, folder, config, vocab, labels)
     assumed = list_assumptions(folder, opened)

@@ -11,6 +11,7 @@ from ..families.heads import HEADS
 from ..families.rules import layer_of
 from ..formats.safetensors import EXTRA
 from ..text import printable
+from .use import CHINESE, CONVERTED, has_tokenizer, in_chinese, limits, loading, widget
 
 CARD = "README.md"
 
@@ -96,7 +97,9 @@ def conversion_card(
     """
     sections = (
         _introduction(conversion, doubts),
-        loading(conversion, repo_id),
+        loading(conversion, repo_id, _decided(conversion, "language")),
+        limits(conversion["head"]),
+        _chinese(conversion, repo_id),
         _beside(conversion, repo_id),
         _not_finite(conversion),
         _provenance(conversion),
@@ -129,6 +132,7 @@ def _metadata(conversion: Mapping[str, Any], license: str | None) -> str:
         "library_name": "transformers",
         "pipeline_tag": _PIPELINES.get(conversion["head"]),
         "base_model": base[1] if base else None,
+        "widget": widget(conversion["head"], _decided(conversion, "language")) if has_tokenizer(conversion) else None,
         "tags": ["nezha", "bert", "nezha-convert", "arxiv:1909.00204"],
     }
     # JSON is also YAML, so no YAML library is needed and nothing has to be quoted by hand.
@@ -144,22 +148,6 @@ def _introduction(conversion: Mapping[str, Any], doubts: Sequence[str]) -> str:
         f"{escaped(conversion['version'])} for today's transformers."
     )
     return f"{text}\n\n{warning(doubts)}" if doubts else text
-
-
-def loading(record: Mapping[str, Any], repo_id: str | None) -> str:
-    """The lines of Python that load the model whose folder has the record `record`."""
-    auto = HEADS[record["head"]].auto_class
-    address = json.dumps(repo_id or "path/to/this/folder")
-    tokenizer = any(file["name"] == "tokenizer.json" for file in record["output_files"])
-    lines = [f"from transformers import {auto}" + (", AutoTokenizer" if tokenizer else "")]
-    lines.append(f"model = {auto}.from_pretrained({address}, trust_remote_code=True)")
-    if tokenizer:  # without trust_remote_code transformers would ask, because of config.json
-        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({address}, trust_remote_code=True)")
-    code = "\n".join(lines)
-    return (
-        f"## Use\n\n```python\n{code}\n```\n\n"
-        "The model's code lies beside its weights (`modeling_nezha.py`); nothing else has to be installed."
-    )
 
 
 def _beside(conversion: Mapping[str, Any], repo_id: str | None) -> str:
@@ -218,6 +206,13 @@ def _before_renaming(name: str, conversion: Mapping[str, Any]) -> str:
         if decision["field"] == "renamed" and re.fullmatch(rf"{re.escape(new)}([./].*)?", name):
             name = old + name[len(new) :]
     return name
+
+
+def _chinese(conversion: Mapping[str, Any], repo_id: str | None) -> str:
+    """The section for those who read Chinese, of a model that does."""
+    parity = conversion.get("parity")
+    passed = bool(parity["passed"]) if parity else None
+    return in_chinese(conversion, repo_id, CONVERTED[passed]) if _decided(conversion, "language") == CHINESE else ""
 
 
 def _not_finite(conversion: Mapping[str, Any]) -> str:

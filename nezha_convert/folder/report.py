@@ -112,6 +112,7 @@ class Report:
         *,
         source: str,
         decisions: Iterable[Decision],
+        assumptions: Iterable[Assumption],
         source_files: Iterable[Path],
         output: Path,
         files: Mapping[str, bytes],
@@ -123,6 +124,7 @@ class Report:
             survey, layout: what is converted, and where its weights go.
             source: what the source is called.
             decisions: all of them, in the order in which they are shown.
+            assumptions: all of them, likewise.
             source_files: what was read.
             output: the folder to write.
             files: what it holds besides the weights.
@@ -139,7 +141,7 @@ class Report:
             architecture=survey.head.architecture,
             head_reason=survey.head_reason,
             decisions=tuple(decisions),
-            assumptions=survey.assumptions,
+            assumptions=tuple(assumptions),
             ignored_fields=survey.config.ignored,
             unknown_fields=survey.config.unknown,
             source_files=tuple(FileRecord(path.name, path.stat().st_size) for path in source_files),

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .card import CITATION, escaped, inline, joined, license_section, loading, table, warning
+from .card import CITATION, escaped, inline, joined, license_section, table, warning
+from .use import CHINESE, TRAINED, in_chinese, limits, loading
 
 HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 """A data set's name on the Hub."""
@@ -34,7 +35,11 @@ def training_card(
         _introduction(training),
         warning(doubts, claim) if doubts else "",
         _results(training),
-        loading(training, repo_id),
+        loading(training, repo_id, training["language"]),
+        limits(training["head"]),
+        in_chinese(training, repo_id, TRAINED[not training["base"]["doubts"]])
+        if training["language"] == CHINESE
+        else "",
         _data(training),
         _settings(training),
         _chain(training),

@@ -1,6 +1,6 @@
 """The Hugging Face Hub: addresses, downloads, commits in one piece, and its refusals in plain words."""
 
-from .client import SCHEME, Address, Hub, Pulled, Pushed, PushedFile, check_repo_id, local_source, nbytes_of
+from .client import SCHEME, Address, Hub, Pulled, Pushed, PushedFile, is_address, local_source, nbytes_of
 
 __all__ = [
     "SCHEME",
@@ -9,7 +9,7 @@ __all__ = [
     "Pulled",
     "Pushed",
     "PushedFile",
-    "check_repo_id",
+    "is_address",
     "local_source",
     "nbytes_of",
 ]

@@ -15,12 +15,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from ..errors import HubError, UsageError
+from ..files.given import path_of
 from ..files.hashing import git_blob, sha256
 from .refusals import in_words
 
-SCHEME = "hf://"
+SCHEME, _WEB = "hf://", ("https://", "http://")
+_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
+_FILE = re.compile(
+    r"\.(bin|pt|pth|pkl|index|safetensors|ckpt|h5|weights|pdparams|zip|tar|gz|tgz|bz2|xz|json|txt|data.*)$"
+)
 _Answer = TypeVar("_Answer")
 _UNKNOWN = 1 << 30
 """Bytes of a file whose size the Hub does not tell."""
@@ -70,15 +76,32 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``hf://owner/name[@revision]``.
+        """Read ``hf://owner/name[@revision]``, ``owner/name[@revision]``, or the address of a page of it on the Hub.
 
         Raises:
-            UsageError: it is not one.
+            UsageError: it is none of these.
         """
+        if text.startswith(_WEB):
+            return cls._of_page(text)
         repo_id, at, revision = text.removeprefix(SCHEME).partition("@")
-        if not text.startswith(SCHEME) or bool(at) != bool(revision):
+        known = text.startswith(SCHEME) or _REPO.fullmatch(repo_id)
+        if not known or bool(at) != bool(revision):
             raise UsageError(f"{text}: not an address of the Hub", hint="It is written hf://owner/name[@revision]")
         return cls(check_repo_id(repo_id), revision or None)
+
+    @classmethod
+    def _of_page(cls, text: str) -> Address:
+        """Of ``https://huggingface.co/owner/name``, ``.../tree/REVISION``, ``.../resolve/REVISION/FILE``, ..."""
+        page = urlsplit(text)
+        hosts = {*_HOSTS, urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc}
+        owner, name, kind, revision, *_ = [*page.path.strip("/").split("/"), *[""] * 4]
+        if page.netloc not in hosts or not name or owner in ("datasets", "spaces"):
+            raise UsageError(
+                f"{text}: not the address of a model on the Hub; expected https://{_HOSTS[0]}/owner/name",
+                hint="It is written hf://owner/name[@revision]",
+            )
+        at = unquote(revision) if kind in ("tree", "blob", "resolve", "commit") and revision else None
+        return cls(check_repo_id(f"{owner}/{name.removesuffix('.git')}"), at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +197,19 @@ def check_repo_id(repo_id: str) -> str:
     return repo_id
 
 
+def is_address(source: str | Path) -> bool:
+    """Whether `source` is of the Hub: by how it begins or, where no folder of its owner's name is here, OWNER/NAME."""
+    if not isinstance(source, str):
+        return False
+    bare = _REPO.fullmatch(source.partition("@")[0]) and not _FILE.search(source)
+    return source.startswith((SCHEME, *_WEB)) or bool(bare and not Path(source).parent.exists())
+
+
 def local_source(source: str | Path) -> tuple[Path, str]:
     """Where `source` lies on this machine, and its name for a report. An address of the Hub is downloaded first."""
-    if not str(source).startswith(SCHEME):
-        return Path(source), Path(source).resolve().name
+    if not is_address(source):
+        path = path_of(source)
+        return path, path.resolve().name
     pulled = Hub(bars=sys.stderr.isatty()).fetch(Address.parse(str(source)))
     return pulled.source, str(pulled.address)
 

@@ -14,6 +14,7 @@ from ..families import HUAWEI_TORCH, TRANSFORMERS
 from ..families.heads import CLASSIFIER, GENERATING, HEADS, MLM, POOLER, Head
 from ..families.rules import Default, Family, Op, layer_of
 from ..families.transformers import ACTIVATIONS
+from ..files.given import in_utf8, similar
 from ..files.json import read_json
 from ..formats.pickles.settings import CONFIG_FIELDS
 
@@ -126,6 +127,10 @@ def held_config(settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[st
     return where, config
 
 
+NOT_THE_MODEL_S = {"tokenizer_config.json", "generation_config.json"}
+"""Files whose names look like the config's."""
+
+
 def read_config(path: Path | None, where: Path, published: Sequence[str] = ()) -> dict[str, Any]:
     """The JSON object in `path`.
 
@@ -139,16 +144,22 @@ def read_config(path: Path | None, where: Path, published: Sequence[str] = ()) -
     """
     if path is None:
         lack = "no bert_config.json or config.json beside it; the number of attention heads stands nowhere else"
+        folder = where if where.is_dir() else where.parent
+        names = {path.name for path in folder.iterdir()} - NOT_THE_MODEL_S if folder.is_dir() else set()
+        near = similar("config.json", names)
+        found = [*(str(folder / name) for name in near), *published]
         sizes = f". Its shapes are those of {' or '.join(published)}" if published else ""
         raise CheckpointError(
             f"{where}: {lack}{sizes}",
-            hint="" if published else "Name it: --config FILE",
-            ways=tuple(("--config", name) for name in published),
+            hint="" if found else "Name it: --config FILE",
+            ways=tuple(("--config", name) for name in found),
         )
     try:
         raw = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a JSON file ({error})", hint="Name the config: --config FILE") from error
+        encoding = in_utf8(path, "--config") if isinstance(error, UnicodeDecodeError) else ""
+        hint = encoding or "Name the config: --config FILE"
+        raise CheckpointError(f"{path}: not a JSON file ({error})", hint=hint) from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, expected an object of fields")
     return _flattened(raw)

@@ -37,6 +37,7 @@ class Asked:
         drop: globs of tensors to leave out.
         rename: beginnings of names, and what to put in their place: a tensor's whole name, or a layer's.
         average: the moving average of the weights instead of these.
+        names: the labels' names, instead of a file.
     """
 
     head: str | None = None
@@ -48,6 +49,7 @@ class Asked:
     drop: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
     average: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +263,7 @@ def _survey(
             *_decoder_decisions(raw, family, untied, over),
         ),
         config_path,
-        labels_path if labels else None,
+        labels_path if labels and not asked.names else None,
         _assumptions(raw, family, head, config, checkpoint),
     )
 
@@ -351,6 +353,8 @@ def _labels(
     A config that names its labels goes before a labels.txt beside it. LABEL_0, LABEL_1, ... are no names: transformers
     makes them up.
     """
+    if asked.names:
+        return list(asked.names), ()
     if found is None:
         return None, ()
     labels, names = read_labels(found), raw.get("id2label")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..files.given import in_utf8, path_of
 from ..folder.record import ConvertedFolder
 from .oracle.formulas import Array
 
@@ -67,7 +68,7 @@ def list_texts(texts: str | Path | Sequence[str] | None, folder: ConvertedFolder
     Raises:
         UsageError: the file cannot be used, or `folder` has no tokenizer.
     """
-    lines = read_texts(Path(texts)) if isinstance(texts, (str, Path)) else list(texts or ())
+    lines = read_texts(path_of(texts)) if isinstance(texts, (str, Path)) else list(texts or ())
     if lines and not folder.has_tokenizer:
         raise UsageError(
             f"{folder.path}: it has no tokenizer, so no texts can be compared",
@@ -85,7 +86,9 @@ def read_texts(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not readable as UTF-8 text ({error})", hint="Name another: --texts FILE") from error
+        encoding = in_utf8(path, "--texts") if isinstance(error, UnicodeDecodeError) else ""
+        hint = encoding or "Name another: --texts FILE"
+        raise UsageError(f"{path}: not readable as UTF-8 text ({error})", hint=hint) from error
     texts = [line.removesuffix("\r") for line in lines if line.strip()]
     if not texts:
         raise UsageError(f"{path}: no text in it; expected one a line", hint="Name another: --texts FILE")

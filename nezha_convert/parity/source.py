@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoint import Origin
 from ..errors import CheckpointError, UsageError
+from ..files.given import path_of
 from ..folder.record import ConvertedFolder
 from ..hub import local_source
 from .again.config_file import labels_of, published, read_json_object
@@ -65,12 +66,12 @@ def read_source(
     """
     files = find_files(local_source(source)[0], {file["name"] for file in folder.record["source_files"]})
     asked = published(Path(config).as_posix() if config else _asked(folder, "config") or "")
-    config_path = None if asked else Path(config) if config else find_config(files)
+    config_path = None if asked else path_of(config) if config else find_config(files)
     raw = asked if asked or config_path or files.kind != TORCH else config_in(files.weights[0])
     if config_path is None and raw is None:
         raise CheckpointError(f"{files.path}: no JSON of the model beside it", hint="Name it: --config FILE")
     # transformers 5 writes a tokenizer.json and no vocab.txt.
-    vocab_path = Path(vocab) if vocab else _beside(files, "vocab.txt") or _beside(files, "tokenizer.json")
+    vocab_path = path_of(vocab) if vocab else _beside(files, "vocab.txt") or _beside(files, "tokenizer.json")
     if folder.has_tokenizer and vocab_path is None:
         raise UsageError(
             f"{folder.path}: its tokenizer was made from a vocabulary that is not beside {source}",
@@ -78,8 +79,8 @@ def read_source(
         )
     used_vocab = vocab_path if folder.has_tokenizer else None
     rows = len(folder.config.get("id2label") or ())
-    labels_path = (Path(labels) if labels else _beside(files, "labels.txt")) if rows else None
-    folder.check_source((*files.files, *filter(None, (config_path, used_vocab, Path(labels) if labels else None))))
+    labels_path = (path_of(labels) if labels else _beside(files, "labels.txt")) if rows else None
+    folder.check_source((*files.files, *filter(None, (config_path, used_vocab, path_of(labels) if labels else None))))
     raw = read_json_object(config_path) if config_path else raw or {}
     renamed = [d["value"].partition("=")[::2] for d in folder.record["decisions"] if d["field"] == "renamed"]
     averaged = folder.origin("average") is Origin.ASKED

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Decision, Origin
+from ..checkpoint import Assumption, Decision, Origin
+from ..files.given import similar
 from .byte_bpe import is_byte_bpe
 from .own import own_tokenizer
 from .settings import read_settings
 from .wordpiece import (
     BYTE_BPE,
+    Vocabulary,
     check_length,
     decide_added,
     decide_casing,
@@ -34,6 +37,7 @@ class Tokenizer:
     decisions: tuple[Decision, ...]
     fields: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def make_tokenizer(
@@ -43,6 +47,7 @@ def make_tokenizer(
     *,
     kind: str | None = None,
     strip: bool = False,
+    beside: Path | None = None,
 ) -> Tokenizer:
     """The tokenizer of the vocabulary `vocab_file`; none where there is no vocabulary.
 
@@ -54,12 +59,15 @@ def make_tokenizer(
         lower_case: whether text is lower-cased; None lets the files say.
         kind: one of ``wordpiece.KINDS``, whatever the tokens look like; None lets the tokens say.
         strip: the program's `load_vocab` strips lines, as Huawei's does.
+        beside: where a vocabulary of another name is looked for if there is none, to be named.
 
     Raises:
         MappingError: the vocabulary cannot be read, or it is of another model.
     """
     if vocab_file is None:
-        reason = "no vocab.txt beside the checkpoint; the folder is without a tokenizer. Add one with --vocab FILE"
+        near = similar("vocab.txt", (path.name for path in beside.iterdir())) if beside else []
+        file = shlex.quote(str(beside / near[0])) if beside and near else "FILE"
+        reason = f"no vocab.txt beside the checkpoint; the folder is without a tokenizer. Add one with --vocab {file}"
         return Tokenizer({}, (Decision("tokenizer", None, reason, Origin.FILE),))
     settings = read_settings(vocab_file.parent)
     bytes_alone = kind == BYTE_BPE if kind else is_byte_bpe(read_lines(vocab_file))
@@ -80,4 +88,13 @@ def make_tokenizer(
             for name, token in (("pad_token_id", "[PAD]"), ("bos_token_id", "[CLS]"), ("eos_token_id", "[SEP]"))
         },
         settings.files if settings else (),
+        _few(vocab, config["vocab_size"]),
     )
+
+
+def _few(vocab: Vocabulary, rows: int) -> tuple[Assumption, ...]:
+    """A vocabulary of less than half as many tokens as the embedding has rows fits, and may be another model's."""
+    if 2 * len(vocab) >= rows:
+        return ()
+    text = f"{vocab.path.name} is this model's vocabulary; it has {len(vocab):,} tokens, the embedding {rows:,} rows"
+    return (Assumption("vocabulary", text),)

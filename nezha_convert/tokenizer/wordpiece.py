@@ -15,6 +15,7 @@ from typing import Any
 
 from ..checkpoint import Decision, Origin
 from ..errors import MappingError
+from ..files.given import in_utf8
 from ..files.json import json_bytes, optional_object
 from .byte_bpe import (
     FINAL_SIGMA,
@@ -142,7 +143,8 @@ def read_lines(path: Path) -> tuple[str, ...]:
             f"{path}: cannot be read ({error.strerror})", hint="Name the vocabulary: --vocab FILE"
         ) from error
     except UnicodeDecodeError as error:
-        raise MappingError(f"{path}: not a vocabulary: not UTF-8 text ({error})") from error
+        hint = in_utf8(path, "--vocab")
+        raise MappingError(f"{path}: not a vocabulary: not UTF-8 text ({error})", hint=hint) from error
     return tuple(line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n"))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import BLOCK_BYTES, Decision, Origin, TensorEntry
-from ..errors import CheckpointError, MappingError, OutputError
+from ..errors import CheckpointError, MappingError, OutputError, UsageError
 from ..families.rules import Op
 from ..files.hashing import sha256
 from ..files.staging import sync
@@ -107,6 +107,21 @@ class Layout:
     def nbytes(self) -> int:
         """Size of all files together."""
         return sum(size for _, _, size in self.files)
+
+
+def element_type(given: Any) -> str | None:
+    """The name of an element type that weights are written in, of its name or of torch's or NumPy's type.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if given is None:
+        return None
+    text = given if isinstance(given, str) else getattr(given, "__name__", str(given))
+    name = text.removeprefix("torch.")
+    if name not in _FLOATS:
+        raise UsageError(f"dtype {text}: expected one of {', '.join(_FLOATS)}")
+    return name
 
 
 def lay_out(steps: Sequence[Step], dtype: str | None, max_shard_bytes: int, kept: Sequence[Step] = ()) -> Layout:

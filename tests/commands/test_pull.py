@@ -52,7 +52,7 @@ def test_a_private_repository_is_pulled_with_its_token_alone(run, server, folder
     [
         ("hf://owner/nope", 6, "no such repository"),
         (f"hf://{NAME}@nope", 6, "no such repository, revision"),
-        ("owner/name", 2, "hf://owner/name[@revision]"),
+        ("owner", 2, "hf://owner/name[@revision]"),
         ("hf://name", 2, "OWNER/NAME"),
         ("hf://owner/name@", 2, "hf://owner/name[@revision]"),
     ],

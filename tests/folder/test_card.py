@@ -199,7 +199,7 @@ def test_the_authors_figures_are_left_out_where_they_do_not_apply(record, size, 
 def test_its_lines_load_the_model(record, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
     convert(TF, tmp_path / "out", vocab=tmp_path / "vocab.txt")
-    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
     assert code.count("\n") == 3
     names: dict = {}
     exec(code.replace("path/to/this/folder", str(tmp_path / "out")), names)
@@ -211,7 +211,7 @@ def test_its_lines_load_the_model_where_no_package_is_installed_and_nobody_answe
     """Without `import nezha` the classes are unknown, so transformers asks before it runs the folder's code."""
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
     convert(TF, tmp_path / "out", vocab=tmp_path / "vocab.txt")
-    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
     program = (
         WITHOUT_PACKAGES
         + code.replace("path/to/this/folder", str(tmp_path / "out"))

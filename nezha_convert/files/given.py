@@ -1,0 +1,65 @@
+"""What people give as a path, a size or a text file, read in the way that they mean it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from ..errors import UsageError
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_ENCODINGS = (("utf-16", "UTF-16"), ("gb18030", "GB18030"), ("big5", "BIG5"))
+"""What Chinese files were written in before UTF-8: Python's names and iconv's. GB18030 includes GBK and GB2312."""
+
+
+def path_of(given: str | Path) -> Path:
+    """The path `given`, with `~` as the home folder."""
+    return Path(given).expanduser()
+
+
+def nbytes_of_size(given: int | str) -> int:
+    """Bytes, of a number of bytes or a text with a unit, such as "2GB".
+
+    Raises:
+        UsageError: it is neither. A text without a unit is none: nobody means five bytes by "5".
+    """
+    if isinstance(given, int):
+        nbytes, unit = given, "B"
+    else:
+        match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", given.strip())
+        nbytes, unit = (int(match[1]), match[2].upper()) if match else (0, "B")
+    if nbytes < 1 or unit not in _UNITS:
+        raise UsageError(f"{given!r} is not a size; expected a number with KB, MB or GB, such as 2GB")
+    return nbytes * _UNITS[unit]
+
+
+def in_utf8(path: Path, option: str) -> str:
+    """What to do about a text file that is not UTF-8: the command that makes one of it. Empty if no encoding fits.
+
+    Args:
+        option: by which the new file is then named, such as "--vocab".
+    """
+    data = path.read_bytes()[: 1 << 20]
+    for name, known in _ENCODINGS:
+        if name == "utf-16" and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            continue
+        try:
+            data.decode(name)
+        except UnicodeDecodeError as error:
+            if error.end < len(data) or len(data) < 1 << 20:  # not a character that the limit cut
+                continue
+        new = shlex.quote(f"utf8-{path.name}")
+        command = f"iconv -f {known} -t UTF-8 {shlex.quote(str(path))} > {new}"
+        return f"It looks like {known}. Make it UTF-8: {command}; then add {option} {new}"
+    return ""
+
+
+def similar(wanted: str, names: Iterable[str]) -> list[str]:
+    """The names that somebody may have meant by `wanted`, such as vocab_zh.txt by vocab.txt; the closest first."""
+    stem, dot, suffix = wanted.rpartition(".")
+    of_kind = sorted(name for name in names if name != wanted and name.endswith(f"{dot}{suffix}"))
+    held = [name for name in of_kind if stem.lower() in name.lower()]
+    return held or get_close_matches(wanted, of_kind, n=3, cutoff=0.7)
