@@ -45,7 +45,7 @@ def _fuzz(name: str, seconds: int, work: Path) -> int:
     more = [str(CORPUS / name)] if (CORPUS / name).is_dir() else []
     command = [sys.executable, "-m", "fuzz.harness", name, str(folder), *more, f"-artifact_prefix={faults}/"]
     # libFuzzer's timeout is of the clock, for what never ends; `check` bounds the processor's time
-    command += [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=120", "-rss_limit_mb=4096"]
+    command += [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=600", "-rss_limit_mb=4096"]
     command += ["-print_final_stats=1", "-use_value_profile=1"]
     begun = monotonic()
     with open(work / f"{name}.log", "w") as log:

@@ -53,7 +53,8 @@ def _careless(data: BinaryIO, size: int) -> Pickled:
         ({"died": "SIGSEGV"}, {"refused": "x"}, "DISAGREE: our reader died"),
         ({"refused": "x"}, {"refused": "y"}, "agree: both refuse it"),
         ({"refused": "x"}, {"died": "SIGALRM"}, "agree: we refuse it, torch ends"),
-        ({"refused": "x"}, {"read": {}, "by": "torch"}, "we alone refuse it"),
+        ({"refused": "the two headers of 'a' differ"}, {"read": {}, "by": "torch"}, "we alone refuse it: its zip file"),
+        ({"refused": "x"}, {"read": {}, "by": "torch"}, "DISAGREE: we alone refuse it: x"),
         ({"refused": "x"}, {"read": {}, "by": "torch with stand-ins"}, "agree: torch's own list refuses it too"),
     ],
 )

@@ -53,6 +53,21 @@ LENIENT = {
 }
 """What torch refuses a file for that we read: explained in docs/reliability.md."""
 
+STRICT = {
+    "its zip file says one thing in two ways, or names no place of a member": (
+        "two headers|central directory|zip file version|marked as a folder|same name|overlap|past its end|stored in"
+    ),
+    "a name that is not UTF-8": "UnicodeDecodeError",
+    "a name twice": "twice",
+    "a storage that is described in two ways, or has another size than its record": "in two ways|has .* expected",
+    "a tensor outside of its storage": "in a storage of",
+    "a storage that is not there": "does not hold storage|KeyError",
+    "a view of a storage": "a view of a storage",
+    "more than its size may cost": "steps in|parts|bits|dimensions|compressed to|far behind|so often|a number of",
+    "it holds no dictionary of tensors": "expected a dictionary of tensors|an empty dictionary",
+}
+"""What we refuse a file for that torch reads: explained in docs/reliability.md."""
+
 BATCH = 200
 """How many files a fork reads."""
 
@@ -167,7 +182,10 @@ def verdict(mine: Outcome, other: Outcome) -> str:
         kind = next((kind for kind, pattern in LENIENT.items() if re.search(pattern, str(other))), "")
         return f"we alone read it: {kind}" if kind else f"DISAGREE: we alone read it: torch {json.dumps(other)[:200]}"
     if "read" in other:
-        return "we alone refuse it" if other.get("by") == "torch" else "agree: torch's own list refuses it too"
+        if other.get("by") != "torch":
+            return "agree: torch's own list refuses it too"
+        kind = next((kind for kind, pattern in STRICT.items() if re.search(pattern, mine["refused"])), "")
+        return f"we alone refuse it: {kind}" if kind else f"DISAGREE: we alone refuse it: {mine['refused'][:200]}"
     return "agree: both refuse it" if "refused" in other else f"agree: we refuse it, torch ends ({other['died']})"
 
 
@@ -178,7 +196,7 @@ def compare(data: bytes) -> tuple[str, Outcome]:
 
 
 def main() -> int:
-    """Run the command. The exit code is 1 if something differs, or if only we read it."""
+    """Run the command. The exit code is 1 if something differs, or if only one reads it for an unknown reason."""
     parser = argparse.ArgumentParser(prog="python -m fuzz.torch_differential", description=__doc__)
     parser.add_argument("--mutants", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first mutant")

@@ -57,6 +57,9 @@ MAX_SIZES = 128
 
 JOBLIB = "joblib.numpy_pickle.NumpyArrayWrapper"
 
+_PYTHON = ("numpy.", "_codecs.", "builtins.", "copyreg.", "collections.")
+"""How the names begin that have a meaning, besides torch's."""
+
 _MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy._core": "numpy.core"}
 """Modules that have had other names: Python 2's, and NumPy's from version 2 on."""
 
@@ -80,7 +83,11 @@ def call(function: Any, arguments: Any) -> Any:
             return _once(function, inner)
         case Name("copyreg.__newobj__"), (Name() as function, *inner):
             return _once(function, tuple(inner))
-    return (_of_torch if function.path.startswith("torch.") else _of_python)(function.path, arguments)
+    if function.path.startswith("torch."):
+        return _of_torch(function.path, arguments)
+    return (
+        _of_python(function.path, arguments) if function.path.startswith(_PYTHON) else Record(function.path, arguments)
+    )
 
 
 def _once(function: Name, arguments: Any) -> Any:

@@ -141,6 +141,9 @@ class Array:
     strides: tuple[int, ...] | None = None
 
 
+_KINDS = {dict: "a dictionary", Text: "a text", Span: "bytes", Storage: "a storage", ArrayType: "an element type"}
+
+
 def kind_of(value: Any) -> str:
     """What `value` is, for a message."""
     match value:
@@ -150,8 +153,10 @@ def kind_of(value: Any) -> str:
             return "a tensor"
         case Key():
             return f"a {type(value.value).__name__}"
-        case dict():
-            return "a dictionary"
+        case Name():
+            return f"the class {value.path:.200}"
+        case dict() | Text() | Span() | Storage() | ArrayType():
+            return _KINDS[type(value)]
     return f"a {type(value).__name__}"
 
 
