@@ -37,6 +37,7 @@ DOCUMENTS = {
     f"head -40 {FIXTURES}/training/vocab.txt > nezha_gpt_dialog/vocab.txt",
     "docs/hub.md": f"{INSTALLED}\n{SOURCE}{TRAINER}",
     "docs/index.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}",
+    "docs/performance.md": ":",
     "docs/reference.md": ":",
     "docs/reliability.md": ":",
     "docs/tokenizers.md": ":",
