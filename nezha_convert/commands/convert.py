@@ -19,6 +19,7 @@ from ..files.state import State, check_unchanged, state_of
 from ..folder.card import CARD, conversion_card
 from ..folder.model_code import model_files
 from ..folder.report import FileRecord, Report
+from ..formats.modules import modules_beside
 from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.labels import given_labels
@@ -108,24 +109,24 @@ def convert(
     begun, output = time.monotonic(), path_of(output)
     if not dry_run:
         check_output(output, force)
-    checkpoint, name = _opened(source, part, average)
-    keep_apart(checkpoint, output)
+    checkpoint, name = _opened(source, output, part, average)
     vocab_file = path_of(vocab) if vocab else checkpoint.vocab or vocabulary_in(checkpoint.path.parent)
     config_file, (labels_file, names) = path_of(config) if config else None, _labels(labels)
-    states = _states(checkpoint, config_file, vocab_file, labels_file)
+    modules = modules_beside(checkpoint.path.parent)
+    states = _states(checkpoint, config_file, vocab_file, labels_file, *modules.sources)
     changes = tuple(drop), tuple(dict(rename).items())
     asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, *changes, average, names)
     survey = understand(checkpoint, asked)
     survey.plan.check()
     made = _tokenizer(survey, vocab_file, lower_case, tokenizer)
     layout = lay_out(survey.plan.steps, element_type(dtype), nbytes_of_size(max_shard_bytes), survey.plan.kept)
-    files = _files(survey, made, layout)
-    sources = _sources(survey, vocab_file, made)
+    files = {**modules.contents(), **_files(survey, made, layout)}
+    sources = [*_sources(survey, vocab_file, made), *modules.sources]
     report = Report.of(
         survey,
         layout,
         source=source_name or name,
-        decisions=(*decided, *survey.decisions, *made.decisions, *layout.decisions),
+        decisions=(*decided, *survey.decisions, *made.decisions, *layout.decisions, *modules.decisions),
         assumptions=(*survey.assumptions, *made.assumptions),
         source_files=sources,
         output=output,
@@ -154,12 +155,15 @@ def _labels(labels: str | Path | Sequence[str] | Mapping[Any, Any] | None) -> tu
     return None, given_labels(labels)
 
 
-def _opened(source: str | Path | Checkpoint, part: str | None, average: bool) -> tuple[Checkpoint, str]:
-    """The checkpoint and its name."""
+def _opened(source: str | Path | Checkpoint, output: Path, part: str | None, average: bool) -> tuple[Checkpoint, str]:
+    """The checkpoint, which does not lie in `output`, and its name."""
     if isinstance(source, Checkpoint):
-        return source, source.path.name
-    path, name = local_source(source)
-    return open_checkpoint(path, part, average), name
+        checkpoint, name = source, source.path.name
+    else:
+        path, name = local_source(source)
+        checkpoint = open_checkpoint(path, part, average)
+    keep_apart(checkpoint, output)
+    return checkpoint, name
 
 
 def keep_apart(checkpoint: Checkpoint, output: Path) -> None:
@@ -175,10 +179,12 @@ def _sources(survey: Survey, vocab: Path | None, tokenizer: Tokenizer) -> list[P
     return [*survey.checkpoint.files, *dict.fromkeys(filter(None, beside))]
 
 
-def _states(checkpoint: Checkpoint, config: Path | None, vocab: Path | None, labels: Path | None) -> dict[Path, State]:
+def _states(
+    checkpoint: Checkpoint, config: Path | None, vocab: Path | None, labels: Path | None, *modules: Path
+) -> dict[Path, State]:
     """The state of every file that may be read, so that a change during the conversion is noticed."""
     of_tokenizer = [vocab.parent / name for name in FILES] if vocab else []
-    paths = (*checkpoint.files, checkpoint.config, checkpoint.labels, config, vocab, labels, *of_tokenizer)
+    paths = (*checkpoint.files, checkpoint.config, checkpoint.labels, config, vocab, labels, *of_tokenizer, *modules)
     return {path: state_of(path.stat()) for path in paths if path and path.is_file()}
 
 
@@ -209,6 +215,7 @@ def _complete(
 ) -> Report:
     """Write what belongs beside the weights in `stage`; the report with every hash."""
     for name, data in files.items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
         (stage / name).write_bytes(data)
     written = {path.name: digest for path, digest in hashes.items() if path.parent == stage}
     report = report.done(source_hashes, written | {name: sha256(data) for name, data in files.items()}, numbers)

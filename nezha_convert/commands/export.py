@@ -165,6 +165,7 @@ def export(
             sent: dict[str, str] = {}
             plan.program.write(stage / plan.program.weights, _recorded(plan.tensors(counter.add), sent))
             for file, data in plan.files.items():
+                (stage / file).parent.mkdir(parents=True, exist_ok=True)
                 (stage / file).write_bytes(data)
             _check(stage, target, plan, sent, counter.add)
             report = _complete(stage, report)
@@ -239,7 +240,8 @@ def _records(files: Iterable[Path]) -> tuple[FileRecord, ...]:
 
 def _complete(stage: Path, report: ExportReport) -> ExportReport:
     """Write the report into `stage`, with the hash of every file that is there."""
-    files = tuple(FileRecord(file.name, file.stat().st_size, sha256(file)) for file in sorted(stage.iterdir()))
+    written = sorted(file for file in stage.rglob("*") if file.is_file())
+    files = tuple(FileRecord(str(file.relative_to(stage)), file.stat().st_size, sha256(file)) for file in written)
     report = replace(report, output_files=files)
     (stage / MARK).write_bytes(report.to_json().encode())
     return report

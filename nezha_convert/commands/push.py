@@ -78,7 +78,8 @@ def push(
     text = _card(recorded, license, repo_id, doubts) if card else None
     if text is not None:
         files[CARD] = text.encode()
-    left_out = tuple(sorted({path.name for path in recorded.path.iterdir()} - {*names, CARD}))
+    known = {*(name.partition("/")[0] for name in names), CARD}
+    left_out = tuple(sorted({path.name for path in recorded.path.iterdir()} - known))
     if dry_run:
         planned = tuple(PushedFile(name, nbytes_of(data), "planned") for name, data in files.items())
         return Pushed(repo_id, "", planned, dry_run=True, doubts=doubts, left_out=left_out, card=text)

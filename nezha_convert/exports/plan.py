@@ -20,6 +20,7 @@ from ..families.rules import Default, Op, numbered, pattern_of
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK
 from ..formats.blocks import row_blocks, rows_within
+from ..formats.modules import LISTING, modules_beside
 from ..formats.safetensors import EXTRA
 from ..formats.tensor import Tensor
 from ..mapping.config import LABELLED, architecture_of, read_config
@@ -376,6 +377,12 @@ def _carried(program: Program, model: ConvertedModel) -> _Finding:
     """The converted folder's files that are copied."""
     paths = [path for name in program.carried if (path := model.companion(name))]
     finding = _Finding(files=tuple((path.name, path.read_bytes()) for path in paths))
+    modules = modules_beside(model.survey.checkpoint.path.parent)
+    if modules.listing and program.family is TRANSFORMERS:
+        finding += _Finding(files=tuple(modules.contents().items()), decisions=modules.decisions)
+    elif modules.listing:
+        reason = f"{program.family.title} is not loaded by sentence-transformers; its modules stay in the folder"
+        finding += _decided(LISTING, "left out", reason)
     if any(path.name == "vocab.txt" for path in paths):
         return finding
     reason = "the converted folder has none, and the program's tokenizer needs one"

@@ -152,7 +152,8 @@ class RecordedFolder(ABC):
         """
         names = [*(file["name"] for file in self.record["output_files"]), self.mark]
         for name in names:
-            if (self.path / name).is_symlink():
+            within = [self.path.joinpath(*name.split("/")[:depth]) for depth in range(1, 2 + name.count("/"))]
+            if any(path.is_symlink() for path in within):
                 raise MappingError(
                     f"{self.path / self.mark}: it names {name!r}, a link that may lead out of the folder; refused",
                     hint=f"{_WRITTEN_BY[self.mark][2]}, from what you trust.",
@@ -187,7 +188,7 @@ class RecordedFolder(ABC):
     def _check_record(self, mark: Path) -> None:
         """Raises MappingError unless the record has the form in which it is written. Later code relies on that form."""
         for file in self.record["output_files"]:
-            if file["name"] in ("", ".", "..") or any(c in file["name"] for c in "/\\\0"):
+            if {"", ".", ".."} & {*file["name"].split("/")} or any(c in file["name"] for c in "\\\0"):
                 raise foreign(mark, f"output_files names {file['name']!r}; expected a file of the folder itself")
         try:
             json.dumps(self.record, allow_nan=False)

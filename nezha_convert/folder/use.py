@@ -132,8 +132,16 @@ def loading(record: Mapping[str, Any], repo_id: str | None, language: str | None
         "`trust_remote_code=True` lets transformers run that code, which is in this repository, on your machine. It "
         'imports torch and transformers alone. Pin the commit that you have read: `revision="COMMIT"`. '
         "Where `nezha-convert[torch]` is installed, `import nezha` first, and leave the option out: then no code of "
-        "the repository runs."
+        f"the repository runs.{_modules(record, repo_id)}"
     )
+
+
+def _modules(record: Mapping[str, Any], repo_id: str | None) -> str:
+    """How sentence-transformers loads the model with the modules that lie beside it; empty where none do."""
+    if not any(file["name"] == "modules.json" for file in record["output_files"]):
+        return ""
+    loads = f"SentenceTransformer({_address(repo_id)}, trust_remote_code=True)"
+    return f"{_BREAK}sentence-transformers loads it with its modules, listed in `modules.json`: `{loads}`."
 
 
 _BREAK = "\n\n"

@@ -17,6 +17,7 @@ from . import archive
 from .frozen import frozen, is_frozen
 from .keras.read import read_keras
 from .mindspore import is_mindspore, read_mindspore
+from .modules import LISTING, modules_in
 from .paddle import read_paddle
 from .safetensors import EXTRA, read_safetensors
 from .tf_bundle.read import read_bundle
@@ -244,6 +245,9 @@ def _in_archive(path: Path, part: str | None, average: bool) -> Checkpoint:
     root = unpacked.path
     folders, seen = [], set[Path]()
     for folder in (root, *sorted(path for path in root.rglob("*") if path.is_dir())):
+        listed = modules_in(folder.parent) if folder != root else None
+        if listed and folder != listed.encoder:
+            continue  # another module than the encoder
         more = _look_through(folder).candidates.keys() - seen  # a SavedModel is found from the folder above, too
         if more:
             folders.append(folder)
@@ -311,6 +315,10 @@ def _may_be(path: Path) -> bool:
 
 def _in_folder(folder: Path) -> tuple[_Candidate, tuple[Decision, ...]]:
     """The checkpoint in `folder`, and what was decided to find it."""
+    if (modules := modules_in(folder)) and modules.encoder != folder and modules.encoder.is_dir():
+        candidate, choice = _in_folder(modules.encoder)
+        reason = f"{LISTING} names it as the encoder"
+        return candidate, (Decision("folder", modules.encoder.name, reason, Origin.FILE), *choice)
     found = _look_through(folder)
     if not found.candidates:
         return _below(folder, found)

@@ -58,7 +58,11 @@ _COMPANIONS = (
     "*.py",
     "README.md",
     "checkpoint",
+    "modules.json",
 )
+_MODULE = re.compile(r"[1-9]\d*_[A-Za-z]\w*/[^/]+\.(json|txt|safetensors|bin)")
+"""A file of a module of sentence-transformers, as its library names the module's folder: 1_Pooling/config.json."""
+
 _INDEXES = ("*.index.json", "*.index")
 _NEVER = ("training_args*", "optimizer*", "scheduler*", "scaler*", "rng_state*")
 """Files that a Trainer leaves beside a model."""
@@ -238,7 +242,7 @@ class Hub:
             return self._cached(address)
         with self._asking(str(address)):
             info = within(lambda: self._api.model_info(address.repo_id, revision=address.revision, files_metadata=True))
-            sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
+            sizes = {file.rfilename: file.size for file in info.siblings or () if _is_in_reach(file.rfilename)}
             names = list(sizes)
             wanted = _needed(names)
             if not wanted:
@@ -405,12 +409,19 @@ def _commits_answered_by(endpoint: str) -> Iterator[None]:
 
 def _needed(names: Iterable[str]) -> list[str]:
     """The files to fetch of a repository that holds `names`, weights first. Without weights, none."""
-    candidates = [name for name in names if not _matches(name, _NEVER)]
+    every = list(names)
+    candidates = [name for name in every if "/" not in name and not _matches(name, _NEVER)]
+    modules = [name for name in every if "/" in name] if "modules.json" in every else []
     for kind in _WEIGHTS:
         weights = [name for name in candidates if _matches(name, kind)]
         if weights:
-            return weights + [name for name in candidates if _matches(name, _COMPANIONS)]
+            return [*weights, *(name for name in candidates if _matches(name, _COMPANIONS)), *modules]
     return []
+
+
+def _is_in_reach(name: str) -> bool:
+    """Whether a file of a repository lies at its top, or in the folder of a module of sentence-transformers."""
+    return "/" not in name or bool(_MODULE.fullmatch(name))
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -419,7 +430,8 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _pulled(address: Address, folder: Path) -> Pulled:
     """What we need of the snapshot `folder`, whose name is its commit. Other programs may have put more files there."""
-    names = _needed(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
+    names = _needed(filter(_is_in_reach, there))
     files = tuple((name, (folder / name).stat().st_size) for name in names)
     return Pulled(Address(address.repo_id, folder.name), folder, files)
 

@@ -92,13 +92,14 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
     if archive.is_archive(source) and _kind(source) is None:
         holder = archive.unpack(source)
         for folder in (holder.path, *sorted(path for path in holder.path.rglob("*") if path.is_dir())):
-            found += _checkpoints(folder)
+            found += _checkpoints(folder) if _is_encoder(folder) else ()
     elif folder.is_dir():
         found = list(_checkpoints(folder))
         for model in folder.glob("saved_model.pb"), folder.glob("*/saved_model.pb"):
             found += [one for file in model for one in _checkpoints(file.with_name("variables"))]
         if not found and source.is_dir():  # a checkpoint in a folder of its own means that
-            found = [one for below in sorted(source.iterdir()) if below.is_dir() for one in _checkpoints(below)]
+            folders = [below for below in sorted(source.iterdir()) if below.is_dir() and _is_encoder(below)]
+            found = [one for below in folders for one in _checkpoints(below)]
     if not source.is_dir() and holder is None and source.name != "saved_model.pb":
         found = [one for one in found if source in (one.path, *one.files) or one.prefix == source]
     meant = [one for one in found if one.path == _pointed_at(folder)]
@@ -114,6 +115,15 @@ def find_files(source: Path, recorded: Collection[str]) -> Files:
         raise UsageError(f"{source}: {len(meant)} checkpoints are there: {names}", hint="Name one of them.")
     named = source if source.is_dir() else None
     return Files(meant[0].kind, meant[0].path, meant[0].files, meant[0].weights, holder, named)
+
+
+def _is_encoder(folder: Path) -> bool:
+    """Whether `folder` may hold the model: no list above it names it as another module than the first."""
+    try:
+        listed = json.loads((folder.parent / "modules.json").read_bytes())
+        return folder.name not in [module["path"] for module in listed[1:]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return True
 
 
 def find_config(files: Files) -> Path | None:
