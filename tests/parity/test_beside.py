@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from goldens import FIXTURES
 from safetensors.torch import load_file, save_file
 
 from nezha import NezhaConfig, NezhaModel
 from nezha_convert import convert, diff, export, push, repair, verify
 from nezha_convert.errors import MappingError
+from nezha_convert.families import FAMILIES, PROGRAMS
+from nezha_convert.formats.open import open_checkpoint
+from nezha_convert.formats.safetensors import read_safetensors, write_safetensors
+from nezha_convert.formats.tensor import Tensor
 from nezha_convert.weights.write import EXTRA
 
 CONFIG = {
@@ -142,6 +147,35 @@ def test_the_cards_ten_lines_give_the_outputs_of_the_original_module(
     exec(code, space)
     with torch.no_grad():
         np.testing.assert_allclose(space["module"].eval()(IDS).numpy(), original(IDS).numpy(), atol=1e-5)
+
+
+def _exchanged(extra: dict[str, torch.Tensor]) -> None:
+    """The two directions of the LSTM."""
+    for name in [name for name in extra if name.endswith("_l0")]:
+        extra[name], extra[f"{name}_reverse"] = extra[f"{name}_reverse"], extra[name]
+
+
+def _transposed(extra: dict[str, torch.Tensor]) -> None:
+    extra["transitions"] = extra["transitions"].T.contiguous()
+
+
+def _negated(extra: dict[str, torch.Tensor]) -> None:
+    extra["fc.bias"] = -extra["fc.bias"]
+
+
+@pytest.mark.parametrize("mistake", [_exchanged, _transposed, _negated])
+def test_a_mistake_in_what_is_kept_changes_what_the_ten_lines_compute(mistake: Any, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    original, output = Tagger("fc").eval(), tmp_path / "out"
+    convert(saved(original, tmp_path / "source"), output, head="encoder")
+    extra = load_file(output / EXTRA)
+    mistake(extra)
+    save_file(extra, output / EXTRA)
+    space: dict[str, Any] = {"YourModule": lambda: Tagger("fc")}
+    exec(lines_of((output / "README.md").read_text(), output), space)
+    with torch.no_grad():
+        difference = (space["module"].eval()(IDS) - original(IDS)).abs().max()
+    assert difference > 1e-2
 
 
 def test_what_is_kept_is_bit_for_bit_the_sources(tagger: tuple[Path, Path]) -> None:
@@ -276,6 +310,56 @@ def test_an_export_to_the_program_that_it_came_from_has_it_all(converted: Any, t
     original, back = (torch.load(folder / "pytorch_model.bin") for folder in (source, tmp_path / "back"))
     assert original.keys() == back.keys()
     assert all(torch.equal(original[name], back[name]) for name in original)
+
+
+OWN = {
+    "huawei-tf": ("huawei-tf-pretraining", "tagger/{}"),
+    "huawei-torch": ("huawei-torch-pretraining", "tagger.{}"),
+    "transformers-4": ("transformers-4.40.2-pretraining", "tagger.{}"),
+    "paddle": ("paddlenlp-pretraining", "tagger.{}"),
+    "bert4torch": ("bert4torch-pretraining", "tagger.{}"),
+}
+"""By program: a checkpoint of its family, and how the family names what people put beside the model."""
+
+LEFT = {"bert4keras", "mindspore"}
+"""Families whose programs an export does not write for: what was kept stays beside the model."""
+
+
+def test_every_family_is_exported_to_or_stays() -> None:
+    assert {program.family.name for program in PROGRAMS.values()} | LEFT == {family.name for family in FAMILIES}
+
+
+@pytest.mark.parametrize("to", PROGRAMS)
+def test_what_was_kept_goes_back_under_its_names_value_by_value(to: str, tmp_path: Path) -> None:
+    fixture, pattern = OWN[to]
+    source, program = Path(shutil.copytree(FIXTURES / fixture, tmp_path / "source")), PROGRAMS[to]
+    checkpoint = open_checkpoint(FIXTURES / fixture)
+    arrays = {name: entry.read() for name, entry in checkpoint.entries.items()}
+    rng = np.random.default_rng(5)
+    kinds = {"matrix": ((5, 5), "f4"), "cube": ((2, 3, 4), "f4"), "wide": ((3, 7), "f8"), "counter": ((), "i8")}
+    kinds |= {"lengths": ((6,), "i4"), "empty": ((0, 3), "f4")}
+    added = {
+        pattern.format(name): (rng.standard_normal(shape) * 9).astype(kind) for name, (shape, kind) in kinds.items()
+    }
+    if to == "huawei-tf":
+        del added["tagger/wide"]  # Huawei's program has float32 alone, and a double is refused
+    written = [Tensor(name, a.dtype.name, a.shape, [a]) for name, a in {**arrays, **added}.items()]
+    if checkpoint.format == "safetensors":
+        write_safetensors(source / checkpoint.path.name, written)
+    else:
+        program.write(source / checkpoint.path.name, written)
+    convert(source, tmp_path / "out")
+    assert {name: a.tobytes() for name, a in added.items()} == {
+        name: entry.read().tobytes() for name, entry in read_safetensors((tmp_path / "out" / EXTRA,)).items()
+    }
+    assert verify(source, tmp_path / "out").passed
+    export(tmp_path / "out", tmp_path / "back", to=to, accept_activation=True)
+    back = open_checkpoint(tmp_path / "back").entries
+    for name, array in added.items():
+        found = back[name].read()
+        assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes()), name
+    convert(tmp_path / "back", tmp_path / "again")
+    assert (tmp_path / "again" / EXTRA).read_bytes() == (tmp_path / "out" / EXTRA).read_bytes()
 
 
 def test_an_export_to_another_program_says_what_it_leaves_out(converted: Any, tmp_path: Path) -> None:
