@@ -30,7 +30,7 @@ from whole_word_masking import IGNORED, WholeWordMasking
 
 from nezha_convert.errors import UsageError
 
-DESCRIPTION = """Pre-train NEZHA on plain text by whole-word masking, with LAMB.
+DESCRIPTION = """Pre-train NEZHA on plain text by whole-word masking.
 
 example:
   python examples/pretrain.py --model nezha-base --train corpus.txt --dev held-out.txt --bf16 --output my-nezha
@@ -41,14 +41,11 @@ each; patterns of such files in quotes; or --dataset NAME. Metrics: perplexity a
 """
 
 DEFAULTS: dict[str, Any] = {
-    "learning_rate": 1.8e-4,
-    "optimizer": "lamb",
-    "warmup_steps": 0.01,
     "num_train_epochs": 1.0,
     "dataloader_num_workers": 1,
     "remove_unused_columns": False,
 }
-"""The paper's rate of NEZHA-base with LAMB (arXiv 1909.00204); batch 32 and length 128 are run_pretraining.py's."""
+"""Batch 32, length 128 and a tenth of warm-up are run_pretraining.py's."""
 
 
 @dataclass
@@ -73,7 +70,7 @@ class Arguments(training.Arguments):
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Run the script with a command line; return the content of metrics.json."""
-    arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS)
+    arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, rate=1e-4)
     check(arguments, settings)
     tokenizer = training.load_tokenizer(arguments)
     streamed = arguments.streaming

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ import nezha  # noqa: F401  registers NEZHA with the Auto classes
 from nezha_convert import TrainingData, record_training
 from nezha_convert.cli.console import Console
 from nezha_convert.errors import NezhaConvertError, UsageError
+from nezha_convert.folder.base import proof
+from nezha_convert.folder.trained import to_prove
 
 SPLITS = ("train", "dev", "test")
 
@@ -81,14 +84,16 @@ class Settings(TrainingArguments):
     )
     num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the data", "aliases": ["--epochs"]})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "the same for evaluation"})
-    learning_rate: float = field(default=3e-5, metadata={"help": "the highest learning rate"})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "the highest learning rate; by default that of docs/training.md"}
+    )
     warmup_steps: float = field(
         default=0.1, metadata={"help": "steps of linear warm-up, or a share of all steps if under 1"}
     )
     weight_decay: float = field(default=0.01, metadata={"help": "weight decay, except of biases and layer norms"})
     optimizer: str = field(
         default="adamw",
-        metadata={"help": "adamw, or lamb for large batches; with adamw, --optim chooses the implementation"},
+        metadata={"help": "adamw, whose implementation --optim chooses; for large batches lamb or lamb-paper"},
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, epoch or steps"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint: no, epoch or steps"})
@@ -105,10 +110,19 @@ class Settings(TrainingArguments):
             raise UsageError(f"--optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}")
         if self.output_dir is None:
             raise UsageError("--output is missing", hint="Name a new folder for the model, --output my-model.")
+        # On a machine without accelerator the Trainer has to be told so: it would take each process for the only one.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         try:
             super().__post_init__()
         except ValueError as error:  # options that exclude each other, or that this machine does not support
             raise UsageError(f"the Trainer's options: {error}", hint="--help says what each of them is.") from error
+        started = int(os.environ.get("WORLD_SIZE", 1))
+        if started != self.world_size:
+            raise UsageError(
+                f"the launcher started {started} processes, and the Trainer knows of {self.world_size}: "
+                "each would train a model of its own",
+                hint="Add --use_cpu to train on CPUs; on GPUs, check that torch.accelerator.is_available().",
+            )
 
 
 @dataclass(frozen=True)
@@ -141,20 +155,51 @@ class Task:
     derived: bool = True
 
 
-def _lamb(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    from lamb import Lamb  # imported here: it is slow to import, and most runs do not need it
+def _lamb(name: str) -> Callable[[Settings], tuple[type[torch.optim.Optimizer], dict[str, Any]]]:
+    def make(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        import lamb  # imported here: it is slow to import, and most runs do not need it
 
-    if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise UsageError(
-            "--optimizer lamb: expected whole tensors, whose norms LAMB needs, found FSDP, which shards them",
-            hint="Start the script by torchrun, which is DDP, or take --optimizer adamw.",
-        )
-    # Huawei's epsilon: the Trainer's own default is AdamW's.
-    return Lamb, {"lr": settings.learning_rate, "betas": (settings.adam_beta1, settings.adam_beta2), "eps": 1e-6}
+        if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+            raise UsageError(
+                "--optimizer lamb: expected whole tensors, whose norms LAMB needs, found FSDP, which shards them",
+                hint="Start the script by torchrun, which is DDP, or take --optimizer adamw.",
+            )
+        # Huawei's epsilon: the Trainer's own default is AdamW's.
+        options = {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": 1e-6}
+        return getattr(lamb, name), options | {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+
+    return make
 
 
-OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {"adamw": lambda _: None, "lamb": _lamb}
+OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {
+    **{"adamw": lambda _: None, "lamb": _lamb("Lamb"), "lamb-paper": _lamb("PaperLamb")}
+}
 """For each name of --optimizer, a function that makes the Trainer's ``optimizer_cls_and_kwargs``."""
+
+LARGE_BATCHES = {"lamb": (1.8e-4, 14_400), "lamb-paper": (6.25e-4, 512)}
+"""A rate, and the sequences of a step for which it is: NEZHA-base's (arXiv 1909.00204) and LAMB's own (1904.00962).
+
+For other batches the rate grows with the square root of their size, as in LAMB's paper.
+"""
+LARGE = 512
+"""The smallest batch in LAMB's paper."""
+
+
+def _decide_rate(settings: Settings, usual: float) -> None:
+    """The learning rate, where the command line has none: `usual` for AdamW, and for LAMB that of its batch."""
+    if settings.optimizer not in LARGE_BATCHES:
+        settings.learning_rate = settings.learning_rate or usual
+        return
+    batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.world_size
+    rate, sequences = LARGE_BATCHES[settings.optimizer]
+    settings.learning_rate = settings.learning_rate or rate * (batch / sequences) ** 0.5
+    if batch < LARGE and settings.process_index == 0:
+        more = -(-LARGE // (settings.train_batch_size * settings.world_size))
+        print(
+            f"--optimizer {settings.optimizer} is for steps of {LARGE} sequences and more; these have {batch}.\n"
+            f"next: --gradient_accumulation_steps {more}, or --optimizer adamw",
+            file=sys.stderr,
+        )
 
 
 def parse(
@@ -165,6 +210,7 @@ def parse(
     recipes: Mapping[str, Mapping[str, Any]] | None = None,
     defaults: Mapping[str, Any] | None = None,
     best: str = "loss",
+    rate: float = 3e-5,
 ) -> tuple[Any, Settings]:
     """The arguments of a script, and the settings of its Trainer.
 
@@ -175,6 +221,7 @@ def parse(
         recipes: the defaults for each data set that ``--recipe`` (a field of `arguments`) can name.
         defaults: the script's own defaults, instead of those of the two dataclasses.
         best: the dev metric by which ``--load_best_model_at_end`` chooses.
+        rate: the learning rate of AdamW if the command line has none.
     """
     if int(transformers.__version__.split(".")[0]) < 5:
         raise UsageError(
@@ -199,6 +246,7 @@ def parse(
         # Only then: once a metric is named, the Trainer keeps the best checkpoint, not the newest one to resume from.
         parser.set_defaults(metric_for_best_model=best)
     parsed, settings = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    _decide_rate(settings, rate)
     settings.resume_from_checkpoint = _checkpoint(parsed, settings)
     return parsed, settings
 
@@ -360,6 +408,8 @@ def run(
     )
     metrics: dict[str, float] = {}
     if "train" in data:
+        if trainer.is_world_process_zero():
+            _say_what_push_will(task, arguments)
         trained = trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
         metrics |= trained.metrics
         trainer.save_model()
@@ -381,6 +431,23 @@ def run(
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return metrics
+
+
+def _say_what_push_will(task: Task, arguments: Arguments) -> None:
+    """Say before the training why its result could not be published."""
+    if not task.derived:
+        print(
+            "note: a model from scratch is not recorded, and `nezha-convert push` takes recorded ones", file=sys.stderr
+        )
+    elif Path(arguments.model).is_dir():
+        base = {"source": arguments.model, **proof(Path(arguments.model))}
+        for doubt in base["doubts"]:
+            print(
+                f"note: `nezha-convert push` will refuse the result, since of {arguments.model} {doubt}",
+                file=sys.stderr,
+            )
+        if base["doubts"]:
+            print(f"next: {to_prove(base)}", file=sys.stderr)
 
 
 def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
@@ -414,7 +481,7 @@ def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mappi
         if match := MEASURED.fullmatch(name):
             by_split[names[match[1]]][match[2]] = number
     values = {name: getattr(settings, name) for name in RECORDED}
-    record_training(
+    recorded = record_training(
         settings.output_dir,
         base=arguments.model,
         task=task.name,
@@ -423,6 +490,10 @@ def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mappi
         settings={name: getattr(value, "value", value) for name, value in values.items()}
         | {"max_length": arguments.max_length},
     )
+    for doubt in recorded.doubts():
+        print(f"note: `nezha-convert push` would refuse {recorded.path}: {doubt}", file=sys.stderr)
+    push = f"nezha-convert push {shlex.quote(str(recorded.path))} OWNER/NAME --license ID"
+    print(f"next: {recorded.remedy if recorded.doubts() else push}", file=sys.stderr)
 
 
 def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:

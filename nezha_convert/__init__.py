@@ -1,8 +1,8 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `repair`, `export`,
-`export_graph` and `diff`; and `record_training`, which a training script calls. Importing this package loads neither
-torch, transformers nor tensorflow; a conversion from TensorFlow never does.
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `record`, `repair`,
+`export`, `export_graph` and `diff`; and `record_training`, which a training script calls. Importing this package loads
+neither torch, transformers nor tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .commands.inspect import Inspection, inspect
     from .commands.pull import pull
     from .commands.push import push
-    from .commands.record_training import TrainingData, record_training
+    from .commands.record_training import TrainingData, record, record_training
     from .commands.repair import Repair, repair
     from .commands.verify import verify
     from .folder.report import Report
@@ -37,6 +37,7 @@ _LAZY = {
     "open_checkpoint": "formats.open",
     "pull": "commands.pull",
     "push": "commands.push",
+    "record": "commands.record_training",
     "record_training": "commands.record_training",
     "repair": "commands.repair",
     "verify": "commands.verify",
@@ -78,6 +79,7 @@ __all__ = [
     "open_checkpoint",
     "pull",
     "push",
+    "record",
     "record_training",
     "repair",
     "verify",

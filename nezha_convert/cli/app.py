@@ -222,7 +222,8 @@ def verify(
 def push(output: Path, repo_id: str, license: str | None, as_json: bool, **settings: Any) -> None:
     """Push the verified folder OUTPUT to the Hub in one commit, with its card. Files that are there are not sent again.
 
-    A trained model is pushed the same way, once nezha_convert.record_training has recorded it.
+    A trained model is pushed the same way, once nezha_convert.record_training has recorded it. If its base is found by
+    its name, here or beside OUTPUT, a proof of it that is newer than the training counts.
 
     \b
     Examples:
@@ -237,6 +238,23 @@ def push(output: Path, repo_id: str, license: str | None, as_json: bool, **setti
     if license is None and settings["card"] and console.asks:
         license = click.prompt("License of these weights", type=click.Choice(LICENSES), show_choices=False, err=True)
     console.show(verb.push(output, repo_id, license=license, bars=console.bars, **settings))
+
+
+@cli.command()
+@click.argument("output", type=options.FOLDER)
+@click.option("--base", metavar="FOLDER", help="What it was trained from; else its name here or beside OUTPUT.")
+@options.as_json
+def record(output: Path, base: str | None, as_json: bool) -> None:
+    """Renew what the trained model OUTPUT says of its base, which may have been verified since. Nothing else changes.
+
+    \b
+    Examples:
+      nezha-convert record sentiment/
+      nezha-convert record sentiment/ --base models/nezha-base/
+    """
+    from ..commands.record_training import record as verb
+
+    Console(as_json).show(verb(output, base=base))
 
 
 @cli.command()

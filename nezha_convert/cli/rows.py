@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # each command imports its own
     from ..commands.inspect import Inspection
     from ..commands.repair import Repair
     from ..folder.report import FileRecord, Report
+    from ..folder.trained import TrainedFolder
     from ..hub import Pulled, Pushed
     from ..mapping.plan import Dropped
     from ..parity.report import Comparison, ParityReport
@@ -30,7 +31,9 @@ Row = tuple[str, str]
 Part: TypeAlias = "Row | str | Comparison"
 """A row, a line of its own, or a table of numbers."""
 
-Result: TypeAlias = "Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport"
+Result: TypeAlias = (
+    "Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport | TrainedFolder"
+)
 """What a command returns. Its `to_dict()` is the document of ``--json``."""
 
 
@@ -159,6 +162,15 @@ def _pushed(pushed: Pushed) -> Iterator[Part]:
         yield from pushed.card.removesuffix("\n").split("\n")
 
 
+def _trained(trained: TrainedFolder) -> Iterator[Part]:
+    yield "recorded", str(trained.path)
+    yield "model", trained.summary
+    doubts = trained.doubts()
+    for doubt in doubts:
+        yield "not proved", doubt
+    yield "next", trained.remedy if doubts else f"nezha-convert push {quoted(trained.path)} OWNER/NAME"
+
+
 def _pulled(pulled: Pulled) -> Iterator[Part]:
     for name, nbytes in pulled.files:
         yield "file", f"{name} ({size(nbytes)})"
@@ -213,6 +225,7 @@ _PARTS: dict[str, Callable[[Any], Iterator[Part]]] = {
     "Pushed": _pushed,
     "Repair": _repair,
     "Report": _report,
+    "TrainedFolder": _trained,
 }
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from ..errors import HubError, MappingError, UsageError
 from ..files.given import path_of
 from ..files.hashing import sha256
+from ..files.json import json_bytes
+from ..folder.base import looked_again
 from ..folder.card import CARD, LICENSES, warning
 from ..folder.record import RecordedFolder
 from ..folder.trained import recorded_folder
 from ..hub import Address, Hub, Pushed, PushedFile, nbytes_of
-from ..text import quoted
 
 
 def push(
@@ -32,6 +33,8 @@ def push(
     bars: bool = False,
 ) -> Pushed:
     """Push the converted or trained `folder` to the model repository `repo_id`. A missing repository is created.
+
+    A trained folder's base is looked at again, if it was in doubt when the training was recorded.
 
     Args:
         folder: what `convert` wrote and `verify` proved, or what `record_training` recorded.
@@ -65,16 +68,19 @@ def push(
     """
     address = Address.parse(repo_id)
     repo_id, revision = address.repo_id, revision or address.revision
-    recorded = recorded_folder(path_of(folder))
+    on_disk = recorded_folder(path_of(folder))
+    recorded = looked_again(on_disk)
     names = recorded.names()
     doubts = recorded.doubts()
     if doubts and not force:
         raise HubError(
             f"{folder}: not pushed, since {recorded.claim}",
             problems=doubts,
-            hint=f"{recorded.remedy.format(folder=quoted(folder))}; --force pushes it as it is, and its card says so.",
+            hint=f"{recorded.remedy}; --force pushes it as it is, and its card says so.",
         )
     files: dict[str, Path | bytes] = {name: recorded.path / name for name in names}
+    if recorded is not on_disk:
+        files[recorded.mark] = json_bytes(recorded.record)
     text = _card(recorded, license, repo_id, doubts) if card else None
     if text is not None:
         files[CARD] = text.encode()

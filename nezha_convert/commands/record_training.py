@@ -1,6 +1,6 @@
-"""`record_training`: complete the folder of a trained model, and record how the model was trained.
+"""`record_training`: complete the folder of a trained model, and record how it was trained. `record` renews that.
 
-A training script calls it after it has saved the model.
+A training script calls the first after it has saved the model.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from ..files.given import path_of
 from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
 from ..files.staging import MARK, TRAINED, replace_file
+from ..folder.base import base_folder, base_of, is_same_base, recorded_file, weights_of
 from ..folder.card import CARD, LICENSES
 from ..folder.model_code import MODEL_FILES, model_files
-from ..folder.record import check, is_number, read_object
+from ..folder.record import is_number, read_object
 from ..folder.report import FileRecord
-from ..folder.trained import CONVERSION, TRAINING, TrainedFolder, is_name, recorded_folder
+from ..folder.trained import TrainedFolder, is_name
 from ..folder.training_card import HUB_DATASET, training_card
 from ..formats.open import open_checkpoint
-from ..hub import SCHEME, Address, local_source
 from ..mapping.config import AUTO_MAP, architecture_of, read_config
+from ..text import quoted
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -133,7 +134,7 @@ def record_training(
     _check_arguments(task, metrics, data, license)
     head, weights = _saved_model(folder)
     recorded_settings = _settings(settings)
-    origin = _base(base, revision, folder)
+    origin = base_of(base, revision, folder)
     record = {
         "version": __version__,
         "date": _date_of(weights),
@@ -143,28 +144,71 @@ def record_training(
         "language": language or _language(origin),
         "license": license,
         "metrics": {split: dict(values) for split, values in metrics.items()},
-        "data": [{**asdict(part), "files": [_file(Path(path)) for path in part.files]} for part in data],
+        "data": [{**asdict(part), "files": [recorded_file(Path(path)) for path in part.files]} for part in data],
         "settings": recorded_settings,
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "base": origin,
     }
+    _write(folder, record, weights)
+    return TrainedFolder(folder)
+
+
+def record(folder: str | Path, *, base: str | Path | None = None) -> TrainedFolder:
+    """Renew what training.json and the card say of the base, which may have been verified since.
+
+    Args:
+        folder: what `record_training` recorded.
+        base: the base's folder, or OWNER/NAME on the Hub; None looks for the recorded name in the current folder and
+            beside `folder`.
+
+    Returns:
+        The recorded folder. If the base is still not proved, its ``doubts()`` say so.
+
+    Raises:
+        MappingError: a file of `folder` was changed since; the base is not found or is another one.
+        CheckpointError, HubError, OutputError: as `record_training`.
+    """
+    trained = TrainedFolder(Path(folder))
+    if changed := trained.changes():
+        raise MappingError(
+            f"{folder}: its metrics are of other files",
+            problems=changed,
+            hint="Bring them back. A model that was trained on is recorded by nezha_convert.record_training.",
+        )
+    found = base if base is not None else base_folder(trained)
+    source = trained.record["base"]["source"]
+    if found is None:
+        raise MappingError(
+            f"{folder}: trained from {source}, which is neither in the current folder nor beside it",
+            hint=f"nezha-convert record {quoted(folder)} --base FOLDER",
+        )
+    origin = base_of(found, None, trained.path)
+    if not is_same_base(origin, trained.record["base"]):
+        raise MappingError(
+            f"{found}: expected the weights of {source} from which {folder} was trained, found others",
+            hint="Name the folder that it was trained from: --base FOLDER",
+        )
+    _write(trained.path, {**trained.record, "base": {**origin, "source": source}}, _safetensors_of(trained.path))
+    return TrainedFolder(trained.path)
+
+
+def _write(folder: Path, record: Mapping[str, Any], weights: list[Path]) -> None:
     try:
-        _write(folder, record, weights)
+        _write_all(folder, record, weights)
     except OSError as error:
         raise OutputError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error})",
             hint="Make the folder writable, then record the training again.",
         ) from error
-    return TrainedFolder(folder)
 
 
-def _write(folder: Path, record: Mapping[str, Any], weights: list[Path]) -> None:
+def _write_all(folder: Path, record: Mapping[str, Any], weights: list[Path]) -> None:
     """Write the files that are missing, the card, and last `record` with the hashes of all files."""
     for name, content in _missing_files(folder).items():
         replace_file(folder / name, content)
     # The last one is in folders of older versions, whose modeling_nezha.py does not load without it.
     beside = (folder / name for name in (*_BESIDE, *MODEL_FILES, "triton_nezha.py"))
-    files = [_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
+    files = [recorded_file(path) for path in sorted({*weights, *filter(Path.is_file, beside)})]
     record = {**record, "output_files": files}
     card = training_card(record).encode()
     record["card"] = asdict(FileRecord(CARD, len(card), sha256(card)))
@@ -241,7 +285,7 @@ def _safetensors_of(folder: Path) -> list[Path]:
             f"{folder}: {single.name} and {index.name} are both in it, and transformers loads the first",
             hint="Remove the one that is not of this training, or save the model to an empty folder.",
         )
-    weights = list(open_checkpoint(_weights(folder)).files)
+    weights = list(open_checkpoint(weights_of(folder)).files)
     if weights[0].parent.resolve() != folder.resolve():  # a step of the training, in a folder below
         raise MappingError(
             f"{folder}: no checkpoint in it, only in {weights[0].parent.name}", hint="Save the model there."
@@ -252,14 +296,6 @@ def _safetensors_of(folder: Path) -> list[Path]:
             hint="Save them by transformers' own default: trainer.save_model(FOLDER)",
         )
     return weights
-
-
-def _weights(folder: Path) -> Path:
-    """The weights that transformers would load: a folder may have several formats of them."""
-    for name in ("model.safetensors", "model.safetensors.index.json"):
-        if (folder / name).is_file():
-            return folder / name
-    return folder
 
 
 def _missing_files(folder: Path) -> dict[str, bytes]:
@@ -280,36 +316,6 @@ def _missing_files(folder: Path) -> dict[str, bytes]:
     if model.get("type") == "WordPiece" and not (folder / "vocab.txt").is_file():  # for other programs; see `export`
         files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(model["vocab"], key=model["vocab"].get)).encode()
     return files
-
-
-def _base(base: str | Path, revision: str | None, folder: Path) -> dict[str, Any]:
-    """The record of the base: its weights, its own record, and why it is not proved, if it is not."""
-    address = str(base)
-    if not Path(base).is_dir():
-        address = address if address.startswith(SCHEME) else f"{SCHEME}{address}"
-        address = str(Address.parse(f"{address}@{revision}" if revision else address))
-    path, name = local_source(address)
-    base_folder = path if path.is_dir() else path.parent
-    if base_folder.resolve() == folder.resolve():
-        raise UsageError(f"{folder}: the trained model cannot be its own base", hint="Save it to another folder.")
-    files = open_checkpoint(_weights(path) if path.is_dir() else path).files
-    return {"source": name, "weights": [_file(file) for file in files], **_proof(base_folder)}
-
-
-def _proof(folder: Path) -> dict[str, Any]:
-    """What a base's own record says, and the doubts about it. A broken record proves as little as none."""
-    unknown = {"conversion": None, "training": None}
-    if not any((folder / mark).is_file() for mark in (MARK, TRAINED)):
-        return {"doubts": ["it has no conversion.json: its parity with an original was never measured"], **unknown}
-    try:
-        recorded = recorded_folder(folder)
-        doubts = recorded.doubts()
-        kind, fields = ("training", TRAINING) if recorded.mark == TRAINED else ("conversion", CONVERSION)
-        content = {name: recorded.record.get(name) for name in fields}
-        check(folder / recorded.mark, "", content, fields)
-    except MappingError as error:
-        return {"doubts": [error.message], **unknown}
-    return {"doubts": list(doubts), **unknown, kind: content}
 
 
 def _language(base: Mapping[str, Any]) -> str | None:
@@ -343,10 +349,6 @@ def _date_of(weights: Iterable[Path]) -> str:
     """The day, in UTC, on which the weights were saved."""
     saved = max(path.stat().st_mtime for path in weights)
     return datetime.fromtimestamp(saved, timezone.utc).date().isoformat()
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return asdict(FileRecord(path.name, path.stat().st_size, sha256(path)))
 
 
 def _has_own_card(folder: Path) -> bool:

@@ -95,15 +95,13 @@ class RecordedFolder(ABC):
     claim: ClassVar[str]
     """What to say when there are doubts: which claim does not hold."""
 
-    remedy: ClassVar[str]
-    """What to do about doubts. {folder} stands for the path."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, record: Mapping[str, Any] | None = None) -> None:
+        """Take `record` in place of what the file says, or None."""
         self.path = path
         mark = path / self.mark
         if not mark.is_file():
             raise self._absent()
-        self.record = read_object(mark, {**self.needed, **_COMMON})
+        self.record = read_object(mark, {**self.needed, **_COMMON}) if record is None else record
         self._check_record(mark)
         self.config = read_object(self._present("config.json"), _SIZES)
 
@@ -126,6 +124,11 @@ class RecordedFolder(ABC):
     def has_tokenizer(self) -> bool:
         """Whether the record lists a tokenizer."""
         return any(file["name"] == "tokenizer.json" for file in self.record["output_files"])
+
+    @property
+    @abstractmethod
+    def remedy(self) -> str:
+        """What to do about doubts."""
 
     @property
     @abstractmethod
@@ -162,6 +165,10 @@ class RecordedFolder(ABC):
 
     def doubts(self) -> tuple[str, ...]:
         """Why the folder may not be what its record says, in words; empty when every file is as recorded."""
+        return self.changes()
+
+    def changes(self) -> tuple[str, ...]:
+        """The files that were changed since they were recorded, in words."""
         return tuple(
             f"{file.name} was changed since it was written: SHA-256 {file.sha256}, recorded {written}"
             for file, written in self.files()
@@ -219,7 +226,11 @@ class ConvertedFolder(RecordedFolder):
     mark = MARK
     needed: ClassVar[Form] = _CONVERSION
     claim = "it is not proved to be the original's equal"
-    remedy = "nezha-convert verify SOURCE {folder} proves it"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about doubts."""
+        return f"nezha-convert verify SOURCE {quoted(self.path)} proves it"
 
     @property
     def title(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..files.staging import TRAINED
+from ..text import quoted
 from .record import DECISION, FILE, SIZED, ConvertedFolder, Form, OrNull, RecordedFolder, check, foreign
 from .training_card import training_card
 
@@ -49,10 +50,15 @@ class TrainedFolder(RecordedFolder):
     mark = TRAINED
     needed: ClassVar[Form] = {**TRAINING, "language": OrNull(str), "license": OrNull(str)}
     claim = "not all that its card says is proved"
-    remedy = (
-        "Bring {folder} back to what was recorded, or verify what it was trained from; then record the training again "
-        "(nezha_convert.record_training)"
-    )
+
+    @property
+    def remedy(self) -> str:
+        """What to do about doubts."""
+        if self.changes():
+            return f"Bring {self.path} back to what was recorded, or record its training again (record_training)"
+        base = self.record["base"]
+        again = f"nezha-convert record {quoted(base['source'])}" if base["training"] else "push looks at it again"
+        return f"{to_prove(base)} proves what it was trained from; then {again}"
 
     @property
     def title(self) -> str:
@@ -70,6 +76,10 @@ class TrainedFolder(RecordedFolder):
         task, base, date = self.record["task"], self.record["base"]["source"], self.record["date"]
         return f"{task}, trained from {base} on {date}: {', '.join(metrics)}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return {"folder": str(self.path), "record": self.record, "doubts": list(self.doubts())}
+
     def doubts(self) -> tuple[str, ...]:
         """Which files were changed since they were recorded, and why the base is not proved."""
         base = self.record["base"]
@@ -82,6 +92,13 @@ class TrainedFolder(RecordedFolder):
     def _check_record(self, mark: Path) -> None:
         super()._check_record(mark)
         _check_training(mark, "", self.record)
+
+
+def to_prove(base: Mapping[str, Any]) -> str:
+    """The command that proves what is recorded as a base."""
+    while base["training"]:
+        base = base["training"]["base"]
+    return f"nezha-convert verify SOURCE {quoted(base['source'])}"
 
 
 def recorded_folder(path: Path) -> RecordedFolder:

@@ -16,7 +16,7 @@ from goldens import HELPERS
 from hub_fixtures import CANARY, NAME, PUSH, TF, commits, process, pushed
 from stranger import WITHOUT_PACKAGES
 
-from nezha_convert import convert, pull, push
+from nezha_convert import convert, pull, push, record
 from nezha_convert.cli.console import Console
 
 
@@ -343,18 +343,38 @@ def test_a_trained_model_that_was_changed_since_is_refused_by_name(run, server, 
 
 def test_a_model_whose_base_is_not_proved_needs_force_and_its_card_says_so(run, server, trained):
     base = trained.parent / "base"
-    record = json.loads((base / "conversion.json").read_text())
-    del record["parity"]
-    (base / "conversion.json").write_text(json.dumps(record))
+    recorded = json.loads((base / "conversion.json").read_text())
+    del recorded["parity"]
+    (base / "conversion.json").write_text(json.dumps(recorded))
     trainings.record(trained, base)
     refused = run("push", trained, NAME, *PUSH)
     assert refused.code == 6 and "trained from base: its parity with the original was never measured" in refused.err
+    assert (
+        "nezha-convert verify SOURCE base proves what it was trained from; then push looks at it again" in refused.err
+    )
     assert not server.requests
     forced = run("push", trained, NAME, *PUSH, "--force")
     assert forced.code == 0 and "never measured" in forced.out
     card = pushed(server)["README.md"].decode()
     assert "Pushed with `--force`, although not all that its card says is proved" in card
     assert card.count("never measured") == 2
+
+
+def test_a_base_that_was_verified_since_is_looked_at_again(run, server, trained):
+    base = trained.parent / "base" / "conversion.json"
+    verified = base.read_text()
+    base.write_text(json.dumps({name: value for name, value in json.loads(verified).items() if name != "parity"}))
+    trainings.record(trained, base.parent)
+    before = (trained / "training.json").read_bytes()
+    base.write_text(verified)
+    assert run("push", trained, NAME, *PUSH).code == 0
+    assert (trained / "training.json").read_bytes() == before
+    files = pushed(server)
+    assert json.loads(files["training.json"])["base"]["conversion"]["parity"]["passed"]
+    assert "**Not proved:**" not in files["README.md"].decode()
+
+    again = record(trained).record
+    assert {**json.loads(files["training.json"]), "card": again["card"]} == again
 
 
 def test_a_trained_model_s_license_is_demanded_unless_its_record_has_one(run, server, trained):

@@ -20,6 +20,7 @@ from trainings import VOCABULARY, record
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nezha
+import nezha_convert
 from nezha_convert import (
     MappingError,
     NezhaConvertError,
@@ -30,6 +31,7 @@ from nezha_convert import (
     inspect,
     verify,
 )
+from nezha_convert.folder.base import base_folder
 from nezha_convert.folder.model_code import MODEL_FILES
 from nezha_convert.folder.trained import is_name
 
@@ -255,6 +257,50 @@ def test_a_doubt_goes_once_the_base_is_verified_and_the_training_recorded_again(
     assert record(place / "model", place / "base").doubts()
     assert verify(trainings.SOURCE, place / "base", vocab=place / "vocab.txt").passed
     assert not record(place / "model", place / "base").doubts()
+
+
+def test_record_renews_what_is_said_of_a_base_that_was_verified_since(place):
+    unverified(place)
+    model, before = place / "model", record(place / "model", place / "base").record
+    assert "parity was never measured" in nezha_convert.record(model).doubts()[0] and read(model) == before
+    assert verify(trainings.SOURCE, place / "base", vocab=place / "vocab.txt").passed
+    elsewhere = (place / "base").rename(place / "base-of-another-name")
+    with pytest.raises(MappingError, match="trained from base, which is neither in") as error:
+        nezha_convert.record(model)
+    assert error.value.hint == f"nezha-convert record {model} --base FOLDER"
+    assert nezha_convert.record(model, base=elsewhere).doubts() == ()
+    after = read(model)
+    assert after["base"]["source"] == "base" and after["base"]["conversion"]["parity"]["passed"]
+    assert {name for name in after if after[name] != before[name]} == {"base", "card"}
+    assert "**Not proved:**" not in (model / "README.md").read_text("utf-8")
+
+
+def test_record_takes_neither_another_base_nor_a_model_that_was_changed(place):
+    unverified(place)
+    record(place / "model", place / "base")
+    other = Path(shutil.copytree(place / "base", place / "other"))
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MappingError, match=r"other: expected the weights of base .*, found others"):
+        nezha_convert.record(place / "model", base=other)
+    shutil.rmtree(place / "base")
+    other.rename(place / "base")
+    with pytest.raises(MappingError, match="trained from base, which is neither in"):
+        nezha_convert.record(place / "model")
+    (place / "model" / "config.json").write_bytes((place / "model" / "config.json").read_bytes() + b"\n")
+    with pytest.raises(MappingError, match="its metrics are of other files") as error:
+        nezha_convert.record(place / "model", base=place / "base")
+    assert error.value.problems[0].startswith("config.json was changed")
+
+
+@pytest.mark.parametrize("change", [{"source": ".."}, {"source": "../base"}, {"source": "."}])
+def test_a_base_is_not_looked_for_outside_of_the_two_folders(place, change):
+    unverified(place)
+    trained = record(place / "model", place / "base")
+    base = trained.record["base"]
+    assert base_folder(trained) == place / "base"
+    for changed in ({**base, **change}, {**base, "weights": [{**base["weights"][0], "name": "../base/x"}]}):
+        assert base_folder(TrainedFolder(trained.path, {**trained.record, "base": changed})) is None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "modeling_nezha.py"])

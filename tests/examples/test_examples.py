@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nezha_convert import convert
+from nezha_convert.cli.app import main
 from nezha_convert.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -154,6 +155,35 @@ def reload_chooser(output: Path, predicted: list[dict]) -> None:
         inputs = tokenizer(["\n".join(row["context"])] * len(asked), asked, return_tensors="pt", padding=True)
         scores = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits
         assert row["choice"][scores.argmax()] == found["answer"] == row["answer"]
+
+
+def test_convert_train_and_push_lead_on_by_their_own_messages(home, capsys):
+    """In README's order, without the proof; then each message's next command, with the source in place of SOURCE."""
+
+    def tool(command: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(command))
+        return ended.value.code, capsys.readouterr().err
+
+    source = FIXTURES / "huawei-tf-pretraining"
+    (home / "nezha-base").unlink()
+    assert tool(f"convert {source} nezha-base --vocab {DATA / 'vocab.txt'}")[0] == 0
+    run("classify", f"--model nezha-base --train ChnSentiCorp/train.tsv --output sentiment --max_steps 1 {ALL}")
+    said = capsys.readouterr().err
+    assert "refuse the result, since of nezha-base its parity with the original was never measured" in said
+    assert "would refuse sentiment: trained from nezha-base: its parity" in said
+    (start, end) = re.findall(r"^next: (.*?)(?: proves .*)?$", said, re.MULTILINE)
+    push = "push sentiment owner/name --license apache-2.0 --dry-run"
+    code, told = tool(push)
+    assert code == 6 and start in told and start == end == "nezha-convert verify SOURCE nezha-base"
+    verify = start.removeprefix("nezha-convert ").replace("SOURCE", str(source))
+    assert tool(f"{verify} --vocab {DATA / 'vocab.txt'}")[0] == 0
+    assert tool(push)[0] == 0 and tool("record sentiment")[0] == 0
+
+    run("classify", f"--model nezha-base --train ChnSentiCorp/train.tsv --output again --max_steps 1 {ALL}")
+    (push,) = re.findall(r"^next: nezha-convert (.*)$", capsys.readouterr().err, re.MULTILINE)
+    push = push.replace("OWNER/NAME", "owner/name").replace("ID", "apache-2.0")
+    assert tool(f"{push} --dry-run")[0] == 0
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +380,7 @@ def test_a_label_that_only_the_dev_file_has_is_named_with_its_line(base, tmp_pat
         ("--model {base} --train nowhere.tsv", ("--train nowhere.tsv", "expected a file, found none", "--dataset")),
         ("--model {base}", ("no data", "--train, --dev and --test", "--help")),
         ("--model {base} --train {train} --bf16 --fp16", ("Trainer's options", "16")),
-        ("--model {base} --train {train} --optimizer sgd", ("--optimizer", "adamw, lamb", "'sgd'")),
+        ("--model {base} --train {train} --optimizer sgd", ("--optimizer", "adamw, lamb, lamb-paper", "'sgd'")),
         ("--model {base} --train {train} --resume_from_checkpoint last", ("expected a checkpoint", "found none")),
         ("--model {base} --test {train}", ("does not name its labels", "--labels")),
     ],

@@ -1,17 +1,27 @@
-"""The commands of docs/training.md, "Many machines", with two processes on the CPU; and a run that was killed."""
+"""The commands of docs/training.md, "Many machines", word for word, with two processes; and a run that was killed."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import string
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import classify
+import datasets
 import pretrain
 import pytest
+import torch
 import training
 import warm_python
 from goldens import FIXTURES, HELPERS
@@ -23,64 +33,75 @@ from nezha_convert.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5
-COMMON = shlex.split(
-    "--max_length 32 --max_steps 6 --logging_steps 1 --learning_rate 1e-3 --dataloader_num_workers 0 --report_to none"
-    " --use_cpu"
-)
-TRAINING = {"train.tsv": "ChnSentiCorp/train.tsv", "corpus.txt": "corpus/train.txt"}
+PROGRAMS = {
+    "torchrun": ["-m", "torch.distributed.run"],
+    "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
+    "python": [],
+}
 
 
-def documented(word: str) -> list[str]:
-    """The one command of the section with this word, in words."""
+def documented(word: str, **variables: str) -> list[str]:
+    """The one command of the section with this word, in words, with its variables."""
     section = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").split("\n## Many machines\n")[1]
     section = section.split("\n## ")[0]
     blocks = re.findall(r"```sh\n(.*?)```", section, re.S)
     commands = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     (command,) = (command for command in commands if re.search(word, command))
-    return shlex.split(command)
+    return shlex.split(string.Template(command).substitute(variables))
 
 
-def here(command: list[str], model: Path, output: Path) -> list[str]:
-    """What Python is given for a documented command, with the small model and the small data."""
-    programs = {
-        "torchrun": ["-m", "torch.distributed.run"],
-        "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
-        "python": [],
-    }
-    replaced = {"nezha-base": str(model), "sentiment": str(output), "my-nezha": str(output)}
-    replaced |= {name: str(FIXTURES / "training" / file) for name, file in TRAINING.items()}
-    return [*programs[command[0]], *(replaced.get(word, word) for word in command[1:]), *COMMON]
+def environment(**more: str) -> dict[str, str]:
+    quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **quiet, **more}
 
 
-def launch(command: list[str]) -> warm_python.Done:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return warm_python.run(command, cwd=ROOT, env=environment)
+@contextmanager
+def the_port():
+    """The documented port is one for the whole machine, and so for all workers of pytest."""
+    with (Path(tempfile.gettempdir()) / "nezha-port-29500").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def finished(command: list[str]) -> str:
-    ran = launch(command)
-    assert ran.returncode == 0, f"{shlex.join(command)}\n{ran.stdout}\n{ran.stderr}"
+def finished(*commands: list[str], cwd: Path, **more: str) -> str:
+    """What the first command prints; the others run beside it."""
+    environ = environment(**more)
+    with the_port():
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        beside = [
+            subprocess.Popen([sys.executable, *PROGRAMS[program], *words], cwd=cwd, env=environ, **options)
+            for program, *words in commands[1:]
+        ]
+        program, *words = commands[0]
+        ran = warm_python.run([*PROGRAMS[program], *words], cwd=cwd, env=environ)
+        for process in beside:
+            printed, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, printed
+    assert ran.returncode == 0, f"{shlex.join(commands[0])}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout
 
 
-def arguments_of(command: list[str]) -> list[str]:
-    """What follows the script."""
+def arguments_of(command: list[str], output: str) -> list[str]:
+    """What follows the script, with another output."""
     (script,) = (i for i, word in enumerate(command) if re.fullmatch(r"examples/\w+\.py", word))
-    return command[script + 1 :]
+    arguments = command[script + 1 :]
+    arguments[arguments.index("--output") + 1] = output
+    return arguments
 
 
-def losses(output: Path) -> list[float]:
+def logged(output: Path, what: str) -> list[float]:
     history = json.loads((output / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
+    return [entry[what] for entry in history if what in entry]
 
 
 def assert_same_run(output: Path, expected: Path) -> None:
-    """The same losses and final weights, but for the biases of keys.
+    """The same losses, gradients' norms and final weights, but for the biases of keys.
 
     Those change no probability. Their gradients are rounding, of which AdamW makes steps as long as any.
     """
-    assert len(losses(output)) == 6
-    assert losses(output) == pytest.approx(losses(expected), rel=TOLERANCE)
+    assert len(logged(output, "loss")) >= 3
+    for what in ("loss", "grad_norm"):
+        assert logged(output, what) == pytest.approx(logged(expected, what), rel=TOLERANCE)
     weights, others = load_file(output / "model.safetensors"), load_file(expected / "model.safetensors")
     worst = {
         name: ((weights[name] - other).abs().max() / other.abs().max()).item()
@@ -104,56 +125,113 @@ def model(tmp_path_factory) -> Path:
     return converted(tmp_path_factory.mktemp("model") / "nezha", **rates)
 
 
-def test_two_processes_of_ddp_train_as_one_with_twice_the_batch(model, tmp_path):
-    command = here(documented("^torchrun --nproc"), model, tmp_path / "two")
-    finished([*command, "--batch-size", "4"])
-    classify.train([*arguments_of(here(documented("^torchrun --nproc"), model, tmp_path / "one")), "--batch-size", "8"])
-    assert_same_run(tmp_path / "two", tmp_path / "one")
+@pytest.fixture(scope="module")
+def home(model, tmp_path_factory) -> Iterator[Path]:
+    """The folder that the commands are for; they run in it."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "nezha-base").symlink_to(model)
+    (home / "examples").symlink_to(ROOT / "examples")
+    rows = (FIXTURES / "training" / "ChnSentiCorp" / "train.tsv").read_text("utf-8").splitlines(keepends=True)
+    (home / "train.tsv").write_text("".join(rows[:65]), "utf-8")
+    sentences = (FIXTURES / "training" / "corpus" / "train.txt").read_text("utf-8").split()
+    documents = ["\n".join([*sentences[start:], *sentences[:start]]) for start in range(0, len(sentences), 2)]
+    (home / "corpus.txt").write_text("\n\n".join(documents), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield home
 
 
-def test_two_processes_of_fsdp2_train_as_one_that_accumulates_their_batches(model, tmp_path):
-    """With tied word embeddings, and layers that are sharded and checkpointed each for itself."""
-    two = here(documented("^accelerate launch --config.*--num_processes 2"), model, tmp_path / "two")
-    two.insert(two.index("examples/pretrain.py"), str(HELPERS / "shard_on_cpu.py"))
-    printed = finished([*two, "--batch-size", "4"])
-    sharded = [line.split()[1:] for line in printed.splitlines() if line.startswith("sharded ")]
-    by_process = [["NezhaLayer"], ["NezhaLayer"], ["Embedding", "Linear"], ["NezhaForMaskedLM"]]
-    assert sorted(sharded) == sorted(2 * by_process)
+@pytest.fixture(scope="module")
+def pretrained(home) -> Path:
+    """By one process that accumulates the batches of two."""
+    command = documented("^accelerate launch --config.*--num_processes 2")
+    pretrain.train([*arguments_of(command, "one"), "--gradient_accumulation_steps", "2"])
+    return home / "one"
 
-    one = here(documented("^accelerate launch --config.*--num_processes 2"), model, tmp_path / "one")
-    pretrain.train([*arguments_of(one), "--batch-size", "4", "--gradient_accumulation_steps", "2"])
-    assert_same_run(tmp_path / "two", tmp_path / "one")
-    read, loading = nezha.NezhaForMaskedLM.from_pretrained(tmp_path / "two", output_loading_info=True)
+
+def assert_same_pretraining(home: Path, pretrained: Path) -> None:
+    assert_same_run(home / "further", pretrained)
+    read, loading = nezha.NezhaForMaskedLM.from_pretrained(home / "further", output_loading_info=True)
     assert not any(loading.values()), loading
     assert read.cls.predictions.decoder.weight is read.get_input_embeddings().weight
+    shutil.rmtree(home / "further")
 
 
-def test_accumulated_batches_in_bfloat16_with_checkpointed_layers(model, tmp_path):
-    command = here(documented("--gradient_accumulation_steps 4 --bf16"), model, tmp_path / "output")
-    classify.train([*arguments_of(command), "--max_steps", "2"])
-    assert len(losses(tmp_path / "output")) == 2
-    assert all(0 < loss < 2 for loss in losses(tmp_path / "output"))
+def assert_sharded(printed: str, processes: int) -> None:
+    sharded = [line.split()[1:] for line in printed.splitlines() if line.startswith("sharded ")]
+    by_process = [["NezhaLayer"], ["NezhaLayer"], ["Embedding", "Linear"], ["NezhaForMaskedLM"]]
+    assert sorted(sharded) == sorted(processes * by_process)
+
+
+def sharding(folder: Path) -> dict[str, str]:
+    """An environment in which FSDP2 shards on CPUs."""
+    (folder / "sitecustomize.py").symlink_to(HELPERS / "shard_on_cpu.py")
+    return {"PYTHONPATH": f"{folder}:{ROOT}"}
+
+
+def test_two_processes_of_ddp_train_as_one_with_twice_the_batch(home):
+    command = documented("^torchrun --nproc")
+    finished(command, cwd=home)
+    classify.train([*arguments_of(command, "whole"), "--per_device_train_batch_size", "32"])
+    assert_same_run(home / "sentiment", home / "whole")
+
+
+def test_two_processes_of_fsdp2_train_as_one_that_accumulates_their_batches(home, pretrained, tmp_path):
+    """With tied word embeddings, and layers that are sharded and checkpointed each for itself."""
+    command = documented("^accelerate launch --config.*--num_processes 2")
+    assert_sharded(finished(command, cwd=home, **sharding(tmp_path)), 2)
+    assert_same_pretraining(home, pretrained)
+
+
+def test_two_machines_of_ddp_train_as_one_process(home, pretrained):
+    own = {"MASTER_ADDR": "127.0.0.1", "GPUS": "1"}
+    finished(*(documented("^torchrun --nnodes", MACHINE_RANK=rank, **own) for rank in "01"), cwd=home)
+    assert_same_pretraining(home, pretrained)
+
+
+def test_two_machines_of_fsdp2_train_as_one_process(home, pretrained, tmp_path):
+    own = {"MASTER_ADDR": "127.0.0.1", "PROCESSES": "2"}
+    commands = [documented("^accelerate.*--num_machines", MACHINE_RANK=rank, **own) for rank in "01"]
+    assert_sharded(finished(*commands, cwd=home, **sharding(tmp_path)), 1)
+    assert_same_pretraining(home, pretrained)
+
+
+def test_processes_that_would_train_apart_are_refused(tmp_path, monkeypatch):
+    """As where the launcher sets WORLD_SIZE and the Trainer sees one process."""
+    one = training.Settings(output_dir=str(tmp_path))
+    assert one.use_cpu != torch.accelerator.is_available() and one.world_size == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="2 processes, and the Trainer knows of 1") as caught:
+        training.Settings(output_dir=str(tmp_path))
+    assert "--use_cpu" in caught.value.hint
+
+
+def test_accumulated_batches_in_bfloat16_with_checkpointed_layers(home):
+    command = documented("--gradient_accumulation_steps 4 --bf16")
+    classify.train([*arguments_of(command, "accumulated"), "--max_steps", "2"])
+    assert len(logged(home / "accumulated", "loss")) == 2
+    assert all(0 < loss < 2 for loss in logged(home / "accumulated", "loss"))
 
 
 def test_lamb_is_refused_where_fsdp_shards_the_tensors(model, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UsageError, match="LAMB needs"):
-        training.OPTIMIZERS["lamb"](training.Settings(output_dir=str(tmp_path), use_cpu=True))
+        training.OPTIMIZERS["lamb"](training.Settings(output_dir=str(tmp_path)))
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(home, tmp_path):
     """With dropout and shuffled data: the states of all generators come back."""
-    model = converted(tmp_path / "nezha")
-    options = shlex.split("--batch-size 8 --max_steps 6 --save_strategy steps --save_steps 2")
-    command = [*here(documented("^torchrun --nproc"), model, tmp_path / "killed"), *options]
-    script = command[command.index("examples/classify.py") :]
-    killed = launch([str(HELPERS / "kill_at.py"), "5", *script])
+    options = shlex.split("--max_steps 6 --save_strategy steps --save_steps 2")
+    options += ["--model", str(converted(tmp_path / "nezha"))]
+    resume = [*arguments_of(documented("--resume_from_checkpoint"), "killed"), *options]
+    script = ["examples/classify.py", *(word for word in resume if word not in ("--resume_from_checkpoint", "last"))]
+    killed = warm_python.run([HELPERS / "kill_at.py", "5", *script], cwd=home, env=environment())
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (tmp_path / "killed" / "model.safetensors").exists()
-    resume = arguments_of(here(documented("--resume_from_checkpoint"), model, tmp_path / "killed"))
-    classify.train([*resume, *options])
+    assert not (home / "killed" / "model.safetensors").exists()
+    classify.train(resume)
 
-    classify.train([*arguments_of([*here(documented("^torchrun --nproc"), model, tmp_path / "whole"), *options])])
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    classify.train([*script[1:], "--output", "unharmed"])
+    assert logged(home / "killed", "loss") == logged(home / "unharmed", "loss")
+    ours, theirs = (load_file(home / name / "model.safetensors") for name in ("killed", "unharmed"))
     assert all((tensor == theirs[name]).all() for name, tensor in ours.items())

@@ -67,12 +67,14 @@ def test_it_learns_its_corpus_and_the_saved_model_fills_masks(trained):
 def test_the_rate_rises_linearly_and_falls_linearly(trained):
     state = json.loads((trained[0] / "trainer_state.json").read_text())
     rates = {entry["step"]: entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry}
-    # The Trainer logs the rate of the step that is done; 1 % of 300 steps are warm-up.
-    expected = {step: 1e-2 * min((step - 1) / 3, (301 - step) / 297) for step in rates}
+    # The Trainer logs the rate of the step that is done; a tenth of 300 steps are warm-up.
+    expected = {step: 1e-2 * min((step - 1) / 30, (301 - step) / 270) for step in rates}
     assert len(rates) > 290 and rates == pytest.approx(expected)
 
 
-def test_lamb_leaves_biases_and_layer_norms_without_weight_decay(folder, monkeypatch, tmp_path):
+def test_lamb_leaves_biases_and_layer_norms_without_weight_decay_and_its_rate_grows_with_the_batch(
+    folder, monkeypatch, tmp_path, capsys
+):
     seen = {}
 
     class StopError(Exception):
@@ -82,15 +84,24 @@ def test_lamb_leaves_biases_and_layer_norms_without_weight_decay(folder, monkeyp
         def train(self, *arguments, **options):
             names = {parameter: name for name, parameter in self.model.named_parameters()}
             self.create_optimizer()
-            seen["class"] = type(self.optimizer).__name__
+            seen["class"], seen["rate"] = type(self.optimizer).__name__, self.optimizer.defaults["lr"]
             for group in self.optimizer.param_groups:
                 seen.update({names[parameter]: group["weight_decay"] for parameter in group["params"]})
             raise StopError
 
     monkeypatch.setattr(pretrain, "PairTrainer", Watched)
-    with pytest.raises(StopError):
-        run(folder, tmp_path / "out", "--max_steps", "1")
-    assert seen.pop("class") == "Lamb"
+    for name, steps, rate, warns in (
+        ("lamb", 1, 1.8e-4 * (32 / 14_400) ** 0.5, True),
+        ("lamb", 450, 1.8e-4, False),
+        ("lamb-paper", 16, 6.25e-4, False),
+    ):
+        with pytest.raises(StopError):
+            options = f"--max_steps 1 --optimizer {name} --gradient_accumulation_steps {steps}"
+            run(folder, tmp_path / "out", *options.split())
+        assert seen.pop("class") == {"lamb": "Lamb", "lamb-paper": "PaperLamb"}[name]
+        assert seen.pop("rate") == pytest.approx(rate)
+        said = capsys.readouterr().err
+        assert ("these have 32" in said and "--gradient_accumulation_steps 16" in said) == warns
     excluded = {name for name, decay in seen.items() if not decay}
     assert excluded == {name for name in seen if name.endswith("bias") or "LayerNorm" in name}
     assert {seen[name] for name in seen if name not in excluded} == {0.01}

@@ -1,15 +1,12 @@
-"""Run a script on CPU processes as on GPUs: `shard_on_cpu.py SCRIPT ARGUMENTS`. Prints what FSDP2 sharded.
+"""Makes FSDP2 shard on CPU processes as on GPUs: every Python begins with it where it is found as `sitecustomize`.
 
 For CPU processes accelerate leaves FSDP out and says nothing: they run as DDP. Told that they are GPUs, it takes the
-path that it takes there, over gloo; the device stays the CPU.
+path that it takes there, over gloo; the device stays the CPU. Prints what FSDP2 sharded.
 """
 
 from __future__ import annotations
 
 import os
-import runpy
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch.distributed.fsdp
@@ -36,9 +33,5 @@ def noted(module: Any, **options: Any) -> Any:
     return fully_shard(module, **options)
 
 
-if __name__ == "__main__":
-    AcceleratorState.__init__ = as_gpus
-    torch.distributed.fsdp.fully_shard = noted
-    sys.argv = sys.argv[1:]
-    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python does for a script
-    runpy.run_path(sys.argv[0], run_name="__main__")
+AcceleratorState.__init__ = as_gpus
+torch.distributed.fsdp.fully_shard = noted
