@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datafiles
 import numpy as np
@@ -30,7 +30,9 @@ DEFAULTS = {"per_device_train_batch_size": 16, "max_length": 256, "num_train_epo
 
 TOKENS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels")
-TAG = re.compile(r"O|[BIES]-\S+")
+TAG = re.compile(r"O|[BIMES]-\S+")
+BIO = {"S": "B", "M": "I", "E": "I"}
+"""What the letters of BIOES and BMES are in BIO."""
 IGNORED = -100
 """The label that the loss ignores: that of special tokens, and of all but a word's first piece."""
 
@@ -43,6 +45,9 @@ class Arguments(training.Arguments):
         default=None, metadata={"help": f"column of the characters; default: {', '.join(TOKENS)}"}
     )
     tags: str | None = field(default=None, metadata={"help": f"column of the tags; default: {', '.join(TAGS)}"})
+    scheme: Literal["bio", "own"] = field(
+        default="bio", metadata={"help": "bio turns tags of BIOES and BMES into BIO; own keeps the data's"}
+    )
     labels: list[str] = field(
         default_factory=list, metadata={"help": "the tags in the order of their numbers; default: sorted"}
     )
@@ -179,10 +184,12 @@ def sentences(rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
             if not isinstance(tag, str) or not TAG.fullmatch(tag):
                 raise datafiles.wrong(
                     row.where,
-                    "tags such as O, B-PER or I-PER",
+                    "tags of BIO, BIOES or BMES, such as O, B-PER or I-PER",
                     repr(tag),
                     "Numbers of tags need their names: write them as words.",
                 )
+        if arguments.scheme == "bio":
+            tags = [BIO.get(tag[0], tag[0]) + tag[1:] for tag in tags]
         checked.append({"where": row.where, "number": number, "tokens": tokens, "tags": tags})
     return checked
 

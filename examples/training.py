@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 import transformers
 from transformers import (
@@ -79,10 +78,8 @@ class Settings(TrainingArguments):
     output_dir: str | None = field(
         default=None, metadata={"help": "folder for the model, metrics and checkpoints", "aliases": ["--output"]}
     )
-    per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "sequences on each device in a step", "aliases": ["--batch-size"]}
-    )
-    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the data", "aliases": ["--epochs"]})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "sequences on each device in a step"})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the data"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "the same for evaluation"})
     learning_rate: float | None = field(
         default=None, metadata={"help": "the highest learning rate; by default that of docs/training.md"}
@@ -155,51 +152,51 @@ class Task:
     derived: bool = True
 
 
-def _lamb(name: str) -> Callable[[Settings], tuple[type[torch.optim.Optimizer], dict[str, Any]]]:
-    def make(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-        import lamb  # imported here: it is slow to import, and most runs do not need it
-
-        if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-            raise UsageError(
-                "--optimizer lamb: expected whole tensors, whose norms LAMB needs, found FSDP, which shards them",
-                hint="Start the script by torchrun, which is DDP, or take --optimizer adamw.",
-            )
-        # Huawei's epsilon: the Trainer's own default is AdamW's.
-        options = {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": 1e-6}
-        return getattr(lamb, name), options | {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-
-    return make
-
-
-OPTIMIZERS: dict[str, Callable[[Settings], Any]] = {
-    **{"adamw": lambda _: None, "lamb": _lamb("Lamb"), "lamb-paper": _lamb("PaperLamb")}
+OPTIMIZERS: dict[str, Any] = {
+    "adamw": None,
+    "lamb": ("Lamb", 1.8e-4, 14_400),
+    "lamb-paper": ("PaperLamb", 6.25e-4, 512),
 }
-"""For each name of --optimizer, a function that makes the Trainer's ``optimizer_cls_and_kwargs``."""
+"""For each name of --optimizer the class in lamb.py, a rate, and the sequences of a step for which it is.
 
-LARGE_BATCHES = {"lamb": (1.8e-4, 14_400), "lamb-paper": (6.25e-4, 512)}
-"""A rate, and the sequences of a step for which it is: NEZHA-base's (arXiv 1909.00204) and LAMB's own (1904.00962).
-
-For other batches the rate grows with the square root of their size, as in LAMB's paper.
+The rates are NEZHA-base's (arXiv 1909.00204) and LAMB's own (1904.00962). For other batches they grow with the square
+root of the size, as in LAMB's paper.
 """
 LARGE = 512
 """The smallest batch in LAMB's paper."""
 
 
+def optimizer(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """The Trainer's ``optimizer_cls_and_kwargs``; None leaves it to --optim."""
+    if not OPTIMIZERS[settings.optimizer]:
+        return None
+    import lamb  # imported here: it is slow to import, and most runs do not need it
+
+    if settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise UsageError(
+            "--optimizer lamb: expected whole tensors, whose norms LAMB needs, found FSDP, which shards them",
+            hint="Start the script by torchrun, which is DDP, or take --optimizer adamw.",
+        )
+    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    # Huawei's epsilon: the Trainer's own default is AdamW's.
+    options |= {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": 1e-6}
+    return getattr(lamb, OPTIMIZERS[settings.optimizer][0]), options
+
+
 def _decide_rate(settings: Settings, usual: float) -> None:
     """The learning rate, where the command line has none: `usual` for AdamW, and for LAMB that of its batch."""
-    if settings.optimizer not in LARGE_BATCHES:
-        settings.learning_rate = settings.learning_rate or usual
-        return
-    batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.world_size
-    rate, sequences = LARGE_BATCHES[settings.optimizer]
-    settings.learning_rate = settings.learning_rate or rate * (batch / sequences) ** 0.5
-    if batch < LARGE and settings.process_index == 0:
-        more = -(-LARGE // (settings.train_batch_size * settings.world_size))
-        print(
-            f"--optimizer {settings.optimizer} is for steps of {LARGE} sequences and more; these have {batch}.\n"
-            f"next: --gradient_accumulation_steps {more}, or --optimizer adamw",
-            file=sys.stderr,
-        )
+    if OPTIMIZERS[settings.optimizer]:
+        _, rate, sequences = OPTIMIZERS[settings.optimizer]
+        at_once = settings.train_batch_size * settings.world_size
+        batch = at_once * settings.gradient_accumulation_steps
+        usual = rate * (batch / sequences) ** 0.5
+        if batch < LARGE and settings.process_index == 0:
+            print(
+                f"--optimizer {settings.optimizer} is for steps of {LARGE} sequences and more; these have {batch}.\n"
+                f"next: --gradient_accumulation_steps {-(-LARGE // at_once)}, or --optimizer adamw",
+                file=sys.stderr,
+            )
+    settings.learning_rate = settings.learning_rate or usual
 
 
 def parse(
@@ -207,7 +204,6 @@ def parse(
     description: str,
     arguments: type[Arguments],
     *,
-    recipes: Mapping[str, Mapping[str, Any]] | None = None,
     defaults: Mapping[str, Any] | None = None,
     best: str = "loss",
     rate: float = 3e-5,
@@ -218,7 +214,6 @@ def parse(
         argv: the command line without the script's name; None means that of the process.
         description: the text of ``--help``, with an example.
         arguments: the script's dataclass of arguments.
-        recipes: the defaults for each data set that ``--recipe`` (a field of `arguments`) can name.
         defaults: the script's own defaults, instead of those of the two dataclasses.
         best: the dev metric by which ``--load_best_model_at_end`` chooses.
         rate: the learning rate of AdamW if the command line has none.
@@ -237,11 +232,6 @@ def parse(
         allow_abbrev=False,
     )
     parser.set_defaults(**(defaults or {}))
-    if recipes:
-        # Read the recipe first: its values become defaults, which every other option overrides.
-        first = HfArgumentParser([], add_help=False, allow_abbrev=False)
-        first.add_argument("--recipe", choices=recipes, default=next(iter(recipes)))
-        parser.set_defaults(**recipes[first.parse_known_args(argv)[0].recipe])
     if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
         # Only then: once a metric is named, the Trainer keeps the best checkpoint, not the newest one to resume from.
         parser.set_defaults(metric_for_best_model=best)
@@ -383,8 +373,8 @@ def run(
 ) -> dict[str, float]:
     """Train, evaluate and predict, each if there is data for it, and write the results.
 
-    The output folder then holds the model and tokenizer, ``metrics.json``, ``loss.png``, ``trainer_state.json`` (the
-    losses as numbers), ``predictions.jsonl`` of the test split, and the newest checkpoints.
+    The output folder then holds the model and tokenizer, ``metrics.json``, ``trainer_state.json`` (the losses),
+    ``predictions.jsonl`` of the test split, and the newest checkpoints.
 
     Returns:
         The content of metrics.json: ``train_loss``, and each metric as ``dev_NAME`` and ``test_NAME``.
@@ -404,7 +394,7 @@ def run(
         compute_loss_func=task.loss,
         compute_metrics=partial(task.metrics, "dev") if task.metrics else None,
         preprocess_logits_for_metrics=task.shrink,
-        optimizer_cls_and_kwargs=OPTIMIZERS[settings.optimizer](settings),
+        optimizer_cls_and_kwargs=optimizer(settings),
     )
     metrics: dict[str, float] = {}
     if "train" in data:
@@ -451,13 +441,11 @@ def _say_what_push_will(task: Task, arguments: Arguments) -> None:
 
 
 def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
-    """Write metrics.json, the plot of the losses, and the record that `nezha-convert push` reads, on one process."""
+    """Write metrics.json and the record that `nezha-convert push` reads, on one process."""
     output = Path(settings.output_dir)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
-    if "train" in task.data:
-        draw_losses(trainer.state.log_history, output / "loss.png")
-        if task.derived:
-            _record(task, arguments, settings, metrics)
+    if "train" in task.data and task.derived:
+        _record(task, arguments, settings, metrics)
     for name, value in metrics.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
 
@@ -512,25 +500,6 @@ def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> Trai
 def matching_files(pattern: str) -> tuple[Path, ...]:
     """The files that match a path or a pattern (``corpus/*.txt``, ``corpus/**/*.txt``), sorted by name."""
     return tuple(Path(name) for name in sorted(glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
-
-
-def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Plot the Trainer's log history: the training loss, and the loss on the dev data if it was measured."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for key, label, marker in (("loss", "training", ""), ("eval_loss", "dev", "o")):
-        points = [(entry["step"], entry[key]) for entry in history if key in entry]
-        if points:
-            axes.plot(*np.array(points).T, label=label, marker=marker)
-    axes.set(xlabel="step", ylabel="loss")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    figure.savefig(path, dpi=120)
 
 
 def tokenized(rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], Any]) -> datasets.Dataset:

@@ -217,7 +217,7 @@ def test_accumulated_batches_in_bfloat16_with_checkpointed_layers(home):
 def test_lamb_is_refused_where_fsdp_shards_the_tensors(model, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UsageError, match="LAMB needs"):
-        training.OPTIMIZERS["lamb"](training.Settings(output_dir=str(tmp_path)))
+        training.optimizer(training.Settings(output_dir=str(tmp_path), optimizer="lamb"))
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(home, tmp_path):

@@ -18,6 +18,7 @@ from nezha_convert.errors import UsageError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CORPUS = FIXTURES / "training" / "corpus"
+BATCH = "--per_device_train_batch_size 16"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def run(folder, output, *options, train=CORPUS / "train.txt", dev=CORPUS / "trai
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("trained") / "model"
-    steps = "--max_length 32 --batch-size 16 --max_steps 300 --learning_rate 1e-2 --logging_steps 1"
+    steps = f"--max_length 32 {BATCH} --max_steps 300 --learning_rate 1e-2 --logging_steps 1"
     return output, run(folder, output, *steps.split())
 
 
@@ -108,7 +109,7 @@ def test_lamb_leaves_biases_and_layer_norms_without_weight_decay_and_its_rate_gr
 
 
 def test_next_sentence_prediction_trains_both_heads_from_a_stream(folder, tmp_path):
-    options = "--next_sentence --streaming --max_length 32 --batch-size 16 --max_steps 150 --learning_rate 1e-2"
+    options = f"--next_sentence --streaming --max_length 32 {BATCH} --max_steps 150 --learning_rate 1e-2"
     metrics = run(folder, tmp_path / "out", *options.split())
     assert metrics["dev_next_sentence_accuracy"] > 0.85  # two of three pairs do not follow
     assert 1 < metrics["dev_perplexity"] < 64
@@ -121,7 +122,7 @@ def test_next_sentence_prediction_trains_both_heads_from_a_stream(folder, tmp_pa
 
 def test_a_resumed_run_goes_on_with_the_same_masks_and_losses(folder, tmp_path):
     """Four steps are an epoch: it is resumed in the middle of one and goes on into the next."""
-    steps = "--max_length 32 --batch-size 16 --max_steps 7 --logging_steps 1 --save_strategy steps --save_steps 3"
+    steps = f"--max_length 32 {BATCH} --max_steps 7 --logging_steps 1 --save_strategy steps --save_steps 3"
     losses = []
     for options in ("--save_total_limit 5", f"--resume_from_checkpoint {tmp_path / '0' / 'checkpoint-3'}"):
         output = tmp_path / str(len(losses))
