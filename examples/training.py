@@ -113,13 +113,22 @@ class Settings(TrainingArguments):
             super().__post_init__()
         except ValueError as error:  # options that exclude each other, or that this machine does not support
             raise UsageError(f"the Trainer's options: {error}", hint="--help says what each of them is.") from error
-        started = int(os.environ.get("WORLD_SIZE", 1))
-        if started != self.world_size:
-            raise UsageError(
-                f"the launcher started {started} processes, and the Trainer knows of {self.world_size}: "
-                "each would train a model of its own",
-                hint="Add --use_cpu to train on CPUs; on GPUs, check that torch.accelerator.is_available().",
-            )
+        check_processes(self.world_size)
+
+
+def check_processes(known: int) -> None:
+    """Refuse to train where a launcher started other processes than the `known` ones of the Trainer.
+
+    Raises:
+        UsageError: the processes would train apart.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != known:
+        raise UsageError(
+            f"the launcher started {started} processes, and the Trainer knows of {known}: "
+            "each would train a model of its own",
+            hint="Add --use_cpu to train on CPUs; on GPUs, check that torch.accelerator.is_available().",
+        )
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,18 @@ def record(folder: str | Path, *, base: str | Path | None = None) -> TrainedFold
 
     Raises:
         MappingError: a file of `folder` was changed since; the base is not found or is another one.
-        CheckpointError, HubError, OutputError: as `record_training`.
+        CheckpointError: the weights of `folder` or of `base` cannot be read.
+        HubError: `base` cannot be fetched.
+        OutputError: `folder` cannot be written.
+
+    Example:
+        >>> import nezha_convert
+        >>> options = {"task": "text-classification", "metrics": {}, "data": (), "settings": {}}
+        >>> recorded = nezha_convert.record_training("chnsenti/", base="nezha-base/", **options)
+        >>> nezha_convert.record("chnsenti/").doubts()
+        ()
     """
-    trained = TrainedFolder(Path(folder))
+    trained = TrainedFolder(path_of(folder))
     if changed := trained.changes():
         raise MappingError(
             f"{folder}: its metrics are of other files",

@@ -38,6 +38,7 @@ class TrainedFolder(RecordedFolder):
 
     Args:
         path: the folder.
+        record: what is taken in place of the file's content; None takes the file's.
 
     Example:
         >>> import nezha_convert

@@ -345,7 +345,7 @@ WRONG = [
     ("tag", "a.txt", "王 B-PER\n明 PER\n", "", ("a.txt, line 2", "B-PER or I-PER", "'明 PER'")),
     ("tag", "a.jsonl", '{"tokens": ["王"], "ner_tags": ["O", "O"]}\n', "",
      ("line 1", "each of 1 characters", "2 tags")),
-    ("tag", "a.jsonl", '{"tokens": ["王"], "ner_tags": [3]}\n', "", ("line 1", "tags of BIO, BIOES or BMES", "found 3")),
+    ("tag", "a.jsonl", '{"tokens": ["王"], "ner_tags": [3]}\n', "", ("line 1", "tags of BIO", "found 3")),
     ("tag", "a.jsonl", '{"words": ["王"], "labels": "O"}\n', "", ("line 1", "'labels' with a list", "found O")),
     ("answer", "a.json", '[{"context_text": ""}]', "",
      ("a.json", "SQuAD's JSON", "type list", "squad-style-data")),

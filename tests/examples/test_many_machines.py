@@ -75,8 +75,10 @@ def finished(*commands: list[str], cwd: Path, **more: str) -> str:
         program, *words = commands[0]
         ran = warm_python.run([*PROGRAMS[program], *words], cwd=cwd, env=environ)
         for process in beside:
-            printed, _ = process.communicate(timeout=60)
-            assert process.returncode == 0, printed
+            if ran.returncode:
+                process.kill()
+            printed, _ = process.communicate(timeout=120)
+            assert ran.returncode or process.returncode == 0, printed
     assert ran.returncode == 0, f"{shlex.join(commands[0])}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout
 
@@ -198,13 +200,18 @@ def test_two_machines_of_fsdp2_train_as_one_process(home, pretrained, tmp_path):
 
 
 def test_processes_that_would_train_apart_are_refused(tmp_path, monkeypatch):
-    """As where the launcher sets WORLD_SIZE and the Trainer sees one process."""
     one = training.Settings(output_dir=str(tmp_path))
     assert one.use_cpu != torch.accelerator.is_available() and one.world_size == 1
+    checked = []
+    monkeypatch.setattr(training, "check_processes", checked.append)
+    training.Settings(output_dir=str(tmp_path))
+    assert checked == [1]
+    monkeypatch.undo()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="2 processes, and the Trainer knows of 1") as caught:
-        training.Settings(output_dir=str(tmp_path))
+        training.check_processes(1)
     assert "--use_cpu" in caught.value.hint
+    training.check_processes(2)
 
 
 def test_accumulated_batches_in_bfloat16_with_checkpointed_layers(home):
