@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 import transformers
@@ -51,15 +52,16 @@ def main() -> None:
         kept = seconds["NEZHA, with a cache"]
         rows += [
             f"| {length} + {options.words} | {name} | {spread([1000 * one / options.words for one in taken], 0)} "
-            f"| {spread(ratios(kept, taken))} |"
+            f"| {options.words / median(taken):.1f} | {spread(ratios(kept, taken))} |"
             for name, taken in seconds.items()
         ]
     lines = [
         f"`python benchmarks/generate.py`: base size, random weights, float32, one sequence, greedy; CPU time of one "
         f"thread, {options.rounds} interleaved rounds. {machine()}",
         "",
-        "| prompt + new tokens | model | ms a new token, median (quartiles) | NEZHA with a cache / this |",
-        "|---|---|---|---|",
+        "| prompt + new tokens | model | ms a new token, median (quartiles) | tokens a second "
+        "| NEZHA with a cache / this |",
+        "|---|---|---|---|---|",
         *rows,
     ]
     write_section(TITLE, lines)

@@ -6,11 +6,14 @@ What they compute is the oracle's: the goldens record few hidden states.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from goldens import GOLDENS, INPUTS, Golden
+from mindspore_files import value
+from v1_tables import v1_table
 
 from nezha_convert.families.heads import ENCODER
 from nezha_convert.families.rules import Drop
@@ -19,29 +22,58 @@ from nezha_convert.formats.paddle import write_paddle
 from nezha_convert.formats.safetensors import write_safetensors
 from nezha_convert.formats.tensor import Tensor
 from nezha_convert.formats.tf_bundle.write import write_bundle
-from nezha_convert.formats.torch.write import write_torch
+from nezha_convert.formats.torch.write import write_legacy, write_torch
 from nezha_convert.mapping.config import read_config
 from nezha_convert.mapping.recognise import family_of
 from nezha_convert.parity.oracle.model import Oracle
 
-_WRITERS = {
+Write = Callable[[Path, Sequence[Tensor]], None]
+
+
+def _write_v1(file: Path, tensors: Sequence[Tensor]) -> None:
+    file.write_bytes(v1_table({tensor.name: _whole(tensor) for tensor in tensors}))
+
+
+def _write_mindspore(file: Path, tensors: Sequence[Tensor]) -> None:
+    file.write_bytes(b"".join(value(tensor.name, _whole(tensor)) for tensor in tensors))
+
+
+def _whole(tensor: Tensor) -> np.ndarray:
+    (array,) = tensor.blocks
+    return array
+
+
+_WRITERS: dict[str, tuple[Write, str]] = {
     "tensorflow-bundle": (write_bundle, "model.ckpt"),
     "torch": (write_torch, "pytorch_model.bin"),
     "paddle": (write_paddle, "model_state.pdparams"),
     "safetensors": (write_safetensors, "model.safetensors"),
+    "mindspore": (_write_mindspore, "bert_nezha.ckpt"),
 }
+
+OTHERS: dict[str, tuple[str, Write, str]] = {
+    "TensorFlow V1": ("huawei-tf-pretraining", _write_v1, "model.ckpt"),
+    "PyTorch before 1.6": ("huawei-torch-pretraining", write_legacy, "pytorch_model.bin"),
+    "Huawei's names in safetensors": ("huawei-torch-pretraining", write_safetensors, "model.safetensors"),
+    "transformers' names in PyTorch's": ("transformers-4.40.2-pretraining", write_torch, "pytorch_model.bin"),
+}
+"""By format, a golden whose names are also written in it."""
 NAMES = (
     *("huawei-tf-pretraining", "huawei-torch-pretraining", "jaber-token", "lonepatient-masked-lm"),
     *("bert4torch-pretraining", "bert4torch-0.2.7-masked-lm", "transformers-4.40.2-encoder"),
     *("transformers-4.40.2-pretraining", "paddlenlp-pretraining", "bert4keras-pretraining", "bert4keras-masked-lm"),
+    "mindspore-pretraining",
 )
 """One of each family, names and format."""
 
 POOLERLESS = [replace(golden, head="encoder", asked=True) for golden in GOLDENS if golden.name in NAMES]
 
 
-def without_pooler(golden: Golden, folder: Path) -> Path:
-    """The encoder of `golden` alone, as its own program would have written it, in the new `folder`."""
+def without_pooler(golden: Golden, folder: Path, other: tuple[Write, str] | None = None) -> Path:
+    """The encoder of `golden` alone, as its own program would have written it, in the new `folder`.
+
+    `other` writes another format, to a file of that name.
+    """
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(golden.folder)
     for path in golden.folder.glob("*.json"):
@@ -52,7 +84,7 @@ def without_pooler(golden: Golden, folder: Path) -> Path:
     family = family_of(checkpoint.entries)
     meanings = {name: family.find(name) for name in checkpoint.entries}
     kept = [n for n, m in meanings.items() if isinstance(m, Drop) or (m is not None and m.part == ENCODER)]
-    write, name = _WRITERS[checkpoint.format]
+    write, name = other or _WRITERS[checkpoint.format]
     entries = [checkpoint.entries[name] for name in kept]
     write(folder / name, [Tensor(e.name, e.dtype, e.shape, [e.read()]) for e in entries])
     return folder

@@ -12,7 +12,7 @@ import torch
 import transformers
 from goldens import GOLDENS, Golden
 from hub_fixtures import NAME, PUSH
-from poolers import POOLERLESS, computed, without_pooler
+from poolers import OTHERS, POOLERLESS, computed, without_pooler
 from safetensors.torch import load_file, save_file
 
 import nezha
@@ -31,6 +31,20 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for golden in POOLERLESS:
         without_pooler(golden, folder / golden.name)
     return folder
+
+
+@pytest.mark.parametrize("format", OTHERS)
+def test_another_format_of_the_same_names_gives_the_same_model(format: str, sources: Path, tmp_path: Path) -> None:
+    name, *other = OTHERS[format]
+    golden = next(golden for golden in POOLERLESS if golden.name == name)
+    source = without_pooler(golden, tmp_path / "source", tuple(other))
+    assert open_checkpoint(source).format != open_checkpoint(sources / name).format or "before" in format
+    for folder, output in ((sources / name, "usual"), (source, "other")):
+        convert(folder, tmp_path / output, head="encoder")
+    usual, found = (tmp_path / output / "model.safetensors" for output in ("usual", "other"))
+    assert found.read_bytes() == usual.read_bytes()
+    configs = [json.loads((tmp_path / output / "config.json").read_text()) for output in ("usual", "other")]
+    assert configs[0] == configs[1] and configs[0]["add_pooling_layer"] is False
 
 
 @every_program
