@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +14,20 @@ from ..families import FAMILIES, HUAWEI_TORCH_BASE, TRANSFORMERS_BASE
 from ..families.foreign import FOREIGN, Foreign
 from ..families.heads import CLASSIFIER, HEADS, MLM, NSP, POOLER, QA, Head
 from ..families.rules import Drop, Family, Match, Op, layer_of
+
+_CDIAL = ".embeddings_table_tensor"
+"""The end of the name of CDial-GPT-NEZHA's tables of positions. All of its models generate."""
+
+_GENERATES = re.compile(r"gpt|dialog|chat|unilm|seq2seq|s2s|generat|causal|summar", re.IGNORECASE)
+_HAS_PREFIX = re.compile(r"unilm|seq2seq|s2s|summar", re.IGNORECASE)
+"""Of these the ones whose models read a prefix on both sides."""
+
+MEANINGS = {
+    "causal-lm": "a word sees what is before it: the model goes on with a text, word by word",
+    "prefix-lm": "the question, of segment 0, sees all of itself, and the answer what is before it: UniLM",
+    "masked-lm": "each word sees both sides: the model fills in [MASK]",
+}
+"""What the heads mean that have the same tensors."""
 
 _DECODER = "cls.predictions.decoder.weight"
 """What the word embeddings are tied to, and can be made of."""
@@ -95,6 +110,21 @@ def _several(found: Sequence[str]) -> UsageError:
     return UsageError(
         f"{len(prefixes)} models stand in this checkpoint, by the prefixes {', '.join(prefixes)}",
         ways=tuple(("--prefix", prefix) for prefix in prefixes),
+    )
+
+
+def may_generate(inference: Inference, entries: Mapping[str, TensorEntry], names: Iterable[str]) -> Inference:
+    """`inference` of a masked-LM model whose config says nothing of attention; a question if something speaks of text
+    that is generated: a tensor of CDial-GPT-NEZHA's, or one of `names`, of the file and its folder."""
+    if inference.heads != ("masked-lm",):
+        return inference
+    hint = next((name for name in entries if name.endswith(_CDIAL)), "")
+    hint = hint or next((name for name in names if _GENERATES.search(name)), "")
+    if not hint:
+        return inference
+    heads = ("prefix-lm", "causal-lm") if _HAS_PREFIX.search(hint) else ("causal-lm", "prefix-lm")
+    return Inference(
+        (*heads, "masked-lm"), f"{hint!r} speaks of text that is generated, for which the tensors are the same"
     )
 
 
@@ -241,6 +271,7 @@ def choose_head(asked: str | None, inference: Inference) -> Head:
         heads = inference.heads or ("encoder",)
         raise UsageError(
             f"the tensors do not say which head this is: {inference.reason}",
+            problems=tuple(f"{head}: {MEANINGS[head]}" for head in heads if {*heads} >= {*MEANINGS}),
             ways=(*(("--rename", f"{layer}=classifier") for layer in layers), *(("--head", head) for head in heads)),
         )
     return HEADS[inference.heads[0]]

@@ -21,7 +21,17 @@ from .labels import read_labels
 from .plan import Plan, make_plan
 from .positions import Table, config_clip, is_table, stored_clip
 from .published import fitting, published
-from .recognise import Inference, by_config, choose_head, family_of, foreign, infer_head, nezha_beside
+from .recognise import (
+    MEANINGS,
+    Inference,
+    by_config,
+    choose_head,
+    family_of,
+    foreign,
+    infer_head,
+    may_generate,
+    nezha_beside,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,9 @@ def look(checkpoint: Checkpoint, asked: Asked | None = None) -> Survey | Unclear
         family = by_config(family, raw)
         raw = _by_new_names(raw, family)
         inference = infer_head(family, checkpoint.entries, architecture_of(raw), language_model(raw, family))
+        if not architecture_of(raw):
+            own = checkpoint.path.absolute()
+            inference = may_generate(inference, checkpoint.entries, (own.name, own.parent.name))
         checkpoint = replace(checkpoint, decisions=(*checkpoint.decisions, *notes))
         return _survey(checkpoint, asked, family, inference, config_path, raw)
     except (CheckpointError, MappingError, UsageError) as error:
@@ -386,8 +399,8 @@ def _assumptions(
         assumptions.append(Assumption("labels", f"the {len(labels)} labels have no names: LABEL_0, LABEL_1, ..."))
     if head.name == "masked-lm" and not config.fields.get("is_decoder") and not class_named:
         text = (
-            "attention sees both sides; a language model that sees only what is before has the same tensors: "
-            "--head causal-lm, or --head prefix-lm of UniLM"
+            f"{MEANINGS['masked-lm']}; no file says so, and others have the same tensors. With --head causal-lm "
+            f"{MEANINGS['causal-lm']}; with --head prefix-lm {MEANINGS['prefix-lm']}"
         )
         assumptions.append(Assumption("both-sides", text))
     if head.name in GENERATING and language_model(raw, family) == "masked-lm":

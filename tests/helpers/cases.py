@@ -1,4 +1,6 @@
-"""Walk the checkpoints in a folder as their holder would, and print what becomes of each: `cases.py FOLDER`.
+"""Walk the checkpoints in a folder as their holder would, and print what becomes of each: `cases.py [--json] FOLDER`.
+
+Names behind FOLDER are those of it that are walked. With --json each line is an object.
 
 Each is converted; where that is refused, the first command of the advice is followed, as it stands. What was converted
 is verified, and each tensor of the source is looked for by its value in the model or beside it.
@@ -45,6 +47,24 @@ class Walked:
     errors: tuple[Mapping[str, Any], ...]
     verdict: str = ""
     lost: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as an object for a program: what was asked, done and found."""
+        report, commands = self.report or {}, [shlex.join(["nezha-convert", *words]) for words in self.commands]
+        return {
+            "source": Path(self.commands[0][1]).name,
+            "hops": len(self.commands) - 1,
+            "commands": commands,
+            "converted": self.report is not None,
+            "head": report.get("head"),
+            "family": report.get("family"),
+            "kept": [tensor["target"] for tensor in report.get("kept", ())],
+            "dropped": sorted({tensor["reason"] for tensor in report.get("dropped", ())}),
+            "verdict": self.verdict,
+            "lost": list(self.lost),
+            "refused": self.errors[-1]["message"] if self.report is None else "",
+            "hint": self.errors[-1]["hint"] if self.report is None else "",
+        }
 
     def row(self) -> str:
         """A line of the table."""
@@ -118,7 +138,19 @@ def _bytes(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
 
 
 if __name__ == "__main__":
-    for path in sorted(Path(sys.argv[1]).iterdir()):
-        if path.is_dir() and (len(sys.argv) < 3 or path.name in sys.argv[2:]):
+    as_json, (root, *names) = "--json" in sys.argv, [word for word in sys.argv[1:] if word != "--json"]
+    walked = []
+    for path in sorted(Path(root).iterdir()):
+        if path.is_dir() and (not names or path.name in names):
             with TemporaryDirectory() as folder:
-                print(walk(path, Path(folder)).row(), flush=True)
+                one = walk(path, Path(folder))
+            walked.append(one)
+            print(json.dumps(one.to_dict(), ensure_ascii=False) if as_json else one.row(), flush=True)
+    converted = [one for one in walked if one.report]
+    proved = sum(one.verdict.startswith("passed") for one in converted)
+    lost = sum(bool(one.lost) for one in converted)
+    print(
+        f"{len(walked)} sources: {len(converted)} converted, {proved} of them passed, {len(walked) - len(converted)} "
+        f"refused, {lost} with a tensor that was lost",
+        file=sys.stderr,
+    )

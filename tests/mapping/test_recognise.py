@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ from nezha_convert.families.heads import HEADS
 from nezha_convert.families.rules import Drop
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.mapping.config import architecture_of, language_model, read_config
-from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head
+from nezha_convert.mapping.recognise import Inference, choose_head, family_of, foreign, infer_head, may_generate
+from nezha_convert.mapping.survey import look
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TWO = ("sequence-classification", "token-classification")
@@ -473,3 +476,47 @@ def test_a_root_classifier_without_a_pooler_is_of_tokens_or_left_to_its_owner() 
     inference = infer_head(HUAWEI_TF, entries(*names))
     assert inference.heads == ("token-classification", "encoder")
     assert "no pooler" in inference.reason
+
+
+# Whether a masked-LM model generates
+
+
+def masked_lm_called(name: str, tmp_path: Path, **fields) -> Path:
+    folder = tmp_path / name
+    shutil.copytree(FIXTURES / "huawei-torch-mlm-rel127", folder)
+    config = json.loads((folder / "bert_config.json").read_text())
+    (folder / "bert_config.json").write_text(json.dumps({**config, **fields}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name, heads",
+    [
+        ("nezha_gpt_dialog", ("causal-lm", "prefix-lm", "masked-lm")),
+        ("CDial-GPT", ("causal-lm", "prefix-lm", "masked-lm")),
+        ("nezha-UniLM", ("prefix-lm", "causal-lm", "masked-lm")),
+        ("nezha-base-chinese", ("masked-lm",)),
+    ],
+)
+def test_a_name_that_speaks_of_generation_makes_a_question(name: str, heads: tuple[str, ...], tmp_path: Path) -> None:
+    survey = look(open_checkpoint(masked_lm_called(name, tmp_path)))
+    assert survey.inference.heads == heads
+    if len(heads) > 1:
+        assert survey.error.ways == tuple(("--head", head) for head in heads)
+        assert [problem.partition(":")[0] for problem in survey.error.problems] == list(heads)
+
+
+def test_a_config_that_says_it_is_not_asked_again(tmp_path: Path) -> None:
+    causal = look(open_checkpoint(masked_lm_called("gpt", tmp_path, model_type="nezha", is_decoder=True)))
+    assert causal.inference.heads == ("causal-lm",)
+    named = look(open_checkpoint(masked_lm_called("chat", tmp_path, architectures=["NezhaForMaskedLM"])))
+    assert named.inference.heads == ("masked-lm",)
+
+
+def test_a_table_of_cdial_s_makes_the_question_whatever_the_name(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(masked_lm_called("x", tmp_path))
+    table = next(iter(checkpoint.entries.values()))
+    name = "bert.encoder.layer.0.attention.self.relative_positions_embeddings.embeddings_table_tensor"
+    inference = infer_head(HUAWEI_TORCH, checkpoint.entries)
+    assert may_generate(inference, {**checkpoint.entries, name: table}, ()).heads[0] == "causal-lm"
+    assert may_generate(inference, checkpoint.entries, ("x",)) is inference
