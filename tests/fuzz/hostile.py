@@ -41,11 +41,13 @@ def state(*beside: bytes) -> bytes:
     return b"\x80\x02}(" + text("w") + SOUND + items + b"u."
 
 
-def zipped(data: bytes, records: tuple[bytes, ...] = (struct.pack("<6f", *range(6)),)) -> bytes:
+def zipped(
+    data: bytes, records: tuple[bytes, ...] = (struct.pack("<6f", *range(6)),), order: bytes = b"little"
+) -> bytes:
     """A file of torch 1.6 and later."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        members = {"data.pkl": data, "byteorder": b"little", "version": b"3\n"}
+        members = {"data.pkl": data, "byteorder": order, "version": b"3\n"}
         members |= {f"data/{number}": record for number, record in enumerate(records)}
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(f"m/{name}"), content)  # of 1980, the same each time

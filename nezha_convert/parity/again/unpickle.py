@@ -69,7 +69,7 @@ class Inert:
         tensors, buffers, modules = (part if isinstance(part, dict) else {} for part in parts)
         passing = self.state.get("_non_persistent_buffers_set") or ()
         passing = passing if isinstance(passing, set | frozenset) else getattr(passing, "listed", ())
-        left[0] -= (64 + len(prefix)) * (1 + len(tensors) + len(buffers) + len(modules)) + len(passing)
+        left[0] -= (64 + len(prefix)) * (1 + len(tensors) + len(buffers) + len(modules)) + 8 * len(passing)
         if left[0] < 0 or depth > _MAX_DEPTH:
             raise ValueError("its modules hold each other too often")
         left_out = {name for name in passing if isinstance(name, str)}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import resource
 import signal
+import struct
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +146,72 @@ def test_nothing_that_a_hostile_file_names_is_called(tmp_path: Path, monkeypatch
         with contextlib.suppress(NezhaConvertError):
             torch_file.config_in(file)
     assert called == [] and len(wanting) > 15
+
+
+def _torch_storage(content: bytes) -> bytes:
+    """A tensor as Python pickles it, whose storage is this file."""
+    inner = hostile.sized(b"B", "<I", len(content), content)
+    return b"\x80\x03}(X\x01\0\0\0wctorch.storage\n_load_from_bytes\n" + inner + b"\x85Ru."
+
+
+BESIDE_THE_FORMAT = {
+    "compressed by joblib": (b"x\x9c" + bytes(40), "compressed data"),
+    "bytes in a middle order": (hostile.zipped(hostile.state(), order=b"middle"), "in the order b'middle'"),
+    "a legacy file of another version": (
+        hostile.legacy(hostile.state()).replace(b"M\xe9\x03.", b"M\xea\x03."),
+        "another version than those of PyTorch's files",
+    ),
+    "bytes that are no torch file": (_torch_storage(pickle.dumps(3, 2)), "a tensor without a storage"),
+    "views of storages in a tar": (
+        hostile.tar(pickle.dumps(0, 2) + pickle.dumps([1], 2)),
+        "views of storages, which torch has not written since 2018",
+    ),
+    "a tar's tensor of 99 dimensions": (
+        hostile.tar(
+            pickle.dumps(0, 2) + pickle.dumps([], 2),
+            pickle.dumps(1, 2) + pickle.dumps((1, 2, None), 2) + struct.pack("<i4x", 99),
+        ),
+        "a tensor of 99 dimensions",
+    ),
+    "an array whose axes are in another order": (
+        b"\x80\x05}(X\x01\0\0\0wcnumpy._core.numeric\n_frombuffer\n(C\x04abcd" + hostile.TYPE + b"K\x01\x85"
+        + hostile.text("A") + b"tRu.",
+        "axes are stored in another order",
+    ),
+    "a tensor that begins nowhere": (
+        hostile.zipped(hostile.state(hostile.SOUND.replace(b"K\x00K\x02K\x03", b"NK\x02K\x03"))),
+        "not given by numbers",
+    ),
+    "an array of joblib without a type": (
+        b"\x80\x02}" + hostile.text("a") + hostile.joblib(b"K\x02\x85", b"N") + b"s.",
+        "an array of joblib without a type",
+    ),
+    "an array of 999 dimensions": (
+        b"\x80\x02}" + hostile.text("a") + hostile.array(b"(" + b"K\x01" * 999 + b"t") + b"s.",
+        "an array of 999 dimensions",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data, reason", BESIDE_THE_FORMAT.values(), ids=BESIDE_THE_FORMAT)
+def test_what_no_writer_writes_is_refused_by_its_name(data: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(data)
+    with pytest.raises(CheckpointError, match=reason):
+        read_torch((tmp_path / "m.bin",))
+
+
+def test_a_deflated_record_that_is_damaged_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "m.bin"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (("data.pkl", hostile.state()), ("data/0", struct.pack("<6f", *range(6)))):
+            archive.writestr(f"m/{name}", content)
+    at = file.read_bytes().index(b"m/data/0") + len(b"m/data/0")
+    file.write_bytes(file.read_bytes()[:at] + b"\xff" + file.read_bytes()[at + 1 :])
+    with pytest.raises(CheckpointError, match="m/data/0 cannot be unpacked"):
+        read_torch((file,)).entries["w"].read()
+
+
+def test_empty_sets_and_sizes_are_what_they_are(tmp_path: Path) -> None:
+    beside = b"cbuiltins\nset\n)R", b"ctorch\nSize\n)R", b"cbuiltins\ntuple\n)R", b"c__builtin__\nfrozenset\n)R"
+    (tmp_path / "m.bin").write_bytes(hostile.zipped(hostile.state(*beside)))
+    assert list(read_torch((tmp_path / "m.bin",)).entries) == ["w"]
