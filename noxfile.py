@@ -72,7 +72,8 @@ def readme(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site into site/; a warning is an error. `-- serve` shows it while you write."""
-    session.install("mkdocs-material>=9.8,<10", "mkdocstrings-python>=2,<3")  # the extra `docs`, without the package
+    # The extra `docs`, without the package.
+    session.install("mkdocs-material>=9.8,<10", "mkdocstrings-python>=2,<3", "ruff>=0.9")
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 

@@ -68,9 +68,13 @@ def convert(
         output: the folder to write; it appears complete or not at all.
         source_name: what the report calls the source, instead of its own name.
         decided: decisions that led to this source, for the report.
-        head: the kind of model (a name in ``families.heads.HEADS``); None takes what the tensors say.
+        head: the kind of model: "encoder", "pretraining", "masked-lm", "causal-lm", "prefix-lm",
+            "next-sentence-prediction", "sequence-classification", "multiple-choice", "token-classification" or
+            "question-answering"; None takes what the tensors say.
         labels: names of the classifier's rows: a file of them, a list, or a dictionary of ids and names.
-        config: the model's JSON, where it does not lie beside the weights; or a name of ``families.published``.
+        config: the model's JSON, where it does not lie beside the weights; or, where it is lost, the published model
+            that has its sizes: "huawei/nezha-cn-base", "huawei/nezha-cn-large", "huawei/nezha-base-wwm",
+            "huawei/nezha-large-wwm", "huawei/nezha-en-base" or "huawei/nezha-base-vocab-100503".
         vocab: vocab.txt, where it does not lie beside the weights.
         lower_case: whether the tokenizer lower-cases; None lets the vocabulary say.
         tokenizer: "wordpiece" or "byte-bpe", whatever the vocabulary looks like.

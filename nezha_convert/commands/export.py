@@ -130,7 +130,7 @@ def export(
     Args:
         output: a converted folder, or a folder that ``save_pretrained`` wrote of its model; or an address of the Hub.
         target: the folder to write; it appears complete, read back and compared, or not at all.
-        to: a name in ``families.PROGRAMS``.
+        to: "huawei-tf", "huawei-torch", "transformers-4", "paddle" or "bert4torch".
         accept_activation: go on where the program has another GELU than the model; the report says what it changes.
         dry_run: end after the plan, writing nothing.
         force: replace `target` if it is an exported folder.

@@ -107,7 +107,9 @@ def inspect(
 
     Args:
         source: a folder, a TensorFlow prefix, any one file of a checkpoint, or an address of the Hub.
-        config: the model's JSON, where it does not lie beside the weights; or a name of ``families.published``.
+        config: the model's JSON, where it does not lie beside the weights; or, where it is lost, the published model
+            that has its sizes: "huawei/nezha-cn-base", "huawei/nezha-cn-large", "huawei/nezha-base-wwm",
+            "huawei/nezha-large-wwm", "huawei/nezha-en-base" or "huawei/nezha-base-vocab-100503".
         prefix: what stands in front of the model's names inside a larger model.
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
         average: look at the moving average of the weights instead of these.

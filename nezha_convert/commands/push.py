@@ -39,8 +39,8 @@ def push(
     Args:
         folder: what `convert` wrote and `verify` proved, or what `record_training` recorded.
         repo_id: OWNER/NAME, or the Hub's address of it.
-        license: the license of the weights, one of ``card.LICENSES``. None is ever assumed; without a card none is
-            needed.
+        license: the license of the weights, as the Hub spells it: "apache-2.0", "mit" and so on. None is assumed;
+            without a card none is needed.
         private: create the repository as a private one; an existing one must be private.
         revision: a branch instead of main.
         create_pr: open a pull request instead of changing the branch.

@@ -105,7 +105,7 @@ def record_training(
         settings: the Trainer's arguments, or a dictionary of settings that JSON can hold.
         revision: the revision of `base` on the Hub.
         language: as the Hub spells it ("zh"); None takes what the conversion of `base` decided.
-        license: one of ``card.LICENSES``; None leaves it to `push`.
+        license: of the weights, as the Hub spells it: "apache-2.0", "mit" and so on; None leaves it to `push`.
 
     Returns:
         The recorded folder. If `base` is not proved, its ``doubts()`` say so: verify the base, and record again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,13 @@ from goldens import FIXTURES
 from hub_fixtures import CANARY
 from torch import Tensor
 
+import nezha
 import nezha_convert
+from nezha_convert.exports.onnx import PRECISIONS
+from nezha_convert.families import PROGRAMS
+from nezha_convert.families.heads import HEADS
+from nezha_convert.families.published import PUBLISHED
+from nezha_convert.tokenizer.wordpiece import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -27,6 +34,28 @@ def test_every_public_docstring_says_arguments_shapes_returns_raises_and_an_exam
     table, missing = docstrings.count()
     assert missing == []
     assert table["arguments"][1] > 300 and table["shapes"][1] > 80 and table["example"][1] > 45
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "values"),
+    [
+        (nezha_convert.convert, "head", HEADS),
+        (nezha_convert.convert, "config", PUBLISHED),
+        (nezha_convert.inspect, "config", PUBLISHED),
+        (nezha_convert.convert, "tokenizer", KINDS),
+        (nezha_convert.export, "to", PROGRAMS),
+        (nezha_convert.export_graph, "precision", PRECISIONS),
+    ],
+)
+def test_a_docstring_lists_the_values_of_an_argument(function, argument, values):
+    text = docstrings.documented(docstrings.sections(function.__doc__)["Args"])[argument]
+    assert [value for value in values if f'"{value}"' not in text] == []
+
+
+def test_the_reference_shows_every_public_name():
+    for package, page, base in ((nezha, "reference", {"NezhaPreTrainedModel"}), (nezha_convert, "tool", set())):
+        shown = re.findall(r"^::: [\w.]+\.(\w+)$", (DOCS / f"{page}.md").read_text("utf-8"), re.MULTILINE)
+        assert sorted({*shown} | base) == sorted(name for name in package.__all__ if not name.startswith("__"))
 
 
 ARGUMENTS = {("arguments", "a"), ("shapes", "a")}
