@@ -47,7 +47,11 @@ _WEIGHTS = (
 )
 """The kinds of weights. Of a repository with several kinds, only the first one in this order is fetched."""
 
+_EXTRA = "extra.safetensors"
+"""What a conversion keeps beside a model. It is none by itself."""
+
 _COMPANIONS = (
+    _EXTRA,
     "*config*.json",
     "tokenizer.json",
     "added_tokens.json",
@@ -413,7 +417,7 @@ def _needed(names: Iterable[str]) -> list[str]:
     candidates = [name for name in every if "/" not in name and not _matches(name, _NEVER)]
     modules = [name for name in every if "/" in name] if "modules.json" in every else []
     for kind in _WEIGHTS:
-        weights = [name for name in candidates if _matches(name, kind)]
+        weights = [name for name in candidates if _matches(name, kind) and name != _EXTRA]
         if weights:
             return [*weights, *(name for name in candidates if _matches(name, _COMPANIONS)), *modules]
     return []
@@ -453,7 +457,7 @@ def _with_weights(pulled: Pulled) -> Pulled:
 
 def _is_weights(name: str) -> bool:
     """Whether `name` is a file of weights as we name them, which transformers would load."""
-    return re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", name) is not None
+    return re.fullmatch(r"(model(-\d{5}-of-\d{5})?|extra)\.safetensors(\.index\.json)?", name) is not None
 
 
 def nbytes_of(data: Path | bytes) -> int:

@@ -66,6 +66,13 @@ def test_weights_of_another_layout_leave_no_stale_ones_behind(run, server, folde
     assert [name for name in pushed(server) if "safetensors" in name] == ["model.safetensors"]
 
 
+def test_what_an_earlier_model_kept_beside_it_does_not_stay(run, server, folder):
+    repository = server.create(NAME)
+    repository.add("main", repository.branches["main"], {"extra.safetensors": b"another model's"}, "before")
+    assert run("push", folder, NAME, *PUSH).code == 0
+    assert "extra.safetensors" not in pushed(server)
+
+
 def test_a_change_by_someone_else_meanwhile_is_an_error_and_no_merge(run, server, folder):
     repository = server.create(NAME)
 

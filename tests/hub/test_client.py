@@ -30,6 +30,9 @@ from nezha_convert.hub.client import _needed, within
         ),
         ("model.onnx optimizer.pt config.json", ""),
         ("bert_nezha.ckpt config.json vocab.txt", None),
+        ("model.safetensors extra.safetensors config.json conversion.json", None),
+        ("pytorch_model.bin extra.safetensors config.json", None),
+        ("extra.safetensors config.json", ""),
     ],
 )
 def test_what_is_fetched_of_a_repository(there, wanted):

@@ -202,6 +202,19 @@ def test_an_average_taken_for_the_model_fails(averaged, tmp_path, monkeypatch):
     assert nezha_convert.verify(averaged, tmp_path / "out").first_departs == "embeddings"
 
 
+def test_another_dictionary_than_the_one_asked_for_by_part_fails(averaged, tmp_path, monkeypatch):
+    read = opening.read_torch
+
+    def mistaken(files, part=None, average=False):
+        return read(files, part, average)._replace(entries=read(files, "state_dict").entries)
+
+    nezha_convert.convert(averaged, tmp_path / "right", part="ema")
+    assert nezha_convert.verify(averaged, tmp_path / "right").passed
+    monkeypatch.setattr(opening, "read_torch", mistaken)
+    nezha_convert.convert(averaged, tmp_path / "out", part="ema")
+    assert nezha_convert.verify(averaged, tmp_path / "out").first_departs == "embeddings"
+
+
 # The JSON and the labels.
 
 
