@@ -18,7 +18,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest_plugins = ["hub_fixtures"]
 TESTS = Path(__file__).parent
 LONGEST = (
-    *("exports/test_onnx.py", "matrix/test_transformers.py", "examples/test_many_machines.py"),
+    *("docs/test_blocks.py", "exports/test_onnx.py", "matrix/test_transformers.py", "examples/test_many_machines.py"),
     *("model/test_modeling_nezha.py", "model/test_first_losses.py", "test_supply.py", "commands/test_verify.py"),
     *("tokenizer/test_byte_bpe.py", "commands/test_push.py", "examples/test_examples.py"),
     "model/test_upstream_model_tester.py",
