@@ -1,7 +1,7 @@
 """Measure a conversion's time and memory, and compare them with the least that any conversion must do.
 
     python benchmarks/convert.py [--checkpoints tensorflow:base ...] [--pairs 7] [--folder DIR]
-        [--peer CLONE --peer-python PYTHON] [--transformers-python PYTHON]
+        [--peer CLONE --peer-python PYTHON] [--transformers-python PYTHON] [--section TITLE]
 
 Whole processes that take turns (A, B, C, A, B, C, ...): medians with quartiles, and the median of the pairs' ratios.
 Processor seconds are user and system together, and hardly depend on what else runs; those on the clock do.
@@ -13,7 +13,8 @@ besides checks, transposes, counts and compares.
 Peers, from a clone of huawei-noah/Pretrained-Language-Model, by a Python that has tensorflow and torch: Huawei's own
 converter, and its copy in JABER-PyTorch. Their downloads and ``.cuda()``, and in the former what keeps it from starting
 (the name of a module, an argument of argparse), are replaced in memory. For PyTorch and safetensors: `from_pretrained`
-and `save_pretrained` of transformers 4.57, the last that has NEZHA. Replaces its section of ``benchmarks/RESULTS.md``.
+and `save_pretrained` of transformers 4.57, the last that has NEZHA. Replaces its section of ``benchmarks/RESULTS.md``;
+a run of some checkpoints alone has a section of its own by ``--section``.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="a clone of huawei-noah/Pretrained-Language-Model")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python with tensorflow and torch")
     parser.add_argument("--transformers-python", help="a Python with transformers 4.57 and torch")
+    parser.add_argument("--section", default="Conversion", help="of benchmarks/RESULTS.md, which this run replaces")
     options = parser.parse_args()
     if options.pairs < 2:
         parser.error("--pairs: quartiles need at least 2")
@@ -109,7 +111,7 @@ def main() -> None:
             row for name in options.checkpoints for row in measure(options.folder or Path(temporary), name, options)
         ]
     lines = [*_head(options.pairs), *rows]
-    write_section("Conversion", lines)
+    write_section(options.section, lines)
     print("\n".join(lines))
 
 

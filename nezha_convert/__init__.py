@@ -1,8 +1,8 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
 The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `record`, `repair`,
-`export`, `export_graph` and `diff`; and `record_training`, which a training script calls. Importing this package loads
-neither torch, transformers nor tensorflow; a conversion from TensorFlow never does.
+`export`, `export_graph`, `diff` and `env`; and `record_training`, which a training script calls. Importing this package
+loads neither torch, transformers nor tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, 
 if TYPE_CHECKING:
     from .commands.convert import convert
     from .commands.diff import Difference, diff
+    from .commands.env import Environment, env
     from .commands.export import ExportReport, export, export_graph
     from .commands.inspect import Inspection, inspect
     from .commands.pull import pull
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "convert": "commands.convert",
     "diff": "commands.diff",
+    "env": "commands.env",
     "export": "commands.export",
     "export_graph": "commands.export",
     "inspect": "commands.inspect",
@@ -42,6 +44,7 @@ _LAZY = {
     "repair": "commands.repair",
     "verify": "commands.verify",
     "Difference": "commands.diff",
+    "Environment": "commands.env",
     "ExportReport": "commands.export",
     "Inspection": "commands.inspect",
     "ParityReport": "parity.report",
@@ -56,6 +59,7 @@ _LAZY = {
 __all__ = [
     "CheckpointError",
     "Difference",
+    "Environment",
     "ExportReport",
     "HubError",
     "Inspection",
@@ -73,6 +77,7 @@ __all__ = [
     "__version__",
     "convert",
     "diff",
+    "env",
     "export",
     "export_graph",
     "inspect",

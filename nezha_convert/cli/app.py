@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,9 +25,21 @@ from .run import run
 if TYPE_CHECKING:
     from ..folder.report import Report
 
+COMPLETE = "_NEZHA_CONVERT_COMPLETE"
+"""The variable by which a shell asks for its script (bash_source) and for the words that fit (bash_complete)."""
+
+
+class _Command(click.Command):
+    """Its summary among the commands is a whole sentence, which takes as many lines as it needs."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return super().get_short_help_str(limit=10_000)
+
 
 class _Group(click.Group):
     """Lists the commands in the order in which a user meets them."""
+
+    command_class = _Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -54,7 +67,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("source")
+@click.argument("source", type=options.SOURCE)
 @options.config
 @options.prefix
 @options.part
@@ -76,7 +89,7 @@ def inspect(source: str, as_json: bool, **settings: Any) -> None:
 
 
 @cli.command()
-@click.argument("source")
+@click.argument("source", type=options.SOURCE)
 @click.argument("output", type=options.FOLDER)
 @click.option("--head", type=click.Choice(list(HEADS)), help="What to convert to; default: what the tensors show.")
 @click.option("--labels", type=options.EXISTING_FILE, help="Names of the classifier's labels: one a line, or JSON.")
@@ -141,7 +154,7 @@ def _after(report: Report, source: str, output: Path, settings: Mapping[str, Any
 
 
 @cli.command()
-@click.argument("source")
+@click.argument("source", type=options.SOURCE)
 @click.argument("output", type=options.FOLDER)
 @options.config
 @options.vocab
@@ -186,12 +199,12 @@ def verify(
       nezha-convert verify NEZHA-Base/ nezha-base/ --original Pretrained-Language-Model/ --junit parity.xml
     """
     from ..commands import verify as verb
+    from ..files.staging import check_writable
     from ..parity.render import html, junit
-    from ..parity.report import check_folder
 
     console = Console(as_json)
     for file in filter(None, (junit_file, html_file)):
-        check_folder(file)
+        check_writable(file)
     if html_file:
         html.check_html()
     with console.progress("hashing, loading", "steps") as progress:
@@ -278,7 +291,7 @@ def pull(address: str, folder: Path | None, token: str | None, endpoint: str | N
 
 
 @cli.command()
-@click.argument("source")
+@click.argument("source", type=options.SOURCE)
 @click.argument("output", required=False, type=options.FOLDER)
 @click.option(
     "--create-pr", is_flag=True, help="Open a pull request with the repaired files at SOURCE, hf://owner/name."
@@ -305,7 +318,7 @@ def repair(source: str, output: Path | None, as_json: bool, **settings: Any) -> 
 
 
 @cli.command()
-@click.argument("output")
+@click.argument("output", type=options.SOURCE)
 @click.argument("target", type=options.FOLDER)
 @click.option("--to", required=True, type=click.Choice([*PROGRAMS, "onnx"]), help="What is to load TARGET.")
 @click.option(
@@ -359,8 +372,8 @@ def export(
 
 
 @cli.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", type=options.SOURCE)
+@click.argument("b", type=options.SOURCE)
 @options.as_json
 def diff(a: str, b: str, as_json: bool) -> None:
     """Compare the checkpoints A and B, of any programs, tensor by tensor; exit with 1 if they differ.
@@ -380,7 +393,39 @@ def diff(a: str, b: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+@cli.command()
+@options.as_json
+def env(as_json: bool) -> None:
+    """Say what a bug report needs: versions and platform. Also finds a package that takes the place of ours.
+
+    \b
+    Examples:
+      nezha-convert env
+      nezha-convert env --json
+    """
+    from ..commands import env as verb
+
+    Console(as_json).show(verb.env())
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set."""
+    """Run the command line and exit with its code. No traceback reaches a user unless NEZHA_DEBUG is set.
+
+    A shell that completes a word asks by a variable of the environment, as click's documentation says.
+    """
+    if instruction := os.environ.get(COMPLETE):
+        sys.exit(_complete(instruction))
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(cli, arguments, Console("--json" in arguments)))
+
+
+def _complete(instruction: str) -> int:
+    """Print what a shell asks for, and return the exit code."""
+    from click.shell_completion import get_completion_class, shell_complete
+
+    shell = instruction.partition("_")[0]
+    if get_completion_class(shell) is None or instruction not in (f"{shell}_source", f"{shell}_complete"):
+        message = f"{COMPLETE}={instruction}: expected bash_source, zsh_source or fish_source"
+        Console().error(UsageError(message, hint=f'In bash: eval "$({COMPLETE}=bash_source nezha-convert)"'))
+        return UsageError.exit_code
+    return shell_complete(cli, {}, "nezha-convert", COMPLETE, instruction)

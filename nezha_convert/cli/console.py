@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import StringIO
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from unicodedata import east_asian_width
+
+import click
 
 from ..errors import NezhaConvertError
 from ..files.progress import Progress
@@ -14,7 +20,17 @@ from ..text import printable, printable_json
 from .rows import SHOWN, Result, Row, parts
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
     from ..parity.report import Comparison
+
+
+ENDLESS = 10_000
+"""Columns of a screen that breaks no line."""
+
+WIDE = 80
+"""Columns of a terminal from which on a progress bar has all its parts."""
 
 
 class Console:
@@ -53,17 +69,34 @@ class Console:
         if self.as_json:
             self._document({**error.to_dict(), "hint": hint, "next": list(commands)})
             return
-        self.say(f"error: {error.message}")
+        self._say_in("red", f"error: {error.message}")
         for problem in error.problems[:SHOWN]:
-            self.say(f"  - {problem}")
+            self._say_in("red", f"  - {problem}")
         if len(error.problems) > SHOWN:
             self.say(f"  - and {len(error.problems) - SHOWN} more; --json has all")
         for line in commands or filter(None, (hint,)):
-            self.say(f"next: {line}")
+            self._say_in("green", f"next: {line}", whole=True)
 
     def say(self, text: str) -> None:
         """Print a remark, of one line or several, on stderr."""
         print(printable(text, keep="\n"), file=sys.stderr)
+
+    def _say_in(self, color: str, text: str, whole: bool = False) -> None:
+        """`say`, in a color and broken at spaces where a person reads it. rich is not imported: memory may be short.
+
+        Args:
+            color: click's name of it.
+            text: what to print.
+            whole: break no line. A command that is copied from two lines would be two commands.
+        """
+        if not self.bars:
+            self.say(text)
+            return
+        given = printable(text, keep="\n").split("\n")
+        lines = given if whole else [part for line in given for part in broken(line, _width())]
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        for line in lines:
+            print(line if plain else click.style(line, fg=color), file=sys.stderr)
 
     @property
     def bars(self) -> bool:
@@ -98,13 +131,20 @@ class Console:
             TransferSpeedColumn,
         )
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
-        text = TextColumn("{task.description}", markup=False)
+        console, whole = RichConsole(stderr=True), Column(no_wrap=True)  # a second line would stay when the bar moves
         columns: dict[str, tuple[ProgressColumn, ...]] = {
-            "bytes": (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()),
-            "steps": (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), text),
+            "bytes": (DownloadColumn(table_column=whole),),
+            "steps": (MofNCompleteColumn(table_column=whole),),
         }
-        with Bar(*columns[unit], console=RichConsole(stderr=True), transient=True) as bar:
+        if console.width >= WIDE:
+            width = console.width // 4
+            more = (TransferSpeedColumn(table_column=whole), TimeRemainingColumn(table_column=whole))
+            columns["bytes"] = (BarColumn(width), *columns["bytes"], *more)
+            columns["steps"] = (BarColumn(width), *columns["steps"], TimeElapsedColumn(table_column=whole))
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+        with Bar(*columns[unit], text, console=console, transient=True, expand=True) as bar:
             task = bar.add_task(title := printable(title), total=None)
             yield lambda done, total, what: bar.update(
                 task, completed=done, total=total, description=printable(what) or title
@@ -114,42 +154,87 @@ class Console:
         Console.began = True
         print(printable_json(content))
 
-    def _rows(self, rows: Iterable[Row]) -> None:
+    def _rows(self, rows: Sequence[Row]) -> None:
+        """Labels beside texts. What to type next stays on one line: copied from two, it would be two commands."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for label, text in rows:
-            style = {"problem": "red", "warning": "yellow", "next": "green"}.get(label, "")
-            table.add_row(Text(printable(label), style=style or "bold"), Text(printable(text), style=style))
-        self._table(table)
+        labels = max(cell_width(printable(label)) for label, _ in rows)
+        for whole, group in groupby(rows, lambda row: row[0] == "next"):
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+            table.add_column(no_wrap=True, min_width=labels)
+            table.add_column(overflow="fold", no_wrap=whole)
+            for label, text in group:
+                style = {"problem": "red", "warning": "yellow", "next": "green"}.get(label, "")
+                table.add_row(Text(printable(label), style=style or "bold"), Text(printable(text), style=style))
+            console = _screen()
+            if whole:
+                console.width = ENDLESS
+            _print_table(table, console)
 
     def _comparison(self, comparison: Comparison) -> None:
+        """A table of numbers; on a terminal that is too narrow for it, a line or two for each tensor."""
         from rich.table import Table
         from rich.text import Text
 
         title = f"in {comparison.arithmetic}, against {comparison.reference}; allowed: {comparison.tolerance:g}"
+        headings = ("tensor", "max error", "of range", "cosine", "argmax", "peak")
         table = Table(
             box=None, title=Text(printable(title)), title_justify="left", pad_edge=False, padding=(0, 2, 0, 0)
         )
-        for heading in ("tensor", "max error", "of range", "cosine", "argmax", "peak"):
+        for heading in headings:
             table.add_column(heading, no_wrap=True, justify="left" if heading in ("tensor", "peak") else "right")
+        stacked = Table(box=None, show_header=False, title=table.title, title_justify="left", pad_edge=False)
         for tensor in comparison.tensors:
             errors = (tensor.max_error, tensor.relative_error, tensor.cosine_distance)
             numbers = (*(f"{error:.1e}" for error in errors), f"{tensor.argmax_agreement:.1%}", str(tensor.peak))
-            row = (Text(printable(cell)) for cell in (tensor.name, *numbers))
-            table.add_row(*row, style="" if tensor.passed else "red")
-        self._table(table)
+            cells, style = [printable(cell) for cell in (tensor.name, *numbers)], "" if tensor.passed else "red"
+            table.add_row(*map(Text, cells), style=style)
+            named = ", ".join(f"{heading} {cell}" for heading, cell in zip(headings[1:], cells[1:], strict=True))
+            stacked.add_row(Text(f"{cells[0]}\n  {named}"), style=style)
+        console = _screen()
+        fits = console.measure(table, options=console.options.update(max_width=ENDLESS)).maximum <= console.width
+        _print_table(table if fits else stacked, console)
         print()
 
-    def _table(self, table: Any) -> None:
-        from rich.console import Console as RichConsole
 
-        console = RichConsole()
-        if not console.is_terminal:  # a pipe has no width: keep each row on one line
-            console.width = 10_000
-        with console.capture() as captured:
-            console.print(table)
-        print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+def broken(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` cells, broken at spaces alone: a longer word, such as a path, stays whole.
+
+    The first word stays with the second one: it is the mark of a list or says what the line is.
+    """
+    lines = [""]
+    for word in re.findall(r"^ *[^ ]+ +[^ ]+| *[^ ]+", text):
+        if lines[-1] and cell_width(lines[-1] + word) > width:
+            lines.append(word.lstrip())
+        else:
+            lines[-1] += word
+    return lines
+
+
+def cell_width(text: str) -> int:
+    """How many cells of a terminal `text` takes: a Chinese character takes two."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _width() -> int:
+    """Columns of the terminal that shows stderr."""
+    with suppress(OSError, ValueError):  # not a terminal of the system's, or closed
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stderr.fileno()).columns) or WIDE
+    return WIDE
+
+
+def _screen() -> RichConsole:
+    """Makes text for stdout as it is, and writes none: rich would end the process where nobody reads its output."""
+    from rich.console import Console as RichConsole
+
+    console = RichConsole(file=StringIO(), force_terminal=sys.stdout.isatty() or None)
+    if not console.is_terminal:  # a pipe has no width: keep each row on one line
+        console.width = ENDLESS
+    return console
+
+
+def _print_table(table: Table, console: RichConsole) -> None:
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))

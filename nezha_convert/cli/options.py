@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
 from ..families.published import PUBLISHED
 from ..files.given import nbytes_of_size
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -28,6 +31,19 @@ class _Config(click.Path):
         except click.BadParameter as error:
             message = f"{error.message} Published models are {', '.join(PUBLISHED)}."
             raise click.BadParameter(message, context, parameter) from error
+
+
+class _Source(click.types.StringParamType):
+    """A checkpoint: a file, a folder, a prefix or an address. Shells complete it as a file."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """A mark that lets the shell look for files itself."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+SOURCE = _Source()
 
 
 def size(value: str) -> int:

@@ -13,6 +13,7 @@ from ..text import quoted
 if TYPE_CHECKING:  # each command imports its own
     from ..checkpoint import Decision
     from ..commands.diff import Difference
+    from ..commands.env import Environment
     from ..commands.export import ExportReport
     from ..commands.inspect import Inspection
     from ..commands.repair import Repair
@@ -33,6 +34,7 @@ Part: TypeAlias = "Row | str | Comparison"
 
 Result: TypeAlias = (
     "Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport | TrainedFolder"
+    " | Environment"
 )
 """What a command returns. Its `to_dict()` is the document of ``--json``."""
 
@@ -216,8 +218,22 @@ def _export(report: ExportReport) -> Iterator[Part]:
     yield "next", report.loaded_by
 
 
+def _environment(environment: Environment) -> Iterator[Part]:
+    yield "nezha-convert", f"{environment.version} in {environment.folder}"
+    yield "python", environment.python
+    yield "platform", environment.platform
+    for name, version in environment.packages.items():
+        yield name, version or "not installed"
+    yield "supported", environment.supported
+    for problem in environment.problems:
+        yield "problem", problem
+    if environment.hint:
+        yield "next", environment.hint
+
+
 _PARTS: dict[str, Callable[[Any], Iterator[Part]]] = {
     "Difference": _difference,
+    "Environment": _environment,
     "ExportReport": _export,
     "Inspection": _inspection,
     "ParityReport": _parity,

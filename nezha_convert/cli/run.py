@@ -35,12 +35,9 @@ def run(group: click.Group, arguments: list[str], console: Console) -> int:
 def _run(group: click.Group, arguments: list[str], console: Console, stop: Stop) -> int:
     """The exit code of a command that no signal stops. Its errors become messages."""
     try:
-        # Not group.main(): it would turn a broken pipe into exit code 1.
-        with group.make_context("nezha-convert", list(arguments)) as context:
-            group.invoke(context)
+        code = _invoke(group, arguments)
         sys.stdout.flush()
-    except click.exceptions.Exit as exit:
-        return exit.exit_code
+        return code
     except click.ClickException as error:
         shown = StringIO()
         error.show(file=shown)
@@ -62,6 +59,15 @@ def _run(group: click.Group, arguments: list[str], console: Console, stop: Stop)
         what = f"a fault of nezha-convert: {type(error).__name__}: {error}"
         hint = "Please report it with the output of the same command under NEZHA_DEBUG=1."
         return _fail(console, NezhaConvertError(what, hint=hint))
+
+
+def _invoke(group: click.Group, arguments: list[str]) -> int:
+    # Not group.main(): it would turn a broken pipe into exit code 1.
+    try:
+        with group.make_context("nezha-convert", list(arguments)) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as exit:
+        return exit.exit_code
     return 0
 
 

@@ -14,6 +14,7 @@ from ..errors import MappingError, UsageError
 from ..families import FAMILIES
 from ..families.heads import HEADS, TIES
 from ..families.rules import Drop, Family, Match, Op
+from ..folder.trained import own_title
 from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.plan import Step
@@ -61,7 +62,7 @@ class Difference:
 
     Attributes:
         a, b: the sources.
-        families: the programs that they are of.
+        families: the programs that they are of, or that nezha-convert wrote them.
         tensors: every tensor of either that is a weight.
         unknown: names of either that its family's table does not know, which nothing is compared with.
         left_out: how many names of each are no weights: optimizer state, buffers.
@@ -71,7 +72,7 @@ class Difference:
         >>> import nezha_convert
         >>> difference = nezha_convert.diff("NEZHA-Base/", "nezha-base/")
         >>> difference.families
-        ("Huawei's NEZHA-TensorFlow", 'transformers up to 4.57')
+        ("Huawei's NEZHA-TensorFlow", 'a folder of nezha-convert')
     """
 
     a: str
@@ -123,7 +124,7 @@ def diff(a: str | Path, b: str | Path) -> Difference:
     return Difference(
         str(a),
         str(b),
-        (left.family.title, right.family.title),
+        (left.title, right.title),
         tuple(tensors),
         (tuple(left.unknown), tuple(right.unknown)),
         (left.left_out, right.left_out),
@@ -140,6 +141,11 @@ class _Side:
     steps: Mapping[str, Step]
     unknown: Mapping[str, TensorEntry]
     left_out: int
+
+    @property
+    def title(self) -> str:
+        """What wrote it."""
+        return own_title(self.checkpoint.path.parent) or self.family.title
 
     def knowing(self, names: Set[str]) -> _Side:
         """The same where tensors of unknown `names`, which the other side has too, are compared by these names."""

@@ -14,7 +14,7 @@ from ..families.rules import Drop, Family
 from ..files.given import path_of
 from ..files.staging import TRAINED
 from ..folder.report import FileRecord
-from ..folder.trained import TrainedFolder
+from ..folder.trained import TrainedFolder, own_title
 from ..formats.averages import FIELD
 from ..formats.open import open_checkpoint
 from ..hub import local_source
@@ -142,7 +142,7 @@ def inspect(
         source=str(source),
         format=checkpoint.format,
         family=survey.family.name if survey.family else None,
-        title=survey.family.title if survey.family else "no NEZHA that is known here",
+        title=_title(survey.family, checkpoint),
         heads=survey.inference.heads,
         reason=survey.inference.reason,
         model=dict(full.config.fields) if full else {},
@@ -161,6 +161,12 @@ def inspect(
         settings=checkpoint.settings,
         entries=_listed(checkpoint.entries.values()) if tensors else None,
     )
+
+
+def _title(family: Family | None, checkpoint: Checkpoint) -> str:
+    if family is None:
+        return "no NEZHA that is known here"
+    return own_title(checkpoint.path.parent) or family.title
 
 
 def _listed(entries: Iterable[TensorEntry]) -> tuple[TensorListing, ...]:

@@ -66,6 +66,8 @@ def verify(
     begun = time.monotonic()
     need_torch("verify runs the converted model, which")
     folder = ConvertedFolder(path_of(output))
+    if record:
+        folder.check_keep()
     lines = list_texts(texts, folder, source)
     opened = read_source(source, folder, config, vocab, labels)
     assumed = list_assumptions(folder, opened)

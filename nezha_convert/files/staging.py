@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from ..errors import OutputError
 from ..text import quoted
@@ -107,6 +108,26 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error})", hint="Name another file."
+        ) from error
+
+
+def check_writable(path: Path, hint: str = "Name a file in another folder.") -> None:
+    """Raises OutputError, with `hint`, where `write_file` could not write `path`: before anything is computed."""
+    try:
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            raise OutputError(
+                f"{path}: cannot be written: there is no folder {path.parent}",
+                hint=f"Create it: mkdir -p {quoted(path.parent)}, or name another file.",
+            )
+        with suppress(FileNotFoundError):
+            path.stat()  # raises for a name that is too long
+        if path.is_file() or not path.exists():  # neither a pipe nor a device
+            with TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: no file can be made in {path.parent} ({error.strerror or error})", hint=hint
         ) from error
 
 

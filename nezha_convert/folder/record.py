@@ -16,7 +16,7 @@ from ..errors import MappingError, OutputError, UsageError
 from ..families.heads import HEADS
 from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
-from ..files.staging import MARK, TRAINED, replace_file
+from ..files.staging import MARK, TRAINED, check_writable, replace_file
 from ..text import quoted
 from .card import conversion_card
 from .report import FileRecord
@@ -72,6 +72,7 @@ _KINDS: dict[Any, str] = {
     **{str: "a text", int: "a number", float: "a finite number", bool: "true or false"},
     **{list: "a list", dict: "an object", object: "a value"},
 }
+_KEEP = "Make the folder writable, or leave it as it is: --no-record"
 _WRITTEN_BY = {
     MARK: ("a conversion", "nezha-convert convert SOURCE {folder} --force", "Convert again"),
     TRAINED: ("record_training", "nezha_convert.record_training({folder}, ...)", "Record the training again"),
@@ -284,6 +285,10 @@ class ConvertedFolder(RecordedFolder):
         """The text of the model card; see ``conversion_card``."""
         return conversion_card(self.record, license=license, repo_id=repo_id, doubts=doubts)
 
+    def check_keep(self) -> None:
+        """Raises OutputError where `keep` could not write."""
+        check_writable(self.path / MARK, _KEEP)
+
     def keep(self, summary: Mapping[str, Any]) -> None:
         """Write `summary` into conversion.json as `parity`. The file is replaced whole: no reader sees half of it.
 
@@ -295,7 +300,7 @@ class ConvertedFolder(RecordedFolder):
         except OSError as error:
             raise OutputError(
                 f"{self.path / MARK}: cannot be written ({error.strerror or error})",
-                hint="Make the folder writable, or leave it as it is: --no-record",
+                hint=_KEEP,
             ) from error
 
     def _absent(self) -> Exception:

@@ -8,15 +8,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from .._version import __version__
 from ..checkpoint import Assumption
-from ..errors import OutputError
 from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
-from ..text import quoted
 from .inputs import Inputs
 
 EXPONENTS = range(-60, 11)
@@ -275,15 +272,6 @@ class ParityReport:
     def to_json(self) -> str:
         """The report as one JSON document."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-
-
-def check_folder(path: Path) -> None:
-    """Raises OutputError unless there is a folder for the file `path`. Call it before anything is computed."""
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"{path}: cannot be written: there is no folder {path.parent}",
-            hint=f"Create it: mkdir -p {quoted(path.parent)}; or name another file.",
-        )
 
 
 def shortened(text: str) -> str:

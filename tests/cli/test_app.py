@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,11 +22,12 @@ from goldens import FIXTURES, GOLDENS
 from safetensors.torch import load_file
 
 import nezha_convert
-from nezha_convert.cli.app import main
+from nezha_convert.cli.app import cli, main
 from nezha_convert.commands import inspect as inspect_verb
 from nezha_convert.files import staging
 from nezha_convert.weights import write as writer
 
+ROOT = Path(__file__).parents[2]
 TF = FIXTURES / "huawei-tf-pretraining"
 TORCH = FIXTURES / "huawei-torch-pretraining"
 PREFIX = "model.ckpt-12345"
@@ -555,6 +557,14 @@ def test_a_reader_that_goes_away_is_no_error():
     assert running.stderr.read() == ""
 
 
+def test_a_reader_that_goes_away_between_two_tables_is_no_error(tmp_path):
+    """Tables, lines and tables again: nothing but the end of the command may write to a pipe that is closed."""
+    nezha_convert.convert(TORCH, tmp_path / "out")
+    running = process("diff", TF, tmp_path / "out")
+    running.stdout.close()
+    assert (running.wait(), running.stderr.read()) == (141, "")
+
+
 def test_no_traceback_reaches_a_user_unless_asked(tmp_path):
     quiet = process("inspect", tmp_path / "nope").communicate()[1]
     loud = process("inspect", tmp_path / "nope", env=os.environ | {"NEZHA_DEBUG": "1"}).communicate()[1]
@@ -595,3 +605,65 @@ def test_a_package_that_is_missing_is_told_in_words_and_is_no_failed_parity(form
     assert done.returncode == 70
     assert "cannot be started (ImportError: no click here)" in done.stdout + done.stderr
     assert not form or json.loads(done.stdout)["hint"]
+
+
+def test_the_summary_of_a_command_is_a_whole_sentence_at_every_width(run, monkeypatch):
+    for width in (50, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        listed = " ".join(run("--help").out.partition("\nCommands:\n")[2].split())
+        for name, command in cli.commands.items():
+            (sentence,) = re.findall(r"^(?:.(?!\. [A-Z]))+.\.?", " ".join(command.help.split("\n\n")[0].split()))
+            assert f"{name} {sentence}" in listed, width
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script_of_completion(shell, monkeypatch, run):
+    monkeypatch.setenv("_NEZHA_CONVERT_COMPLETE", f"{shell}_source")
+    done = run()
+    assert done.code == 0 and f"_NEZHA_CONVERT_COMPLETE={shell}_complete" in done.out
+
+
+def test_another_shell_is_refused_with_the_names_of_those_that_are_known(monkeypatch, run):
+    monkeypatch.setenv("_NEZHA_CONVERT_COMPLETE", "tcsh_source")
+    done = run()
+    assert done.code == 2 and "expected bash_source, zsh_source or fish_source" in done.err
+
+
+COMPLETES = """
+eval "$(_NEZHA_CONVERT_COMPLETE=bash_source nezha-convert)"
+COMP_WORDS=(nezha-convert "$@"); COMP_CWORD=$#
+compopt() { echo "files: $1 $2"; }
+_nezha_convert_completion nezha-convert
+echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (("conv",), "convert"),
+        (("convert", "NEZHA"), "files: -o default"),
+        (("verify", "NEZHA-Base", "nezha"), "files: -o default"),
+        (("convert", "a", "b", "--head", "next"), "next-sentence-prediction"),
+        (("export", "a", "b", "--to", "onn"), "onnx"),
+        (("env", "--j"), "--json"),
+    ],
+)
+def test_bash_completes_commands_files_options_and_their_values(words, completed, tmp_path):
+    if not (bash := shutil.which("bash")):
+        pytest.skip("there is no bash")
+    command = tmp_path / "nezha-convert"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m nezha_convert "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([bash, "-c", COMPLETES, "bash", *words], env=environment, capture_output=True, text=True)
+    assert (done.stdout.split("\n")[0].strip(), done.stderr) == (completed, "")
+
+
+def test_inspect_and_diff_call_our_own_folder_by_its_name(run, tmp_path):
+    nezha_convert.convert(TORCH, tmp_path / "own")
+    assert "a folder of nezha-convert" in run("inspect", tmp_path / "own").out
+    shown = run("diff", TORCH, tmp_path / "own").out
+    assert "a folder of nezha-convert; " in shown and "transformers up to 4.57" not in shown
+    (tmp_path / "own" / "conversion.json").unlink()
+    assert "transformers up to 4.57" in run("inspect", tmp_path / "own").out

@@ -28,6 +28,7 @@ from nezha_convert.cli.console import Console
 from nezha_convert.cli.run import run
 from nezha_convert.commands import verify as verifying
 from nezha_convert.errors import MappingError, OutputError, UsageError
+from nezha_convert.files import staging
 from nezha_convert.folder.card import conversion_card
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.parity import compare, inputs
@@ -610,17 +611,37 @@ def test_code_that_the_installed_package_does_not_have_is_told(folder):
 
 
 @pytest.mark.parametrize("option", ["--junit", "--html"])
-def test_a_report_that_has_no_folder_is_refused_before_anything_is_computed(
-    option, folder, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("{folder}/nowhere/x", "there is no folder"),
+        ("/proc/x", "no file can be made in /proc"),  # where root may not write either
+        ("{folder}/" + "x" * 300, "File name too long"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_computed(
+    option, place, problem, folder, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(verifying, "verify", lambda *args, **options: pytest.fail("it went on"))
-    command = ["verify", str(TF.folder), str(folder), option, str(tmp_path / "nowhere" / "x")]
+    command = ["verify", str(TF.folder), str(folder), option, place.format(folder=tmp_path)]
     assert run(cli, command, Console()) == OutputError.exit_code
     said = capsys.readouterr().err
-    assert "there is no folder" in said and "next: Create it: mkdir -p" in said
+    assert problem in said and "next: " in said
 
 
-def test_the_table_is_shown_though_a_report_cannot_be_written(folder, tmp_path, capsys):
+def test_a_folder_that_cannot_keep_the_outcome_is_refused_before_anything_is_computed(folder, monkeypatch):
+    def full(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(staging, "TemporaryFile", full)
+    monkeypatch.setattr(verifying, "read_source", lambda *args: pytest.fail("it went on"))
+    with pytest.raises(OutputError, match=r"conversion\.json: cannot be written: .*\(Permission denied\)") as error:
+        nezha_convert.verify(TF.folder, folder)
+    assert "--no-record" in error.value.hint
+
+
+def test_the_table_is_shown_though_a_report_cannot_be_written(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(staging, "check_writable", lambda path: None)  # as if the disk changed later
     (tmp_path / "taken").mkdir()
     command = ["verify", str(TF.folder), str(folder), "--junit", str(tmp_path / "taken" / ("x" * 300))]
     assert run(cli, command, Console()) == OutputError.exit_code
