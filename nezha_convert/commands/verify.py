@@ -65,9 +65,7 @@ def verify(
     """
     begun = time.monotonic()
     need_torch("verify runs the converted model, which")
-    folder = ConvertedFolder(path_of(output))
-    if record:
-        folder.check_keep()
+    folder = _folder(path_of(output), record)
     lines = list_texts(texts, folder, source)
     opened = read_source(source, folder, config, vocab, labels)
     assumed = list_assumptions(folder, opened)
@@ -111,3 +109,11 @@ def verify(
     if record:
         folder.keep(report.summary())
     return report
+
+
+def _folder(path: Path, record: bool) -> ConvertedFolder:
+    """The converted folder at `path`, which can keep the outcome if it is to."""
+    folder = ConvertedFolder(path)
+    if record:
+        folder.check_keep()
+    return folder
