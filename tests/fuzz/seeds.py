@@ -115,6 +115,8 @@ def torch() -> list[bytes]:
     shared = torch.arange(6.0)
     states = [
         {"a": torch.ones(2, 3), "b": torch.arange(4)},
+        {"ema": {"shadow": {"a": torch.ones(2, 3), "n": torch.tensor(1)}, "decay": 0.9}},
+        {f"{side}.layer.0.w": torch.ones(2, 3) for side in ("model", "ema_model.module")},
         {
             "a": shared[:4].view(2, 2),
             "b": shared[2:],

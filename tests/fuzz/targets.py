@@ -34,6 +34,7 @@ from nezha_convert.formats.tf_bundle.objects import names_in
 from nezha_convert.formats.tf_bundle.read import read_bundle
 from nezha_convert.formats.tf_v1 import read_v1
 from nezha_convert.formats.torch.read import read_torch
+from nezha_convert.mapping.averages import averages_of
 from nezha_convert.mapping.config import architecture_of, decide_config, read_config
 from nezha_convert.mapping.labels import read_labels
 from nezha_convert.mapping.recognise import family_of
@@ -157,8 +158,11 @@ def _safetensors(folder: Path) -> Any:
 
 
 def _torch(folder: Path) -> Any:
-    entries, decisions, settings = read_torch((folder / "pytorch_model.bin",))
-    return [_described(dict(entries)), [[d.field, d.value, d.reason] for d in decisions], settings]
+    file = folder / "pytorch_model.bin"
+    entries, decisions, settings = read_torch((file,))
+    averages = read_torch((file,), average=True)[0]
+    told = [[d.field, d.value, d.reason] for d in decisions]
+    return [_described(dict(entries)), told, settings, _described(dict(averages)), sorted(averages_of(entries))]
 
 
 def _paddle(folder: Path) -> Any:
