@@ -82,6 +82,7 @@ class Reader:
 
     def __init__(self, folder: Path, home: Path, environment: Mapping[str, str], fresh: bool = False) -> None:
         self.folder, self.home = folder, home
+        self.seconds = 7200 if fresh else 900  # an index may be slow
         folder.mkdir(parents=True, exist_ok=True)
         programs = home / "bin"
         programs.mkdir(parents=True)
@@ -109,7 +110,13 @@ class Reader:
             script.append(f"{{\n{self._command(number, block)}\n}} > {self._out(number)} 2> {self._out(number)}.err")
         command = ["bash", "-c", "\n".join([*script, "echo done >&3"])]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=self.seconds,
         )
         last = done.stdout.split()[-1:] or ["0"]
         if last != ["done"]:
