@@ -55,8 +55,11 @@ LENIENT = {
 
 STRICT = {
     "its zip file says one thing in two ways, or names no place of a member": (
-        "two headers|central directory|zip file version|marked as a folder|same name|overlap|past its end|stored in"
+        "two headers|central directory|multiple disks|zip file version|marked as a folder|same name|overlap|past its"
+        " end|stored in"
     ),
+    "a record beside the tensors has a wrong checksum": "Bad CRC-32",
+    "a protocol that no pickle has": "protocol [0-9]+",
     "a name that is not UTF-8": "UnicodeDecodeError",
     "a name twice": "twice",
     "a storage that is described in two ways, or has another size than its record": "in two ways|has .* expected",
