@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import clue
 import datafiles
 import numpy as np
 import torch
@@ -65,11 +66,13 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
             name: [values[end - count : end] for end, count in zip(ends, counts, strict=True)]
             for name, values in flat.items()
         }
+        cut = [bool(row.overflowing) for row in flat.encodings]
+        encoded["cut"] = [any(cut[end - count : end]) for end, count in zip(ends, counts, strict=True)]
         return {**encoded, "labels": rows["label"]} if "label" in rows else encoded
 
     def predictions(split: str, logits: np.ndarray) -> Iterator[dict[str, Any]]:
         for row, best in zip(splits[split], logits.argmax(-1), strict=True):
-            yield {"id": row["id"], "question": row["question"], "answer": row["choices"][best]}
+            yield {"id": row["id"], "question": row["question"], "label": int(best), "answer": row["choices"][best]}
 
     task = training.Task(
         name="multiple-choice",
@@ -139,7 +142,7 @@ def c3(path: Path) -> Iterator[Row]:
     """
     for item in datafiles.json_rows(path):
         if isinstance(item.fields, dict):
-            yield item
+            yield from clue.chid(item, path) if {"content", "candidates"} <= set(item.fields) else [item]
             continue
         match item.fields:
             case [[*lines], [*asked], *rest] if all(isinstance(q, dict) for q in asked):
@@ -179,7 +182,7 @@ def questions(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
         if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
             raise datafiles.wrong(row.where, "at least two choices, each a text", str(choices)[:80], "Mend the row.")
         example = {
-            "id": str(row.fields.get("id", len(examples))),
+            "id": row.fields.get("id", len(examples)),
             "context": context if isinstance(context, str) else "\n".join(map(str, context)),
             "question": datafiles.value(row, arguments.question),
             "choices": choices,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import clue
 import datafiles
 import numpy as np
 import training
 from datafiles import Row
+from scipy.special import expit, softmax
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 DESCRIPTION = """Fine-tune NEZHA to classify one text or a pair of texts.
 
@@ -48,6 +51,7 @@ class Arguments(training.Arguments):
     labels: list[str] = field(
         default_factory=list, metadata={"help": "the labels in the order of their numbers; default: sorted"}
     )
+    regression: bool = field(default=False, metadata={"help": "labels are numbers to be predicted, as of STS-B"})
     language: str = field(default="zh", metadata={"help": "rows to take if there is a column `language` (XNLI)"})
 
 
@@ -56,47 +60,130 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     arguments, settings = training.parse(argv, DESCRIPTION, Arguments, defaults=DEFAULTS, best="accuracy")
     tokenizer = training.load_tokenizer(arguments)
     splits = examples(arguments)
-    labelled = [(row["where"], row["label"]) for row in splits.get("train", ())]
-    labels = datafiles.choose_labels(arguments.labels, labelled, training.labels_of_model(arguments))
-    if not arguments.labels:
-        check_labels(labels, labelled)
-    numbers = {label: number for number, label in enumerate(labels)}
+    labelled = [(row["where"], label) for row in splits.get("train", ()) for label in as_list(row["label"])]
+    several = any(isinstance(row["label"], list) for row in splits.get("train", ()))
+    problem = "multi_label_classification" if several else "single_label_classification"
+    problem = (
+        "regression" if arguments.regression else problem if labelled else training.config_of(arguments).problem_type
+    )
+    kind = KINDS[problem or "single_label_classification"]
+    labels = [] if problem == "regression" else choose_labels(arguments, labelled)
+    numbers, target = {label: number for number, label in enumerate(labels)}, kind.target
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        encoded = dict(tokenizer(rows["text"], rows.get("pair"), truncation=True, max_length=arguments.max_length))
+        tokens = tokenizer(rows["text"], rows.get("pair"), truncation=True, max_length=arguments.max_length)
+        encoded = {**tokens, "cut": [bool(row.overflowing) for row in tokens.encodings]}
         if "label" in rows:
             pairs = zip(rows["label"], rows["where"], strict=True)
-            encoded["labels"] = [datafiles.number_of(label, numbers, where) for label, where in pairs]
+            encoded["labels"] = [target(label, numbers, where) for label, where in pairs]
         return encoded
 
     def predictions(split: str, logits: np.ndarray) -> list[dict[str, Any]]:
-        scores = np.exp(logits - logits.max(-1, keepdims=True))
-        scores /= scores.sum(-1, keepdims=True)
-        objects = []
-        for row, score in zip(splits[split], scores, strict=True):
-            texts = {name: row[name] for name in ("text", "pair") if name in row}
-            objects.append({**texts, "label": labels[score.argmax()], "score": round(float(score.max()), 6)})
-        return objects
+        answers = kind.answers(logits, labels)
+        texts = [{name: row[name] for name in ("id", "text", "pair") if name in row} for row in splits[split]]
+        return [{**text, **answer} for text, answer in zip(texts, answers, strict=True)]
 
     task = training.Task(
         name="text-classification",
         data={split: training.tokenized(rows, encode) for split, rows in splits.items()},
         collator=DataCollatorWithPadding(tokenizer),
-        metrics=metrics,
+        metrics=lambda split, predicted: kind.metrics(predicted.predictions, predicted.label_ids),
         predictions=predictions,
         rows={split: len(rows) for split, rows in splits.items()},
     )
-    model = training.load_model(AutoModelForSequenceClassification, arguments, settings, labels=labels)
+    head = {"problem_type": problem} | ({"num_labels": 1} if problem == "regression" else {})
+    model = training.load_model(AutoModelForSequenceClassification, arguments, settings, labels=labels or None, **head)
     return training.run(task, model, tokenizer, arguments, settings)
 
 
-def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
-    """Accuracy and macro F1 of logits [rows, labels], given the numbers of the right labels [rows]."""
-    best, labels = predicted.predictions.argmax(-1), predicted.label_ids
+@dataclass(frozen=True)
+class Kind:
+    """A kind of label, by transformers' ``problem_type``.
+
+    Args:
+        target: makes the number or numbers that the loss takes of a label, the labels' numbers and its place.
+        metrics: makes named numbers of logits [rows, labels] and targets.
+        answers: makes what is predicted of each row, of logits and the labels' names.
+    """
+
+    target: Callable[[Any, dict[str, int], str], Any]
+    metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    answers: Callable[[np.ndarray, list[str]], list[dict[str, Any]]]
+
+
+def several_targets(label: list[str], numbers: dict[str, int], where: str) -> list[float]:
+    """1 for each label that a row has, 0 for the others."""
+    found = {datafiles.number_of(one, numbers, where) for one in as_list(label)}
+    return [float(number in found) for number in range(len(numbers))]
+
+
+def number(label: str, numbers: dict[str, int], where: str) -> float:
+    """The label as a number.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return float(label)
+    except (TypeError, ValueError) as error:
+        raise datafiles.wrong(where, "a number, for --regression", repr(label), "Leave the option out.") from error
+
+
+def f1(targets: np.ndarray, best: np.ndarray) -> dict[str, float]:
+    """Accuracy and macro F1."""
     return {
-        "accuracy": float(accuracy_score(labels, best)),
-        "macro_f1": float(f1_score(labels, best, average="macro")),
+        "accuracy": float(accuracy_score(targets, best)),
+        "macro_f1": float(f1_score(targets, best, average="macro", zero_division=0)),
     }
+
+
+def several_metrics(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Besides, micro F1; a row is right if all its labels are."""
+    best = (logits > 0).astype(int)
+    return {**f1(targets, best), "micro_f1": float(f1_score(targets, best, average="micro", zero_division=0))}
+
+
+def number_metrics(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Correlations by value and by rank, as of STS-B, and the mean squared error."""
+    found = logits[:, 0]
+    by_value, by_rank = pearsonr(found, targets), spearmanr(found, targets)
+    measured = {"pearson": by_value.statistic, "spearman": by_rank.statistic, "mse": np.mean((found - targets) ** 2)}
+    return {name: float(value) for name, value in measured.items()}
+
+
+def best_answers(logits: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+    """The most probable label, and its probability."""
+    scores = softmax(logits, -1)
+    return [{"label": labels[row.argmax()], "score": round(float(row.max()), 6)} for row in scores]
+
+
+def several_answers(logits: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+    """All labels that are more probable than not, and the probability of each."""
+    found = []
+    for row in expit(logits):
+        scores = dict(zip(labels, row.round(6).tolist(), strict=True))
+        found.append({"label": [label for label, score in scores.items() if score > 0.5], "scores": scores})
+    return found
+
+
+KINDS = {
+    "single_label_classification": Kind(datafiles.number_of, lambda z, y: f1(y, z.argmax(-1)), best_answers),
+    "multi_label_classification": Kind(several_targets, several_metrics, several_answers),
+    "regression": Kind(number, number_metrics, lambda logits, _: [{"label": float(row[0])} for row in logits]),
+}
+
+
+def as_list(label: Any) -> list[Any]:
+    """The labels of a row that has one or several."""
+    return label if isinstance(label, list) else [label]
+
+
+def choose_labels(arguments: Arguments, labelled: list[tuple[str, str]]) -> list[str]:
+    """The labels in the order of their numbers."""
+    labels = datafiles.choose_labels(arguments.labels, labelled, training.labels_of_model(arguments))
+    if not arguments.labels:
+        check_labels(labels, labelled)
+    return labels
 
 
 def examples(arguments: Arguments) -> dict[str, list[dict[str, Any]]]:
@@ -104,7 +191,9 @@ def examples(arguments: Arguments) -> dict[str, list[dict[str, Any]]]:
     named_columns = [name for name in (arguments.text, arguments.pair, arguments.label) if name]
 
     def file(path: Path) -> list[Row]:
-        rows = list(datafiles.table(path, arguments.columns, named_columns or LABEL))
+        rows = [
+            clue.columns(row, "csl", "wsc") for row in datafiles.table(path, arguments.columns, named_columns or LABEL)
+        ]
         if not arguments.columns and not named_columns and not path.suffix.startswith(".json"):
             check_header(rows)
         return rows
@@ -130,17 +219,26 @@ def _examples(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
             f"the columns {', '.join(rows[0].fields)}",
             f"Name the column by {missing}.",
         )
-    examples = []
+    examples, without = [], 0
     for row in rows:
         if row.fields.get("language", arguments.language) != arguments.language:
             continue
         example = {"where": row.where, "text": datafiles.value(row, text)}
         if pair is not None:
             example["pair"] = datafiles.value(row, pair)
+        identity = row.fields.get("id", row.fields.get("idx"))
+        example |= {} if identity is None else {"id": identity}
         if label is not None and row.fields.get(label) is not None:
-            name = str(datafiles.value(row, label, (str, int)))
-            example["label"] = SAME.get(name, name)
+            names = [
+                SAME.get(str(one), str(one)) for one in as_list(datafiles.value(row, label, (str, int, float, list)))
+            ]
+            if names == ["-"]:  # OCNLI's, where its annotators did not agree
+                without += 1
+                continue
+            example["label"] = names if isinstance(row.fields[label], list) else names[0]
         examples.append(example)
+    if without:
+        print(f"note: {without} of {len(rows)} rows of {split} have the label - and are left out", file=sys.stderr)
     if not examples:
         raise datafiles.wrong(rows[0].where, f"rows with the language {arguments.language}", "none", "See --language.")
     unlabelled = next((row["where"] for row in examples if "label" not in row), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,9 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    hint = f"iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > NEW"
+                    raise wrong(str(path), "UTF-8", "UTF-16, by its byte-order mark", hint) from error
                 found = f"the byte 0x{raw[error.start]:02x} at column {error.start + 1}"
                 raise wrong(f"{path}, line {number}", "UTF-8", found, UTF8) from error
             yield number, line.rstrip("\r\n")

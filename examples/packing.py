@@ -27,6 +27,7 @@ def pack(
     max_length: int,
     next_sentence: bool,
     seed: int,
+    user_dict: tuple[str, str] | None = None,
 ) -> dict[str, list[Any]]:
     """Examples of a batch of documents, for datasets' map with ``batched`` and ``with_indices``.
 
@@ -37,8 +38,10 @@ def pack(
         max_length: tokens of an example, [CLS] and [SEP] included.
         next_sentence: make pairs; otherwise single sequences that are as full as their document allows.
         seed: seed of the random draws.
+        user_dict: a file of words for jieba, and its hash, by which datasets' cache knows a changed one.
     """
-    encoded = iter(encode([sentence for document in documents["text"] for sentence in document], tokenizer))
+    sentences = [sentence for document in documents["text"] for sentence in document]
+    encoded = iter(encode(sentences, tokenizer, user_dict[0] if user_dict else None))
     longest = (max_length - 3) // 2 if next_sentence else max_length - 2
     cut = [[piece for _ in document for piece in pieces(next(encoded), longest)] for document in documents["text"]]
     examples: dict[str, list[Any]] = {"input_ids": [], "word_starts": [], "token_type_ids": []}

@@ -16,7 +16,6 @@ import numpy as np
 import packing
 import torch
 import training
-from pairs import PairTrainer
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -26,9 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from whole_word_masking import IGNORED, WholeWordMasking
+from whole_word_masking import IGNORED, WholeWordMasking, segmenter
 
 from nezha_convert.errors import UsageError
+from nezha_convert.files.hashing import sha256
 
 DESCRIPTION = """Pre-train NEZHA on plain text by whole-word masking.
 
@@ -65,6 +65,9 @@ class Arguments(training.Arguments):
     preprocessing_workers: int | None = field(
         default=None, metadata={"help": "processes that cut the text into words and sequences, without --streaming"}
     )
+    user_dict: str | None = field(
+        default=None, metadata={"help": "words for jieba: one a line, with a frequency and a part of speech or without"}
+    )
     mask_probability: float = field(default=0.15, metadata={"help": "share of the tokens that are predicted"})
 
 
@@ -95,7 +98,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         shrink=shrink,
         rows={split: len(rows) for split, rows in data.items() if isinstance(rows, datasets.Dataset)},
         derived=not arguments.from_scratch,
-        trainer=partial(PairTrainer, callbacks=[masking]),
+        callbacks=[masking],
     )
     return training.run(task, load_model(arguments, settings), tokenizer, arguments, settings)
 
@@ -106,6 +109,14 @@ def check(arguments: Arguments, settings: training.Settings) -> None:
         raise UsageError("--streaming: the length of a stream is not known", hint="Say how long to train: --max_steps.")
     if not 0 < arguments.mask_probability < 1:
         raise UsageError(f"--mask_probability: expected a share under 1, found {arguments.mask_probability}")
+    if arguments.user_dict:
+        try:
+            segmenter(arguments.user_dict)
+        except (OSError, ValueError) as error:
+            hint = "A line is a word, or a word, its frequency and its part of speech, with spaces between them."
+            raise datafiles.wrong(
+                f"--user-dict {arguments.user_dict}", "jieba's dictionary", str(error), hint
+            ) from error
     if arguments.max_length < 8:
         raise UsageError(f"--max_length: expected at least 8 tokens, found {arguments.max_length}")
 
@@ -136,6 +147,7 @@ def sequences(
         max_length=arguments.max_length,
         next_sentence=arguments.next_sentence,
         seed=settings.seed,
+        user_dict=(arguments.user_dict, sha256(Path(arguments.user_dict))) if arguments.user_dict else None,
     )
     options = {} if streamed else {"num_proc": arguments.preprocessing_workers}
     packed = documents.map(pack, batched=True, with_indices=True, remove_columns=["text"], **options)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import clue
 import datafiles
 import numpy as np
 import training
@@ -109,7 +110,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     def predictions(split: str, best: np.ndarray) -> Iterator[dict[str, Any]]:
         for row, tags in zip(splits[split], tagged(split, best), strict=True):
-            yield {"tokens": row["tokens"], "tags": tags}
+            yield {**({"id": row["id"]} if "id" in row else {}), "tokens": row["tokens"], "tags": tags}
 
     task = training.Task(
         name="token-classification",
@@ -136,7 +137,7 @@ def bio(path: Path) -> Iterator[Row]:
         UsageError: a line is not a character and a tag.
     """
     if path.suffix in (".json", ".jsonl"):
-        yield from datafiles.json_rows(path)
+        yield from (clue.columns(row, "cluener") for row in datafiles.json_rows(path))
         return
     tokens: list[str] = []
     tags: list[str] = []
@@ -190,7 +191,8 @@ def sentences(rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
                 )
         if arguments.scheme == "bio":
             tags = [BIO.get(tag[0], tag[0]) + tag[1:] for tag in tags]
-        checked.append({"where": row.where, "number": number, "tokens": tokens, "tags": tags})
+        identity = {"id": row.fields["id"]} if "id" in row.fields else {}
+        checked.append({"where": row.where, "number": number, "tokens": tokens, "tags": tags, **identity})
     return checked
 
 

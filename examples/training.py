@@ -21,15 +21,18 @@ from typing import Any
 import datasets
 import torch
 import transformers
+from submission import submission
 from transformers import (
     EvalPrediction,
     HfArgumentParser,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from tricks import Tricks, TricksTrainer
 
 import nezha  # noqa: F401  registers NEZHA with the Auto classes
 from nezha_convert import TrainingData, record_training
@@ -42,7 +45,7 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclass
-class Arguments:
+class Arguments(Tricks):
     """The model and the data: the arguments that every script has."""
 
     model: str = field(metadata={"help": "a converted folder, or owner/name on the Hub"})
@@ -145,7 +148,7 @@ class Task:
         shrink: reduces a batch's logits and labels on the device to what `metrics` needs, which saves memory.
         rows: the number of examples of each split, for the card; an example may be several rows of `data`.
         loss: makes the loss from outputs, labels and the number of labels in an optimizer step; None means the model's.
-        trainer: the Trainer to use.
+        callbacks: more of the Trainer's.
         derived: whether the weights come from those of ``--model``; only then it is recorded as the base model.
     """
 
@@ -157,7 +160,7 @@ class Task:
     shrink: Callable[[Any, torch.Tensor], Any] | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
     loss: Callable[..., torch.Tensor] | None = None
-    trainer: Callable[..., Trainer] = Trainer
+    callbacks: Sequence[TrainerCallback] = ()
     derived: bool = True
 
 
@@ -327,8 +330,13 @@ def load_model(
     if labels is not None:
         options |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     transformers.set_seed(settings.seed)
+    options |= {"dtype": torch.float32, "ignore_mismatched_sizes": arguments.new_head, "output_loading_info": True}
+    logging, shown = transformers.utils.logging, transformers.utils.logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of loading does not say what is meant to be so
     try:
-        return auto.from_pretrained(name, dtype=torch.float32, ignore_mismatched_sizes=arguments.new_head, **options)
+        model, loaded = auto.from_pretrained(name, **options)
+        _say_what_is_new(arguments, loaded)
+        return model
     except (OSError, ValueError) as error:
         raise _not_loaded(arguments.model, "a model", error) from error
     except RuntimeError as error:
@@ -339,15 +347,44 @@ def load_model(
             f"({', '.join(list(labels or ())[:20])})",
             hint="Start from a pre-trained folder, or let the head start anew by --new-head.",
         ) from error
+    finally:
+        logging.set_verbosity(shown)
+
+
+def _say_what_is_new(arguments: Arguments, loaded: Mapping[str, Any]) -> None:
+    """Say which layers start from random numbers and which are not used.
+
+    Raises:
+        UsageError: some are random, and there is nothing to train them on.
+    """
+
+    def layers(keys: Iterable[str]) -> str:
+        return ", ".join(sorted({key.rsplit(".", 1)[0] for key in keys}))
+
+    new = layers([*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])])
+    if new and not arguments.train:
+        raise UsageError(
+            f"{arguments.model}: expected a model that was trained for this task, found none of its {new}",
+            hint="Train one by --train, or name the folder that a training wrote.",
+        )
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        unused = layers(loaded["unexpected_keys"])
+        for names, what in ((new, "starts from random numbers and is trained"), (unused, "is not used in this task")):
+            if names:
+                print(f"note: {names} of {arguments.model} {what}", file=sys.stderr)
+
+
+def config_of(arguments: Arguments) -> transformers.PretrainedConfig:
+    """The model's config."""
+    try:
+        return transformers.AutoConfig.from_pretrained(_checked_name(arguments.model))
+    except (OSError, ValueError) as error:
+        raise _not_loaded(arguments.model, "a config.json", error) from error
 
 
 def labels_of_model(arguments: Arguments) -> list[str]:
     """The names of the model's outputs, by number; empty if they are only LABEL_0, LABEL_1 and so on."""
-    name = _checked_name(arguments.model)
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(arguments.model, "a config.json", error) from error
+    config = config_of(arguments)
     names = [str(config.id2label[i]) for i in range(len(config.id2label))]
     return [] if names == [f"LABEL_{i}" for i in range(len(names))] else names
 
@@ -393,9 +430,11 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     if "dev" not in data:
         settings.eval_strategy = transformers.IntervalStrategy.NO
-    trainer = task.trainer(
+    trainer = TricksTrainer(
         model,
         settings,
+        tricks=arguments,
+        callbacks=list(task.callbacks),
         data_collator=task.collator,
         train_dataset=data.get("train"),
         eval_dataset=data.get("dev"),
@@ -420,9 +459,9 @@ def run(
         predicted = trainer.predict(data["test"], metric_key_prefix="test")
         metrics |= predicted.metrics or {}
         if task.predictions and trainer.is_world_process_zero():
-            rows = task.predictions("test", predicted.predictions)
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            (output / "predictions.jsonl").write_text("".join(lines), "utf-8")
+            rows = list(task.predictions("test", predicted.predictions))
+            _write_rows(output / "predictions.jsonl", rows)
+            _write_rows(output / "submission.json", submission(rows))
     if trainer.is_world_process_zero():
         _finish(task, trainer, arguments, settings, metrics)
     # A process that ends before its process group is closed may abort. The launcher would then end the first process
@@ -447,6 +486,13 @@ def _say_what_push_will(task: Task, arguments: Arguments) -> None:
             )
         if base["doubts"]:
             print(f"next: {to_prove(base)}", file=sys.stderr)
+
+
+def _write_rows(path: Path, rows: Any) -> None:
+    """JSON Lines of a list, one object of a dictionary, no file of None."""
+    if rows is not None:
+        rows = rows if isinstance(rows, list) else [rows]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 def _finish(task: Task, trainer: Trainer, arguments: Arguments, settings: Settings, metrics: dict[str, float]) -> None:
@@ -512,6 +558,15 @@ def matching_files(pattern: str) -> tuple[Path, ...]:
 
 
 def tokenized(rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[Any]]], Any]) -> datasets.Dataset:
-    """A data set in memory of what `encode` returns, applied to all rows in batches."""
+    """A data set in memory of what `encode` returns, applied to all rows in batches.
+
+    Its column ``cut``, whether a text lost tokens, is counted, said and taken out.
+    """
     table = datasets.Dataset.from_list(list(rows))
-    return table.map(encode, batched=True, remove_columns=table.column_names)
+    table = table.map(encode, batched=True, remove_columns=table.column_names)
+    if "cut" not in table.column_names:
+        return table
+    cut = sum(table["cut"])
+    if cut and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"note: {cut} of {len(table)} texts are longer than --max-length and were cut", file=sys.stderr)
+    return table.remove_columns("cut")

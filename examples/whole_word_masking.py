@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import jieba
@@ -31,12 +32,21 @@ IGNORED = -100
 """The label of a token that is not to be predicted."""
 
 
-def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+@cache
+def segmenter(user_dict: str) -> jieba.Tokenizer:
+    """jieba, with the words of a file in jieba's form besides its own."""
+    words = jieba.Tokenizer()
+    words.load_userdict(user_dict)
+    return words
+
+
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, user_dict: str | None = None) -> list[np.ndarray]:
     """Token ids and word starts of each text, without [CLS] and [SEP].
 
     Args:
         texts: plain text, not segmented.
         tokenizer: a fast one.
+        user_dict: a file of more words, in jieba's form.
 
     Returns:
         For each text [2, tokens]: its ids, and 1 where a word begins, 0 where it continues. The results of several
@@ -48,12 +58,13 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[np.
     encoded_texts = []
     for number, text in enumerate(texts):
         offsets = np.array(encoded["offset_mapping"][number], np.int64).reshape(-1, 2)
-        starts = word_starts(text, offsets, encoded.word_ids(number))
+        words = (segmenter(user_dict) if user_dict else jieba).cut(text)
+        starts = word_starts(text, words, offsets, encoded.word_ids(number))
         encoded_texts.append(np.stack([np.array(encoded["input_ids"][number], np.int64), starts]))
     return encoded_texts
 
 
-def word_starts(text: str, offsets: np.ndarray, words: Sequence[int | None]) -> np.ndarray:
+def word_starts(text: str, cut: Iterable[str], offsets: np.ndarray, words: Sequence[int | None]) -> np.ndarray:
     """1 for each token that begins a word of `text`, 0 for each token that continues one.
 
     A word begins where both jieba and the tokenizer see a boundary: jieba cuts "café" into "caf" and "é", and to the
@@ -61,10 +72,11 @@ def word_starts(text: str, offsets: np.ndarray, words: Sequence[int | None]) -> 
 
     Args:
         text: the text that the tokenizer was given.
+        cut: jieba's words of it.
         offsets: for each token, its first character and the one after its last [tokens, 2].
         words: for each token, the number of the tokenizer's word that it belongs to.
     """
-    lengths = [len(word) for word in jieba.cut(text)]
+    lengths = [len(word) for word in cut]
     word_at = np.repeat(np.arange(len(lengths)), lengths)
     starts = np.ones(len(offsets), np.int64)
     if len(offsets) > 1:

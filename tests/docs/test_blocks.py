@@ -73,6 +73,7 @@ trainer = Trainer(
 ELSEWHERE = {
     r"^(python examples/|torchrun |accelerate launch )": "it trains: tests/examples/test_examples.py and "
     "tests/examples/test_many_machines.py run these commands",
+    r"^class Tagger": "it needs tensors beside the model: tests/examples/test_own_head.py runs it",
     r"python -m pytest": "it runs all tests: .ci/run runs it, word by word",
     r"--original": "it needs a clone of Huawei's repository: tests/parity/originals/test_programs.py runs it",
 }

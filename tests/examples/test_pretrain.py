@@ -11,6 +11,8 @@ import numpy as np
 import pretrain
 import pytest
 import torch
+import training
+import whole_word_masking
 from transformers import AutoModelForPreTraining, AutoTokenizer, pipeline
 
 import nezha_convert
@@ -81,7 +83,7 @@ def test_lamb_leaves_biases_and_layer_norms_without_weight_decay_and_its_rate_gr
     class StopError(Exception):
         pass
 
-    class Watched(pretrain.PairTrainer):
+    class Watched(training.TricksTrainer):
         def train(self, *arguments, **options):
             names = {parameter: name for name, parameter in self.model.named_parameters()}
             self.create_optimizer()
@@ -90,7 +92,7 @@ def test_lamb_leaves_biases_and_layer_norms_without_weight_decay_and_its_rate_gr
                 seen.update({names[parameter]: group["weight_decay"] for parameter in group["params"]})
             raise StopError
 
-    monkeypatch.setattr(pretrain, "PairTrainer", Watched)
+    monkeypatch.setattr(training, "TricksTrainer", Watched)
     for name, steps, rate, warns in (
         ("lamb", 1, 1.8e-4 * (32 / 14_400) ** 0.5, True),
         ("lamb", 450, 1.8e-4, False),
@@ -232,3 +234,24 @@ def test_what_cannot_be_trained_is_one_message(folder, tmp_path, options, messag
         run(folder, tmp_path / "out", *(names.get(option, option) for option in options))
     text = f"{error.value} {error.value.hint}"
     assert re.search(message, text), text
+
+
+def test_words_of_a_user_dictionary_are_words_and_a_changed_file_is_read_again(folder, tmp_path, session_cache):
+    (tmp_path / "text.txt").write_text("王明在上海大学。\n\n今天很好。\n", "utf-8")
+    words, files = tmp_path / "words.txt", f"--train {tmp_path / 'text.txt'} --user-dict {tmp_path / 'words.txt'}"
+    starts = []
+    for content in ("王明在\n", "在上海大学 9 n\n"):
+        words.write_text(content, "utf-8")
+        whole_word_masking.segmenter.cache_clear()
+        arguments, settings = training.parse(
+            ["--model", str(folder), "--output", str(tmp_path / "out"), *files.split()], "", pretrain.Arguments
+        )
+        packed = pretrain.sequences("train", arguments, settings, training.load_tokenizer(arguments))
+        starts.append(packed[0]["word_starts"])
+    assert starts[0][1:4] == [1, 0, 0] and starts[1][3:8] == [1, 0, 0, 0, 0]
+    words.write_bytes("王明\n".encode("gb18030"))
+    whole_word_masking.segmenter.cache_clear()
+    with pytest.raises(UsageError, match=r"--user-dict .*words.txt: expected jieba's dictionary, .* must be utf-8"):
+        run(folder, tmp_path / "out", "--user-dict", str(words))
+    with pytest.raises(UsageError, match="--user-dict nowhere"):
+        run(folder, tmp_path / "out", "--user-dict", "nowhere")
