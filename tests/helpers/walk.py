@@ -18,7 +18,11 @@ from nezha_convert.families import PROGRAMS
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 WEIGHTS = {".index", ".bin", ".pt", ".pdparams", ".safetensors", ".h5", ".weights"}
 SOURCES = sorted({path.parent for path in FIXTURES.rglob("*") if path.suffix in WEIGHTS})
-ASKED = {"huawei-tf-classifier": "sequence-classification", "huawei-tf-ner": "token-classification"}
+ASKED = {
+    "cases/untied-decoder": "masked-lm",
+    "huawei-tf-classifier": "sequence-classification",
+    "huawei-tf-ner": "token-classification",
+}
 NAME, TOKEN = "owner/nezha-tiny", "hf_token"
 
 Said = dict[str, tuple[int, str]]
