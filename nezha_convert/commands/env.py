@@ -62,6 +62,9 @@ def env() -> Environment:
     Returns:
         The versions, the platform, and whether ``import nezha`` finds another package.
 
+    Raises:
+        Nothing: what is not installed is told as None.
+
     Example:
         >>> import nezha_convert
         >>> nezha_convert.env().version == nezha_convert.__version__
