@@ -34,7 +34,7 @@ DATA = FIXTURES / "training"
 SCRIPTS = {"classify": classify, "tag": tag, "answer": answer, "choose": choose}
 
 SETS = ("ChnSentiCorp", "LCQMC", "XNLI", "PeoplesDaily", "CMRC2018", "C3")
-LEARN = re.search(r"`(--learning_rate \S+ --num_train_epochs .*?)`", (ROOT / "README.md").read_text("utf-8"))[1]
+LEARN = re.search(r"`\.\.\. (--learning_rate \S+ --num_train_epochs .*?)`", (ROOT / "README.md").read_text("utf-8"))[1]
 """What README adds for a model of 2 layers with 32 units and the invented data; the defaults are for whole models."""
 
 ALL = "--learning_rate 5e-3 --disable_tqdm true --save_strategy no --eval_strategy no"
