@@ -116,10 +116,18 @@ def reload_tagger(output: Path, predicted: list[dict]) -> None:
     pipe = transformers.pipeline("token-classification", str(output), ignore_labels=[])
     for row in predicted[:10]:
         assert [token["entity"] for token in pipe("".join(row["tokens"]))] == row["tags"]
-    entities = transformers.pipeline("token-classification", str(output), aggregation_strategy="simple")(
-        "王明在上海大学。"
-    )
-    assert [(e["entity_group"], e["word"].replace(" ", "")) for e in entities] == [("PER", "王明"), ("ORG", "上海大学")]
+    pipe = transformers.pipeline("token-classification", str(output), aggregation_strategy="simple")
+    lengths = set()
+    for row in predicted[:10]:
+        entities: list[list[str]] = []
+        for character, label in zip(row["tokens"], row["tags"], strict=True):
+            if label.startswith("B-"):
+                entities.append([label[2:], ""])
+            if label != "O":
+                entities[-1][1] += character
+        assert [[e["entity_group"], e["word"].replace(" ", "")] for e in pipe("".join(row["tokens"]))] == entities
+        lengths |= {len(text) for _, text in entities}
+    assert lengths & {2, 3, 4}, "entities of several characters are whole"
 
 
 def reload_reader(output: Path, predicted: list[dict]) -> None:

@@ -175,7 +175,7 @@ def sharding(folder: Path) -> dict[str, str]:
 def test_two_processes_of_ddp_train_as_one_with_twice_the_batch(home):
     command = documented("^torchrun --nproc")
     finished(command, cwd=home)
-    classify.train([*arguments_of(command, "whole"), "--per_device_train_batch_size", "32"])
+    classify.train([*arguments_of(command, "whole"), "--per_device_train_batch_size", "64"])
     assert_same_run(home / "sentiment", home / "whole")
 
 

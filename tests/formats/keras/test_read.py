@@ -193,12 +193,15 @@ def test_without_it_the_same_names_are_a_roformer_s(tmp_path):
         convert(source, tmp_path / "out")
 
 
-def test_one_that_was_trained_is_noticed_by_the_oracle(tmp_path):
-    source = changed(tmp_path, lambda root: replaced(root, root[POSITIONS][()] + np.float32(0.02)))
-    config = json.loads((source / "bert_config.json").read_text())
-    oracle = Oracle(open_checkpoint(source).entries, config, "pretraining")
-    with pytest.raises(MappingError, match="not NEZHA's sinusoids"):
-        oracle.forward(np.ones((1, 4), int))
+def test_the_oracle_computes_with_one_that_was_trained(tmp_path):
+    outputs = []
+    for change in (0.0, 0.02):
+        (folder := tmp_path / str(change)).mkdir()
+        source = changed(folder, lambda root, change=change: replaced(root, root[POSITIONS][()] + np.float32(change)))
+        config = json.loads((source / "bert_config.json").read_text())
+        oracle = Oracle(open_checkpoint(source).entries, config, "pretraining")
+        outputs.append(oracle.forward(np.arange(8)[None])["prediction_logits"])
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-4
 
 
 # Hostile files
