@@ -257,7 +257,9 @@ def test_a_stopped_command_cleans_up_and_says_one_line(name: str, converted: Pat
     begun = time.monotonic()
     assert process(*arguments)[0] == 0
     took = time.monotonic() - begun
-    for _ in range(MOMENTS or 3):
+    for moment in range(10 * (MOMENTS or 3)):
+        if moment >= (MOMENTS or 3) and counts:  # a command that ended before its moment tells nothing
+            break
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         number = chance.choice(list(STOPPED))
         running = command(*arguments)
