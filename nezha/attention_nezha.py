@@ -373,10 +373,11 @@ class _Short:
         """Vectors and rows [B H, L, d] to bias + scale x scores [B H, L, L]."""
         relative = torch.bmm(vectors.transpose(0, 1), self.relations.transpose(1, 2)).transpose(0, 1)
         if bias is None:  # a copy is faster than a sum
+            beta = scale
             out.copy_(relative)
         else:
+            beta = 1.0
             torch.add(bias, relative, alpha=scale, out=out)
-        beta = scale if bias is None else 1.0
         out.baddbmm_(_packed(vectors), rows.transpose(1, 2), beta=beta, alpha=scale)
 
     def mix(self, weights: Tensor, rows: Tensor, block: slice, out: Tensor) -> None:

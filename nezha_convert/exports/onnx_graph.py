@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MappingError
+from ..formats.tf_bundle.write import message_start
 from ..parity.oracle.model import HEADS
 
 OPSET, IR_VERSION = 18, 8
@@ -117,32 +118,17 @@ def _save_in_one_file(model: Any, path: Path) -> None:
 
     weights = {name: value.const_value for name, value in model.graph.initializers.items()}
     model.graph.initializers.clear()
-    number = {
-        field.name: field.number
-        for message in (onnx.ModelProto, onnx.GraphProto, onnx.TensorProto)
-        for field in message.DESCRIPTOR.fields
-        if field.name in ("graph", "initializer", "raw_data")
-    }
+    graph, initializer = onnx.ModelProto.GRAPH_FIELD_NUMBER, onnx.GraphProto.INITIALIZER_FIELD_NUMBER
     with path.open("wb") as file:
         file.write(onnx_ir.to_proto(model).SerializeToString())
         for name, tensor in weights.items():
-            what = onnx.TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape.numpy())
-            what_it_is, content = what.SerializeToString(), tensor.tobytes()
-            start = what_it_is + _field(number["raw_data"], len(content))
-            initializer = _field(number["initializer"], len(start) + len(content)) + start
-            file.write(_field(number["graph"], len(initializer) + len(content)) + initializer)
+            content = tensor.tobytes()
+            start = onnx.TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape.numpy()).SerializeToString()
+            start += message_start(onnx.TensorProto.RAW_DATA_FIELD_NUMBER, len(content))
+            for field in (initializer, graph):
+                start = message_start(field, len(start) + len(content)) + start
+            file.write(start)
             file.write(content)
-
-
-def _field(number: int, nbytes: int) -> bytes:
-    """What stands in a protobuf before a field of `nbytes` bytes: its number and kind, and its length."""
-    varints = bytearray()
-    for value in (number << 3 | 2, nbytes):
-        while value > 127:
-            varints.append(value & 127 | 128)
-            value >>= 7
-        varints.append(value)
-    return bytes(varints)
 
 
 def named_outputs(model: Any, head: str) -> Any:

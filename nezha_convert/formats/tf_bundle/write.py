@@ -133,7 +133,12 @@ def varint(value: int) -> bytes:
 
 def message(field: int, data: bytes) -> bytes:
     """A field of a protocol buffer that holds a message."""
-    return varint(field << 3 | 2) + varint(len(data)) + data
+    return message_start(field, len(data)) + data
+
+
+def message_start(field: int, nbytes: int) -> bytes:
+    """What stands before the `nbytes` bytes of such a field, or of one that holds bytes."""
+    return varint(field << 3 | 2) + varint(nbytes)
 
 
 def number(field: int, value: int) -> bytes:
