@@ -20,6 +20,7 @@ from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.plan import Dropped
 from ..mapping.survey import Asked, Survey, Unclear, look
+from ..text import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def _outcome(survey: Survey | Unclear, source: str | Path, command: str) -> tupl
         hint = "Name the right --config, or the right --head of convert."
         return training, problems, survey.plan.hint if survey.plan.unfit else hint
     if training:
-        return training, (), f"nezha-convert push {shlex.quote(str(source))} OWNER/NAME"
+        return training, (), f"nezha-convert push {quoted(source)} OWNER/NAME"
     heads = survey.inference.heads
     commands = [f"{command} --head {head}" for head in heads] if len(heads) > 1 else [command]
     if any(d.field == FIELD and d.origin is Origin.DEFAULT for d in survey.decisions):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import UsageError
+from ..text import quoted
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ENCODINGS = (("utf-16", "UTF-16"), ("gb18030", "GB18030"), ("big5", "BIG5"))
@@ -51,8 +51,8 @@ def in_utf8(path: Path, option: str) -> str:
         except UnicodeDecodeError as error:
             if error.end < len(data) or len(data) < 1 << 20:  # not a character that the limit cut
                 continue
-        new = shlex.quote(f"utf8-{path.name}")
-        command = f"iconv -f {known} -t UTF-8 {shlex.quote(str(path))} > {new}"
+        new = quoted(f"utf8-{path.name}")
+        command = f"iconv -f {known} -t UTF-8 {quoted(path)} > {new}"
         return f"It looks like {known}. Make it UTF-8: {command}; then add {option} {new}"
     return ""
 

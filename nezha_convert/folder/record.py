@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -190,7 +189,7 @@ class RecordedFolder(ABC):
     def _converting(self) -> str:
         """The command that makes a converted folder: this one, or one beside it of the checkpoint that is here."""
         path = quoted(self.path)
-        beside = shlex.quote(str(self.path.with_name(f"{self.path.resolve().name}-converted")))
+        beside = quoted(self.path.with_name(f"{self.path.resolve().name}-converted"))
         return f"nezha-convert convert {f'{path} {beside}' if self.path.exists() else f'SOURCE {path}'}"
 
     def _check_record(self, mark: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..checkpoint import Assumption, Decision, Origin
 from ..files.given import similar
+from ..text import quoted
 from .byte_bpe import is_byte_bpe
 from .own import own_tokenizer
 from .settings import read_settings
@@ -66,7 +66,7 @@ def make_tokenizer(
     """
     if vocab_file is None:
         near = similar("vocab.txt", (path.name for path in beside.iterdir())) if beside else []
-        file = shlex.quote(str(beside / near[0])) if beside and near else "FILE"
+        file = quoted(beside / near[0]) if beside and near else "FILE"
         reason = f"no vocab.txt beside the checkpoint; the folder is without a tokenizer. Add one with --vocab {file}"
         return Tokenizer({}, (Decision("tokenizer", None, reason, Origin.FILE),))
     settings = read_settings(vocab_file.parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...checkpoint import Decision, Origin
 from ...errors import CheckpointError, UsageError
+from ...text import quoted
 from ..averages import COUNTER, FIELD, is_average, is_replaced, left_out
 from .machine import Pickled
 from .values import NOT_RUN, Array, Record, kind_of, shown
@@ -294,4 +294,4 @@ def written_by_torch(file: Path, expression: str, ending: str) -> str:
     """
     target = file.with_name(f"{file.stem}-{re.sub(r'[^A-Za-z0-9_-]', '_', ending)}.bin")
     code = f"import torch; torch.save({expression.format(str(file))}, {str(target)!r})"
-    return f"Run: python -c {shlex.quote(code)}, and name its file: {shlex.quote(str(target))}"
+    return f"Run: python -c {quoted(code)}, and name its file: {quoted(target)}"
