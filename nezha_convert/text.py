@@ -14,14 +14,14 @@ from typing import Any
 _NOT_ASCII = re.compile(r"[^ -~\n]")
 
 
-def quoted(path: object) -> str:
-    """`path` as a shell takes it.
+def quoted(word: object) -> str:
+    """`word`, such as a path, as a shell takes it.
 
     Example:
         >>> quoted("a b")
         "'a b'"
     """
-    return shlex.quote(str(path))
+    return shlex.quote(str(word))
 
 
 def printable(text: str, keep: str = "") -> str:

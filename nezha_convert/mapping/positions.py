@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
@@ -11,6 +10,7 @@ import numpy as np
 from ..checkpoint import TensorEntry
 from ..errors import MappingError
 from ..families.rules import Drop, Match
+from ..text import quoted
 
 _LONGEST = 2048
 """The largest clip distance that is looked for. Released models have 64 and 127."""
@@ -142,7 +142,7 @@ def _departing(stored: Table, clip: int, departure: _Departure) -> MappingError:
     far = f"off by up to {departure.largest:.1e}, by {departure.mean:.1e} on average, allowed {allowed:.0e}"
     further = (
         f"To train the other weights further without it: nezha-convert convert SOURCE OUTPUT --drop "
-        f"{shlex.quote(stored.pattern)}. Until then the outputs are others; nezha-convert verify SOURCE OUTPUT says by "
+        f"{quoted(stored.pattern)}. Until then the outputs are others; nezha-convert verify SOURCE OUTPUT says by "
         "how much."
     )
     return MappingError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ from ..formats import safetensors
 from ..formats.blocks import row_blocks
 from ..formats.safetensors import EXTRA
 from ..mapping.plan import Step
+from ..text import quoted
 from .numbers import Tally, TensorNumbers, bits, refuse_overflow
 
 THREADS = 3
@@ -177,7 +177,7 @@ def _sorted(typed: Iterable[tuple[Step, str]]) -> list[tuple[Step, str]]:
         if name not in safetensors.NAMES:
             raise MappingError(
                 f"{step.entry.name} is of {name}, which safetensors cannot hold",
-                hint=f"Leave it out: --drop {shlex.quote(step.entry.name)}",
+                hint=f"Leave it out: --drop {quoted(step.entry.name)}",
             )
     return sorted(steps, key=lambda item: (safetensors.ORDER[item[1]], item[0].target))
 
