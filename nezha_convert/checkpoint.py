@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -33,6 +34,9 @@ class Decision:
     reason: str
     origin: Origin
 
+    def __str__(self) -> str:
+        return f"{self.field} = {json.dumps(self.value, ensure_ascii=False)}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
@@ -45,6 +49,9 @@ class Assumption:
 
     name: str
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from typing import Any
+from unicodedata import east_asian_width
+
+SCREEN = 24, 100
+"""Lines and columns that a screen shows at once."""
 
 _NOT_ASCII = re.compile(r"[^ -~\n]")
 
@@ -35,3 +40,34 @@ def printable_json(content: Any) -> str:
     """`content` as indented JSON. What is not printable is escaped as JSON escapes it, so nothing is lost."""
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return _NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+
+
+def cell_width(text: str) -> int:
+    """How many cells of a terminal `text` takes: a Chinese character takes two."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def screenful(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """What Python shows of an object: its title and its rows, each a label and a text, cut to what a screen holds.
+
+    Example:
+        >>> print(screenful("Report of out", [("head", "masked-lm"), ("tensors", "45 used")]))
+        Report of out
+          head     masked-lm
+          tensors  45 used
+    """
+    lines, columns = SCREEN
+    listed = list(rows)
+    labels = max((len(label) for label, _ in listed), default=0)
+    shown = [title, *(f"  {label:{labels}}  {text}" for label, text in listed)]
+    if len(shown) > lines:
+        shown[lines - 1 :] = [f"  ... {len(shown) - lines + 1} more rows; to_dict() has all"]
+    return "\n".join(_cut(printable(line), columns) for line in shown)
+
+
+def _cut(line: str, columns: int) -> str:
+    if cell_width(line) <= columns:
+        return line
+    while cell_width(line) > columns - 3:
+        line = line[:-1]
+    return f"{line}..."

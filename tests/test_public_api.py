@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import pydoc
@@ -13,9 +14,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from goldens import FIXTURES
 
 import nezha
 import nezha_convert
+from nezha_convert.text import SCREEN, cell_width
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("inspect", "convert", "verify", "diff", "export", "push", "pull", "repair", "record_training")
@@ -58,6 +61,48 @@ def test_both_packages_are_of_one_version():
 
 def test_the_outputs_of_pretraining_can_be_named():
     assert nezha.NezhaForPreTrainingOutput.__module__ == "nezha.modeling_nezha"
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory) -> dict[str, object]:
+    """A result of each kind that people look at in Python."""
+    folder, source = tmp_path_factory.mktemp("shown") / "out", FIXTURES / "huawei-torch-classifier"
+    inspected, converted = nezha_convert.inspect(source), nezha_convert.convert(source, folder)
+    return {"inspection": inspected, "report": converted, "parity": nezha_convert.verify(source, folder)}
+
+
+@pytest.mark.parametrize("name", ["inspection", "report", "parity"])
+def test_python_shows_a_result_on_one_screen(name, shown):
+    lines = repr(shown[name]).split("\n")
+    assert 4 <= len(lines) <= SCREEN[0] and max(map(cell_width, lines)) <= SCREEN[1]
+    assert not lines[0].startswith(" ") and all(line.startswith("  ") for line in lines[1:])
+
+
+def test_what_python_shows_says_what_it_is(shown):
+    assert "Huawei's NEZHA-PyTorch" in repr(shown["inspection"]) and "nezha-convert convert" in repr(
+        shown["inspection"]
+    )
+    used = len(shown["report"].written)
+    assert f"{used} used, " in repr(shown["report"]) and "decided  " in repr(shown["report"])
+    assert ": passed\n  in float32  against the oracle: largest error " in repr(shown["parity"])
+    failed = dataclasses.replace(shown["parity"], failures=("a reason",))
+    assert "FAILED\n  problem " in repr(failed)
+
+
+def test_a_result_of_many_rows_is_cut_and_says_where_all_are(shown):
+    many = dataclasses.replace(shown["inspection"], problems=("我们" * 99,) * 50)
+    lines = repr(many).split("\n")
+    assert len(lines) == SCREEN[0] and max(map(cell_width, lines)) <= SCREEN[1]
+    assert re.fullmatch(r"  \.\.\. \d\d more rows; to_dict\(\) has all", lines[-1])
+
+
+def test_a_notebook_shows_the_chart_of_errors_and_nothing_that_a_name_holds_runs(shown, monkeypatch):
+    parity = dataclasses.replace(shown["parity"], output="<script>")
+    html = parity._repr_html_()
+    assert html.count("<svg") == 1 and "pooler" in html and "<script>" not in html and "&lt;script&gt;" in html
+    monkeypatch.setattr("nezha_convert.parity.report.find_spec", lambda name: None)
+    html = parity._repr_html_()
+    assert "<svg" not in html and "matplotlib" in html
 
 
 CONVERTING = """

@@ -10,20 +10,19 @@ from contextlib import contextmanager, suppress
 from io import StringIO
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from unicodedata import east_asian_width
 
 import click
 
 from ..errors import NezhaConvertError
 from ..files.progress import Progress
-from ..text import printable, printable_json
+from ..text import cell_width, printable, printable_json
 from .rows import SHOWN, Result, Row, parts
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
-    from ..parity.report import Comparison
+    from ..parity.results import Comparison
 
 
 ENDLESS = 10_000
@@ -210,11 +209,6 @@ def broken(text: str, width: int) -> list[str]:
         else:
             lines[-1] += word
     return lines
-
-
-def cell_width(text: str) -> int:
-    """How many cells of a terminal `text` takes: a Chinese character takes two."""
-    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _width() -> int:

@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 from ..families.published import PUBLISHED
-from ..files.given import nbytes_of_size
+from ..files.given import nbytes_of_size, pairs_of
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -56,10 +56,10 @@ def size(value: str) -> int:
 
 def pair(value: str) -> tuple[str, str]:
     """Two names, from OLD=NEW."""
-    old, sign, new = value.partition("=")
-    if not (old and sign and new):
-        raise click.BadParameter(f"{value!r} is no OLD=NEW, such as fc=classifier")
-    return old, new
+    try:
+        return pairs_of(value)[0]
+    except UsageError as error:
+        raise click.BadParameter(error.message) from error
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, on failure too.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import shorten
@@ -21,7 +20,8 @@ if TYPE_CHECKING:  # each command imports its own
     from ..folder.trained import TrainedFolder
     from ..hub import Pulled, Pushed
     from ..mapping.plan import Dropped
-    from ..parity.report import Comparison, ParityReport
+    from ..parity.report import ParityReport
+    from ..parity.results import Comparison
 
 SHOWN = 20
 """Problems in the text of a result or error; ``--json`` has all."""
@@ -59,7 +59,7 @@ def _inspection(inspection: Inspection) -> Iterator[Part]:
     yield "head", f"{' or '.join(heads)}: {inspection.reason}" if heads else "unknown"
     if inspection.training:
         yield "trained", inspection.training
-    yield "model", _model(inspection.model)
+    yield "model", inspection.sizes
     for where, fields in inspection.settings.items():
         yield "holds", f"{where}: {shorten(', '.join(f'{name}={value}' for name, value in fields.items()), 300)}"
     yield (
@@ -90,7 +90,7 @@ def _report(report: Report) -> Iterator[Part]:
     if report.ignored_fields:
         yield "ignored", f"fields of the config that change no output: {', '.join(report.ignored_fields)}"
     for assumption in report.assumptions:
-        yield "assumed", f"{assumption.name}: {assumption.text}"
+        yield "assumed", str(assumption)
     if report.numbers:
         warnings = report.numbers.warnings
         yield "numbers", report.numbers.summary
@@ -145,7 +145,7 @@ def _parity(report: ParityReport) -> Iterator[Part]:
     yield "time", f"{report.seconds:.1f} s"
     yield "verdict", "passed" if report.passed else "FAILED"
     for one in report.open_assumptions:
-        yield "assumed", f"{one.name}: {one.text}"
+        yield "assumed", str(one)
 
 
 def _pushed(pushed: Pushed) -> Iterator[Part]:
@@ -266,15 +266,6 @@ def _commit(pushed: Pushed) -> Iterator[Row]:
         yield "commit", f"{pushed.url}/commit/{pushed.commit}" if pushed.commit else "none: nothing changed"
 
 
-def _model(fields: dict[str, Any]) -> str:
-    if not fields:
-        return "unknown"
-    return (
-        f"{fields['num_hidden_layers']} layers, hidden {fields['hidden_size']}, {fields['num_attention_heads']} heads, "
-        f"vocabulary {fields['vocab_size']:,}, clip distance {fields['max_relative_position']}, {fields['hidden_act']}"
-    )
-
-
 def _kept(names: Sequence[str]) -> Iterator[Row]:
     """What has no place in the model."""
     from ..formats.safetensors import EXTRA
@@ -294,4 +285,4 @@ def _dropped(dropped: Iterable[Dropped]) -> Iterator[Row]:
 
 def _decided(decisions: Iterable[Decision]) -> Iterator[Row]:
     for d in decisions:
-        yield "decided", f"{d.field} = {json.dumps(d.value, ensure_ascii=False)}: {d.reason}"
+        yield "decided", str(d)

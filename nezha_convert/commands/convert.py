@@ -10,7 +10,7 @@ from typing import Any
 
 from ..checkpoint import Checkpoint, Decision
 from ..errors import UsageError
-from ..files.given import nbytes_of_size, path_of
+from ..files.given import nbytes_of_size, one_of, pairs_of, path_of, texts_of
 from ..files.hashing import sha256
 from ..files.json import json_bytes
 from ..files.progress import Counter, Progress
@@ -26,6 +26,7 @@ from ..mapping.labels import given_labels
 from ..mapping.survey import Asked, Survey, understand
 from ..tokenizer.make import Tokenizer, make_tokenizer
 from ..tokenizer.settings import FILES, vocabulary_in
+from ..tokenizer.wordpiece import KINDS
 from ..weights.numbers import Numbers, add_up
 from ..weights.write import WEIGHTS, Layout, element_type, lay_out, write_weights
 
@@ -55,7 +56,7 @@ def convert(
     part: str | None = None,
     average: bool = False,
     drop: Sequence[str] = (),
-    rename: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    rename: str | Mapping[str, str] | Sequence[str | tuple[str, str]] = (),
     max_shard_bytes: int | str = DEFAULT_SHARD_BYTES,
     dry_run: bool = False,
     force: bool = False,
@@ -87,7 +88,8 @@ def convert(
         part: which dictionary of tensors of a PyTorch file, by its keys joined by dots ("ema.shadow").
         average: take the moving average of the weights that lies beside them.
         drop: globs of tensors to leave out. What is not in the model, and not left out, is kept beside it.
-        rename: tensors' and layers' names, and the names by which they are known here, such as {"fc": "classifier"}.
+        rename: tensors' and layers' names, and the names by which they are known here: {"fc": "classifier"}, or
+            "fc=classifier".
         max_shard_bytes: size past which weights are split, as a number of bytes or a text such as "2GB".
         dry_run: end after the plan, writing nothing.
         force: replace `output` if it is a converted folder.
@@ -118,7 +120,7 @@ def convert(
     config_file, (labels_file, names) = path_of(config) if config else None, _labels(labels)
     modules = modules_beside(checkpoint.path.parent)
     states = _states(checkpoint, config_file, vocab_file, labels_file, *modules.sources)
-    changes = tuple(drop), tuple(dict(rename).items())
+    changes = texts_of(drop), pairs_of(rename)
     asked = Asked(head, config_file, labels_file, activation, max_relative_position, prefix, *changes, average, names)
     survey = understand(checkpoint, asked)
     survey.plan.check()
@@ -193,6 +195,8 @@ def _states(
 
 
 def _tokenizer(survey: Survey, vocab: Path | None, lower_case: bool | None, kind: str | None) -> Tokenizer:
+    one_of("--tokenizer", kind, KINDS)
+    one_of("lower_case", lower_case, (True, False))
     folder = survey.checkpoint.path.parent
     return make_tokenizer(vocab, survey.config.fields, lower_case, kind=kind, strip=_strips(survey), beside=folder)
 

@@ -14,7 +14,7 @@ from ..errors import MappingError, UsageError
 from ..families import FAMILIES
 from ..families.heads import HEADS, TIES
 from ..families.rules import Drop, Family, Match, Op
-from ..folder.trained import own_title
+from ..folder.report import own_title
 from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.plan import Step

@@ -151,7 +151,8 @@ def export(
     """
     begun, target = time.monotonic(), path_of(target)
     if to not in PROGRAMS:
-        raise UsageError(f"--to {to}: no such program; expected one of {', '.join(PROGRAMS)}")
+        graph = f"nezha_convert.export_graph({str(output)!r}, {str(target)!r})" if to == "onnx" else ""
+        raise UsageError(f"--to {to}: no such program; expected one of {', '.join(PROGRAMS)}", hint=graph)
     if not dry_run:
         check_output(target, force, MARK)
     path, name = local_source(output)

@@ -12,15 +12,16 @@ from ..checkpoint import Checkpoint, Decision, Origin, TensorEntry
 from ..errors import CheckpointError, MappingError, UsageError
 from ..families.rules import Drop, Family
 from ..files.given import path_of
-from ..files.staging import TRAINED
-from ..folder.report import FileRecord
-from ..folder.trained import TrainedFolder, own_title
+from ..files.staging import MARK, TRAINED
+from ..folder.record import ConvertedFolder
+from ..folder.report import FileRecord, own_title
+from ..folder.trained import TrainedFolder
 from ..formats.averages import FIELD
 from ..formats.open import open_checkpoint
-from ..hub import local_source
+from ..hub import is_address, local_source
 from ..mapping.plan import Dropped
 from ..mapping.survey import Asked, Survey, Unclear, look
-from ..text import quoted
+from ..text import quoted, screenful
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,26 @@ class Inspection:
     training: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     entries: tuple[TensorListing, ...] | None = None
+
+    def __repr__(self) -> str:
+        heads = f"{' or '.join(self.heads)}: {self.reason}" if self.heads else "unknown"
+        rows = [("family", self.title), ("head", heads), ("model", self.sizes)]
+        rows += [("trained", self.training)] if self.training else []
+        rows += [("tensors", f"{self.tensors:,}, {len(self.dropped):,} to drop, {len(self.kept):,} to keep beside")]
+        rows += [("problem", problem) for problem in self.problems]
+        rows += [("next", line) for line in self.hint.splitlines()]
+        rows += [("decided", str(decision)) for decision in self.decisions]
+        return screenful(f"Inspection of {self.source} ({self.format})", rows)
+
+    @property
+    def sizes(self) -> str:
+        """The sizes of the model, in a line."""
+        if not self.model:
+            return "unknown"
+        return (
+            "{num_hidden_layers} layers, hidden {hidden_size}, {num_attention_heads} heads, vocabulary {vocab_size:,}, "
+            "clip distance {max_relative_position}, {hidden_act}"
+        ).format_map(self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection as ``--json`` prints it: with ``entries`` only where they were asked for."""
@@ -191,13 +212,18 @@ def _outcome(survey: Survey | Unclear, source: str | Path, command: str) -> tupl
     folder = survey.checkpoint.path.parent
     try:
         training = TrainedFolder(folder).summary if (folder / TRAINED).is_file() else ""
+        own = ConvertedFolder(folder).record if not training and (folder / MARK).is_file() else None
     except (MappingError, CheckpointError, UsageError) as error:
         return "", (error.message, *error.problems), error.hint
     problems = survey.plan.problems()
     if problems:
         hint = "Name the right --config, or the right --head of convert."
         return training, problems, survey.plan.hint if survey.plan.unfit else hint
-    if training:
+    if own and is_address(source):
+        return "", (), f"nezha-convert pull {quoted(source)} FOLDER"
+    if own and not (own.get("parity") or {}).get("passed"):
+        return "", (), f"nezha-convert verify SOURCE {quoted(source)}"
+    if training or own:
         return training, (), f"nezha-convert push {quoted(source)} OWNER/NAME"
     heads = survey.inference.heads
     commands = [f"{command} --head {head}" for head in heads] if len(heads) > 1 else [command]

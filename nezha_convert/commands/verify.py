@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files.given import path_of
+from ..errors import UsageError
+from ..files.given import path_of, texts_of
 from ..files.progress import Progress
 from ..folder.record import ConvertedFolder
 from ..parity.assumed import check_accepted, list_assumptions
@@ -27,7 +28,7 @@ def verify(
     *,
     config: str | Path | None = None,
     vocab: str | Path | None = None,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     texts: str | Path | Sequence[str] | None = None,
     original: str | None = None,
     tolerance: float | None = None,
@@ -40,8 +41,8 @@ def verify(
     Args:
         source: what `output` was converted from: a folder, a TensorFlow prefix, any file of a checkpoint, hf://owner/name.
         output: the converted folder.
-        config, vocab, labels: the files that were given to the conversion, if they are not beside the source. A
-            published model's name stands in the record.
+        config, vocab, labels: the files that were given to the conversion, if they are not beside the source; or the
+            list of labels. A published model's name stands in the record.
         texts: a file with one text a line, or the texts, compared besides the built-in inputs; a tab separates a pair.
         original: run the original program too: a clone of Huawei's repository, or "transformers==4.40.2".
         tolerance: the largest error allowed as a part of each tensor's range, instead of the element type's own.
@@ -64,12 +65,13 @@ def verify(
         >>> assert report.passed, report.verdict
     """
     begun = time.monotonic()
+    _check_tolerance(tolerance)
     need_torch("verify runs the converted model, which")
     folder = _folder(path_of(output), record)
     lines = list_texts(texts, folder, source)
     opened = read_source(source, folder, config, vocab, labels)
     assumed = list_assumptions(folder, opened)
-    check_accepted(assume, assumed)
+    check_accepted(accepted := texts_of(assume), assumed)
     check_dtype(folder)
     files = folder.files()
     changed = [(file, written) for file, written in files if file.sha256 != written]
@@ -84,7 +86,6 @@ def verify(
         model, opened, groups, folder.dtype, original=original, tolerance=tolerance, progress=progress
     )
     weights = model.statistics()
-
     report = ParityReport.of(
         folder,
         cases=cases,
@@ -100,7 +101,7 @@ def verify(
         ),
         warnings=(*folder_warnings(folder), *tokens.warnings, *compared.warnings),
         assumed=assumed,
-        accepted=tuple(assume),
+        accepted=accepted,
         weights=weights,
         verified=tuple(file for file, _ in files if file.name.endswith(".safetensors")),
         seconds=time.monotonic() - begun,
@@ -117,3 +118,9 @@ def _folder(path: Path, record: bool) -> ConvertedFolder:
     if record:
         folder.check_keep()
     return folder
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    """Raises UsageError unless it is a number over 0, or None."""
+    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
+        raise UsageError(f"--tolerance {tolerance!r}: expected a number over 0")

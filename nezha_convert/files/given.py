@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..text import quoted
@@ -16,8 +18,43 @@ _ENCODINGS = (("utf-16", "UTF-16"), ("gb18030", "GB18030"), ("big5", "BIG5"))
 
 
 def path_of(given: str | Path) -> Path:
-    """The path `given`, with `~` as the home folder."""
+    """The path `given`, with `~` as the home folder.
+
+    Raises:
+        UsageError: it is none, which only Python's callers can bring about.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise UsageError(f"{given!r:.80}: expected a path, found {type(given).__name__}")
     return Path(given).expanduser()
+
+
+def texts_of(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The texts that may be given one or several times; one alone may stand without a list."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def pairs_of(given: str | Mapping[str, str] | Iterable[str | tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Names and other names: a dictionary, pairs, or texts such as "fc=classifier".
+
+    Raises:
+        UsageError: one of them is no pair.
+    """
+    each = given.items() if isinstance(given, Mapping) else [given] if isinstance(given, str) else given
+    return tuple(_pair(one) for one in each)
+
+
+def _pair(given: str | tuple[str, str]) -> tuple[str, str]:
+    words = given.split("=", 1) if isinstance(given, str) else list(given) if isinstance(given, Iterable) else []
+    if len(words) != 2 or not all(isinstance(word, str) and word for word in words):
+        raise UsageError(f"{given!r:.80} is no OLD=NEW, such as fc=classifier")
+    return words[0], words[1]
+
+
+def one_of(option: str, given: Any, choices: Iterable[Any]) -> None:
+    """Raises UsageError unless `given` is None or one of `choices`, which `option` takes."""
+    listed = list(choices)
+    if given is not None and not any(given is choice or given == choice for choice in listed):
+        raise UsageError(f"{option} {given!r}: expected one of {', '.join(map(str, listed))}")
 
 
 def nbytes_of_size(given: int | str) -> int:
@@ -29,7 +66,7 @@ def nbytes_of_size(given: int | str) -> int:
     if isinstance(given, int):
         nbytes, unit = given, "B"
     else:
-        match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", given.strip())
+        match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", str(given).strip())
         nbytes, unit = (int(match[1]), match[2].upper()) if match else (0, "B")
     if nbytes < 1 or unit not in _UNITS:
         raise UsageError(f"{given!r} is not a size; expected a number with KB, MB or GB, such as 2GB")

@@ -11,9 +11,11 @@ from .._version import __version__
 from ..checkpoint import Assumption, Decision
 from ..families.rules import Tie
 from ..files.json import json_bytes
+from ..files.staging import MARK, TRAINED
 from ..formats.safetensors import EXTRA
 from ..mapping.plan import Dropped
 from ..mapping.survey import Survey
+from ..text import screenful
 from ..weights.numbers import Numbers
 from ..weights.write import Layout, Placed
 
@@ -104,6 +106,16 @@ class Report:
     dry_run: bool = False
     seconds: float = field(default=0.0)
 
+    def __repr__(self) -> str:
+        counts = {"used": self.written, "dropped": self.dropped, "tied": self.tied, "kept beside": self.kept}
+        rows = [("source", f"{self.source}: {self.title}"), ("head", f"{self.head}: {self.head_reason}")]
+        rows += [("tensors", ", ".join(f"{len(tensors):,} {what}" for what, tensors in counts.items()))]
+        rows += [("warning", warning) for warning in (self.numbers.warnings if self.numbers else ())]
+        rows += [("assumed", str(assumption)) for assumption in self.assumptions]
+        rows += [("decided", str(decision)) for decision in self.decisions]
+        title = f"Plan for {self.output}; nothing was written" if self.dry_run else f"Conversion to {self.output}"
+        return screenful(title, rows)
+
     @classmethod
     def of(
         cls,
@@ -136,7 +148,7 @@ class Report:
             source=source,
             format=survey.checkpoint.format,
             family=survey.family.name,
-            title=survey.family.title,
+            title=own_title(survey.checkpoint.path.parent) or survey.family.title,
             head=survey.head.name,
             architecture=survey.head.architecture,
             head_reason=survey.head_reason,
@@ -184,6 +196,13 @@ class Report:
         for name in ("output", "dry_run", "seconds"):
             del content[name]
         return json_bytes(content).decode()
+
+
+def own_title(folder: Path) -> str | None:
+    """What to call `folder` if nezha-convert wrote it; its tensors have transformers' names. None if it did not."""
+    if (folder / TRAINED).is_file():
+        return "a model trained from a folder of nezha-convert"
+    return "a folder of nezha-convert" if (folder / MARK).is_file() else None
 
 
 def _written(placed: Iterable[Placed]) -> tuple[Written, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..files.staging import MARK, TRAINED
+from ..files.staging import TRAINED
 from ..text import quoted
 from .record import DECISION, FILE, SIZED, ConvertedFolder, Form, OrNull, RecordedFolder, check, foreign
 from .training_card import training_card
@@ -105,13 +105,6 @@ def to_prove(base: Mapping[str, Any]) -> str:
 def recorded_folder(path: Path) -> RecordedFolder:
     """`path` as a trained folder if it has a training.json, otherwise as a converted folder."""
     return TrainedFolder(path) if (path / TRAINED).is_file() else ConvertedFolder(path)
-
-
-def own_title(folder: Path) -> str | None:
-    """What to call `folder` if nezha-convert wrote it; its tensors have transformers' names. None if it did not."""
-    if (folder / TRAINED).is_file():
-        return "a model trained from a folder of nezha-convert"
-    return "a folder of nezha-convert" if (folder / MARK).is_file() else None
 
 
 def _check_training(path: Path, where: str, record: Mapping[str, Any]) -> None:

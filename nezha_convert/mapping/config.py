@@ -311,8 +311,8 @@ def _numbers(
     """Dropouts, epsilon, lengths and the clip distance: asked for, from the JSON, or the program's own."""
     group = _Group()
     if max_relative_position is not None:
-        if max_relative_position < 1:
-            raise UsageError(f"--max-relative-position {max_relative_position}: expected a positive whole number")
+        if not isinstance(max_relative_position, int) or max_relative_position < 1:
+            raise UsageError(f"--max-relative-position {max_relative_position!r}: expected a positive whole number")
         group = _decided("max_relative_position", max_relative_position, "asked for", Origin.ASKED)
     defaults = _NUMBERS | {name: default for name, default in family.defaults.numbers.items() if name in _NUMBERS}
     origins = dict.fromkeys(defaults, Origin.DEFAULT)

@@ -16,7 +16,7 @@ from .measure import Measurement
 from .oracle.formulas import Array
 from .oracle.model import Entry, Oracle
 from .originals.programs import PYTORCH_POSITIONS, run_original_all
-from .report import Comparison
+from .results import Comparison
 from .source import Source
 
 _HALVES = ("float16", "bfloat16")

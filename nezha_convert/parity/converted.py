@@ -16,7 +16,7 @@ from ..errors import CPU_INDEX, MappingError, UsageError, pip_install
 from ..releases import TORCH, TRANSFORMERS
 from .oracle.formulas import Array
 from .oracle.model import HEADS
-from .report import WeightStatistics
+from .results import WeightStatistics
 
 LEAST = {"torch": TORCH[0], "transformers": TRANSFORMERS[0][0]}
 """The lowest versions that the extra `torch` allows. A core in an environment of others may meet older ones."""

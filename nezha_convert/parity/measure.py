@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import MappingError, UsageError
 from ..folder.record import ConvertedFolder
 from .oracle.formulas import Array
-from .report import EXPONENTS, Comparison, Peak, TensorParity
+from .results import EXPONENTS, Comparison, Peak, TensorParity
 
 TOLERANCES: dict[str, tuple[float, str]] = {
     "float64": (1e-11, "float64 rounds to 1e-16; measured is up to 3e-15 of a range"),

@@ -7,133 +7,23 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from html import escape
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from .._version import __version__
 from ..checkpoint import Assumption
+from ..errors import pip_install
 from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
+from ..text import screenful
+from .charts import LIGHT, error_chart
 from .inputs import Inputs
+from .results import Case, Comparison, TokenizerParity, WeightStatistics
 
-EXPONENTS = range(-60, 11)
-"""The histogram's bins. Bin e counts the errors in [2^(e-1), 2^e) of their tensor's range; the outer bins, the rest."""
-
+_NO_CHART = "A chart needs matplotlib: " + pip_install("'nezha-convert[html]'")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The place of a tensor's largest error, and both values there."""
-
-    case: str
-    index: tuple[int, ...]
-    expected: float
-    found: float
-
-    def __str__(self) -> str:
-        return f"{self.case}{list(self.index)}"
-
-
-@dataclass(frozen=True, slots=True)
-class TensorParity:
-    """One tensor, over all cases.
-
-    Attributes:
-        name: `embeddings`, `layer_i`, `pooler`, or the logits' name in transformers.
-        scale: the reference's range (largest minus smallest value) over the built-in cases; errors are relative to it.
-        max_error: the largest absolute error.
-        relative_error: `max_error` divided by `scale`; the tolerance limits this.
-        cosine_distance: 1 - cosine of both tensors, where all cases together are one vector.
-        argmax_agreement: the part of the rows (last axis) whose largest element is at the same place.
-        nonfinite: how many values are NaN or infinite, in the converted model or the reference; one is a failure.
-        values: how many values there are.
-        peak: the place of the largest error.
-        passed: whether the error is within the comparison's tolerance.
-    """
-
-    name: str
-    scale: float
-    max_error: float
-    relative_error: float
-    cosine_distance: float
-    argmax_agreement: float
-    nonfinite: int
-    values: int
-    peak: Peak
-    passed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The converted model against one reference.
-
-    Attributes:
-        reference: what the model was compared with, in words.
-        arithmetic: the element type that the converted model computed in.
-        tolerance: the largest relative error allowed.
-        reason: why the tolerance has this size.
-        tensors: in the order in which the model computes them.
-        histogram: how many values have an error in each bin of `EXPONENTS`.
-    """
-
-    reference: str
-    arithmetic: str
-    tolerance: float
-    reason: str
-    tensors: tuple[TensorParity, ...]
-    histogram: tuple[int, ...]
-
-    @property
-    def first_departs(self) -> TensorParity | None:
-        """The first tensor over the tolerance. The fault is in what computes it from the tensor before it."""
-        return next((tensor for tensor in self.tensors if not tensor.passed), None)
-
-    @property
-    def worst(self) -> TensorParity:
-        """The tensor with the largest relative error."""
-        return max(self.tensors, key=lambda tensor: tensor.relative_error)
-
-
-@dataclass(frozen=True, slots=True)
-class Mistokenized:
-    """A text whose tokens differ from the reference's, from token `at` on."""
-
-    text: str
-    at: int
-    expected: tuple[str, ...]
-    found: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerParity:
-    """The converted tokenizer against a reference. It passed when `differing` is empty."""
-
-    reference: str
-    texts: int
-    lower_case: bool
-    differing: tuple[Mistokenized, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WeightStatistics:
-    """All weights of one part of the converted model: `embeddings`, `layer_i`, `pooler` or `head`."""
-
-    part: str
-    values: int
-    mean: float
-    std: float
-    low: float
-    high: float
-    nonfinite: int
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """An input: its name, and the shape of its `input_ids`."""
-
-    name: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +77,22 @@ class ParityReport:
     seconds: float = 0.0
     read: str = ""
 
+    def __repr__(self) -> str:
+        rows = [("problem", failure) for failure in self.failures]
+        rows += [(f"in {one.arithmetic}", f"against {one.reference}: {one.summary}") for one in self.comparisons]
+        if tokenizer := self.tokenizer:
+            rows += [("tokenizer", f"{tokenizer.texts} texts, {len(tokenizer.differing)} differ")]
+        rows += [("warning", warning) for warning in self.warnings]
+        rows += [("assumed", str(one)) for one in self.open_assumptions]
+        return screenful(f"Parity of {self.output} with {self.source}: {'passed' if self.passed else 'FAILED'}", rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same, and the chart of errors where matplotlib is installed."""
+        style = f"{LIGHT} color: var(--ink); background: var(--card); padding: 8px; max-width: 520px"
+        drawn = error_chart(self.comparisons) if find_spec("matplotlib") else f"<p>{escape(_NO_CHART)}</p>"
+        text = f'<pre style="color: inherit; background: none; white-space: pre-wrap">{escape(repr(self))}</pre>'
+        return f'<div style="{escape(style)}">{text}{drawn}</div>'
+
     @classmethod
     def of(cls, folder: ConvertedFolder, cases: Mapping[str, Inputs], **measured: Any) -> ParityReport:
         """The report on `folder`; `measured` are the attributes that neither the folder nor `cases` tells."""
@@ -230,11 +136,7 @@ class ParityReport:
         """One line for a log: that it passed, or why it failed."""
         if not self.passed:
             return f"{self.output} failed: {'; '.join(self.failures)}"
-        first = self.comparisons[0]
-        return (
-            f"{self.output} passed: largest error {first.worst.relative_error:.1e} of the range of {first.worst.name}, "
-            f"allowed {first.tolerance:g}"
-        )
+        return f"{self.output} passed: {self.comparisons[0].summary}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as ``--json`` prints it. NaN and infinity become null, for JSON lacks them."""
@@ -272,11 +174,6 @@ class ParityReport:
     def to_json(self) -> str:
         """The report as one JSON document."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-
-
-def shortened(text: str) -> str:
-    """`text`, cut to fit into a line of a message."""
-    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def read_source(
     folder: ConvertedFolder,
     config: str | Path | None,
     vocab: str | Path | None,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
 ) -> Source:
     """Read `source` once more and check by its hashes that `folder` was converted from it.
 
@@ -79,13 +79,15 @@ def read_source(
         )
     used_vocab = vocab_path if folder.has_tokenizer else None
     rows = len(folder.config.get("id2label") or ())
-    labels_path = (path_of(labels) if labels else _beside(files, "labels.txt")) if rows else None
-    folder.check_source((*files.files, *filter(None, (config_path, used_vocab, path_of(labels) if labels else None))))
+    named = None if labels is None or isinstance(labels, (str, Path)) else list(labels)
+    given = path_of(labels) if isinstance(labels, (str, Path)) else None
+    labels_path = (given or _beside(files, "labels.txt")) if rows else None
+    folder.check_source((*files.files, *filter(None, (config_path, used_vocab, given))))
     raw = read_json_object(config_path) if config_path else raw or {}
     renamed = [d["value"].partition("=")[::2] for d in folder.record["decisions"] if d["field"] == "renamed"]
     averaged = folder.origin("average") is Origin.ASKED
     again = reread(files, _asked(folder, "tensors read from"), _asked(folder, "prefix"), renamed, averaged)
-    return Source(again, raw, used_vocab, labels_of(raw, labels_path, rows) if rows else None)
+    return Source(again, raw, used_vocab, (named or labels_of(raw, labels_path, rows)) if rows else None)
 
 
 def _asked(folder: ConvertedFolder, field: str) -> str | None:

@@ -14,7 +14,7 @@ from ..errors import MappingError
 from ..folder.record import ConvertedFolder
 from .oracle import bert_tokenizer, byte_bpe, wordpiece
 from .originals.programs import BYTE_BPE, TRANSFORMERS, tokenize_original
-from .report import Mistokenized, TokenizerParity
+from .results import Mistokenized, TokenizerParity
 from .source import Source
 
 _KEEPS_SPACES = ("transformers", "paddle")

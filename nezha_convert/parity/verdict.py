@@ -8,7 +8,7 @@ from ..checkpoint import Origin
 from ..folder.model_code import installed_code
 from ..folder.record import ConvertedFolder
 from ..folder.report import FileRecord
-from .report import Comparison, TokenizerParity, WeightStatistics, shortened
+from .results import Comparison, TokenizerParity, WeightStatistics, shortened
 
 
 def list_failures(

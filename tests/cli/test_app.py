@@ -665,5 +665,14 @@ def test_inspect_and_diff_call_our_own_folder_by_its_name(run, tmp_path):
     assert "a folder of nezha-convert" in run("inspect", tmp_path / "own").out
     shown = run("diff", TORCH, tmp_path / "own").out
     assert "a folder of nezha-convert; " in shown and "transformers up to 4.57" not in shown
+    assert "a folder of nezha-convert" in run("convert", tmp_path / "own", tmp_path / "again", "--dry-run").out
     (tmp_path / "own" / "conversion.json").unlink()
     assert "transformers up to 4.57" in run("inspect", tmp_path / "own").out
+
+
+def test_inspect_offers_the_next_step_of_our_own_folder(run, tmp_path):
+    own = tmp_path / "own"
+    nezha_convert.convert(TORCH, own)
+    assert run("inspect", own).out.splitlines()[-1] == f"next     nezha-convert verify SOURCE {own}"
+    nezha_convert.verify(TORCH, own)
+    assert run("inspect", own).out.splitlines()[-1] == f"next     nezha-convert push {own} OWNER/NAME"

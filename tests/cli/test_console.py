@@ -15,7 +15,7 @@ from nezha_convert.cli import rows
 from nezha_convert.cli.console import Console
 from nezha_convert.errors import UsageError
 from nezha_convert.hub import Address, Pulled
-from nezha_convert.parity.report import Comparison, Peak, TensorParity
+from nezha_convert.parity.results import Comparison, Peak, TensorParity
 
 
 class Terminal(io.StringIO):

@@ -194,6 +194,67 @@ def test_labels_that_are_none_are_a_usage_error(labels, tmp_path):
         nezha_convert.convert(CLASSIFIER, tmp_path / "out", labels=labels, **SENTENCES)
 
 
+def test_the_labels_of_a_conversion_can_be_given_to_its_proof(tmp_path):
+    labels = ["坏", "中", "好"]
+    nezha_convert.convert(CLASSIFIER, tmp_path / "out", labels=labels, head="sequence-classification")
+    assert nezha_convert.verify(CLASSIFIER, tmp_path / "out", labels=labels).passed
+    report = nezha_convert.verify(CLASSIFIER, tmp_path / "out", labels=["坏", "好", "中"])
+    assert "label 1 is '中'; the source calls it '好'" in report.failures
+
+
+# What the command line would refuse
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tokenizer": "bpe"}, "--tokenizer 'bpe': expected one of wordpiece, byte-bpe"),
+        ({"lower_case": "yes"}, "lower_case 'yes': expected one of True, False"),
+        ({"max_relative_position": "64"}, "--max-relative-position '64': expected a positive whole number"),
+        ({"max_relative_position": 64.5}, "--max-relative-position 64.5: expected a positive whole number"),
+        ({"max_shard_bytes": None}, "None is not a size"),
+        ({"max_shard_bytes": 1e9}, "1000000000.0 is not a size"),
+        ({"rename": "fc"}, "'fc' is no OLD=NEW"),
+        ({"rename": [("fc", "classifier", "x")]}, "is no OLD=NEW"),
+        ({"rename": [3]}, "3 is no OLD=NEW"),
+        ({"vocab": 3}, "3: expected a path, found int"),
+    ],
+)
+def test_what_is_no_value_of_an_argument_is_a_usage_error(given, words, tmp_path):
+    with pytest.raises(UsageError) as error:
+        nezha_convert.convert(TF, tmp_path / "out", dry_run=True, **given)
+    assert words in error.value.message
+
+
+def test_what_is_no_path_is_a_usage_error(tmp_path):
+    for source, output in ((None, "out"), (TF, None), (3, "out")):
+        with pytest.raises(UsageError, match="expected a path, found"):
+            nezha_convert.convert(source, output)
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, float("nan"), "1e-5"])
+def test_a_tolerance_is_a_number_over_0(tolerance, tmp_path):
+    with pytest.raises(UsageError, match="expected a number over 0"):
+        nezha_convert.verify(TF, tmp_path, tolerance=tolerance)
+
+
+def test_one_text_may_stand_without_a_list(tmp_path):
+    source = FIXTURES / "huawei-torch-classifier"
+    one, listed = (nezha_convert.convert(source, tmp_path, drop=drop, dry_run=True) for drop in ("x.*", ["x.*"]))
+    assert one.decisions == listed.decisions
+    for rename in ("classifier=classifier", ["classifier=classifier"], {"classifier": "classifier"}):
+        assert nezha_convert.convert(source, tmp_path, rename=rename, dry_run=True).head == one.head
+    nezha_convert.convert(TF, tmp_path / "out")
+    with pytest.raises(UsageError, match="--assume labels: "):
+        nezha_convert.verify(TF, tmp_path / "out", assume="labels")
+
+
+def test_a_graph_asked_for_as_a_program_is_answered_by_its_function(tmp_path):
+    with pytest.raises(UsageError) as error:
+        nezha_convert.export(tmp_path, "graph", "onnx")
+    assert error.value.hint == f"nezha_convert.export_graph({str(tmp_path)!r}, 'graph')"
+
+
 # Encodings and vocabularies
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from nezha_convert.errors import MappingError
 from nezha_convert.parity.measure import Measurement
-from nezha_convert.parity.report import EXPONENTS
+from nezha_convert.parity.results import EXPONENTS
 
 
 def test_each_measure_is_what_it_says():

@@ -11,17 +11,15 @@ from pathlib import Path
 from ...errors import UsageError, pip_install
 from ...files.staging import write_file
 from ...text import printable, printable_json
-from ..report import Comparison, ParityReport, shortened
+from ..charts import DARK, LIGHT, error_chart, histogram_chart, weights_chart
+from ..report import ParityReport
+from ..results import Comparison, shortened
 
-_CSS = """
-:root { color-scheme: light dark; --letters: system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", sans-serif;
-  --paper: #f6f7f9; --card: #ffffff; --ink: #1a2029; --muted: #5b6675; --line: #dfe3e9; --band: #e4e9f1;
-  --good: #13703f; --bad: #c02626; --note: #8a5a00;
-  --series-1: #1f5fbf; --series-2: #b2570a; --series-3: #7a3fb0; }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #12161c; --card: #1a2029; --ink: #e8ecf2; --muted: #9aa6b6; --line: #303946; --band: #27303d;
-  --good: #4cc38a; --bad: #ff7a73; --note: #e5b454;
-  --series-1: #77adff; --series-2: #f0a04b; --series-3: #c79bf2; } }
+_CSS = f"""
+:root {{ color-scheme: light dark; {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+"""
+_CSS += """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 var(--letters); }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 16px 48px; }
@@ -78,8 +76,6 @@ def write_html(report: ParityReport, path: Path) -> None:
 
 def page(report: ParityReport) -> str:
     """The HTML of the page."""
-    from .charts import error_chart, histogram_chart, weights_chart
-
     shown = next((comparison for comparison in report.comparisons if comparison.first_departs), report.comparisons[0])
     facts = {
         "largest error, of the tensor's range": number(shown.worst.relative_error),
@@ -101,13 +97,13 @@ def page(report: ParityReport) -> str:
         f"({escape(report.family)}), compared with {_listed(c.reference for c in report.comparisons)}.</p></header>",
         _messages("What failed", report.failures, "bad"),
         _messages("To know", report.warnings, "note"),
-        _messages("Assumed", (f"{one.name}: {one.text}" for one in report.open_assumptions), "note"),
+        _messages("Assumed", map(str, report.open_assumptions), "note"),
         '<div class="facts">',
         *(f'<div class="fact"><b>{value}</b><span>{label}</span></div>' for label, value in facts.items()),
         '</div><div class="pictures">',
-        _section("Error, tensor by tensor", error_chart(report)),
-        _section("Weights, part by part", weights_chart(report)),
-        _section("Errors of all values", histogram_chart(report)),
+        _section("Error, tensor by tensor", error_chart(report.comparisons)),
+        _section("Weights, part by part", weights_chart(report.weights)),
+        _section("Errors of all values", histogram_chart(report.comparisons)),
         f'<div class="stack">{_section("What was compared", _provenance(report))}{_tokenizer(report)}</div></div>',
         *map(_comparison, report.comparisons),
         _section("What the conversion decided", _rows(("field", "value", "why"), map(_decision, report.decisions))),

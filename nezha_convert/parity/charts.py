@@ -1,17 +1,27 @@
-"""The three charts of a verification, as SVG for the HTML page. Their colours are the page's CSS variables."""
+"""The three charts of a verification, as SVG. Their colours are CSS variables, which the page around them sets."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..report import EXPONENTS, ParityReport
+from .results import EXPONENTS, Comparison, WeightStatistics
 
 FLOAT32_NOISE = 2.0**-24
 """The relative error of rounding one number to float32. Few float32 computations have smaller errors."""
+
+LIGHT = """--letters: system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", sans-serif;
+  --paper: #f6f7f9; --card: #ffffff; --ink: #1a2029; --muted: #5b6675; --line: #dfe3e9; --band: #e4e9f1;
+  --good: #13703f; --bad: #c02626; --note: #8a5a00;
+  --series-1: #1f5fbf; --series-2: #b2570a; --series-3: #7a3fb0;"""
+"""The variables on light paper, and those of the page around the charts."""
+
+DARK = """--paper: #12161c; --card: #1a2029; --ink: #e8ecf2; --muted: #9aa6b6; --line: #303946; --band: #27303d;
+  --good: #4cc38a; --bad: #ff7a73; --note: #e5b454;
+  --series-1: #77adff; --series-2: #f0a04b; --series-3: #c79bf2;"""
 
 _INK, _MUTED, _GRID, _BAD, _BAND = "#010101", "#020202", "#030303", "#040404", "#050505"
 _SERIES = ("#060606", "#070707", "#080808")
@@ -44,17 +54,17 @@ _STYLE = {
 }
 
 
-def error_chart(report: ParityReport) -> str:
+def error_chart(comparisons: Sequence[Comparison]) -> str:
     """The largest error of each tensor, in the order in which the model computes them, and the tolerances."""
-    names = [tensor.name for tensor in max((c.tensors for c in report.comparisons), key=len)]
+    names = [tensor.name for tensor in max((c.tensors for c in comparisons), key=len)]
 
     def draw(axes: Any) -> None:
-        errors = [t.relative_error for c in report.comparisons for t in c.tensors if 0 < t.relative_error < math.inf]
-        allowed = [comparison.tolerance for comparison in report.comparisons]
+        errors = [t.relative_error for c in comparisons for t in c.tensors if 0 < t.relative_error < math.inf]
+        allowed = [comparison.tolerance for comparison in comparisons]
         low = min([FLOAT32_NOISE, *errors]) / 4
         high = 4 * max([*allowed, *errors])
         axes.axvspan(low, FLOAT32_NOISE, color=_BAND, linewidth=0, label="float32 noise floor, 6e-08")
-        for number, comparison in enumerate(report.comparisons):
+        for number, comparison in enumerate(comparisons):
             color, marker = _SERIES[number % 3], _MARKERS[number % 3]
             label = f"{_short(comparison.reference)}, in {comparison.arithmetic}"
             axes.plot([], [], marker, color=color, label=label, markersize=5)
@@ -62,7 +72,7 @@ def error_chart(report: ParityReport) -> str:
                 at = min(max(tensor.relative_error, low), high)  # zero and infinite errors are drawn at the edges
                 style = {"color": color, "markersize": 5} if tensor.passed else {"color": _BAD, "markersize": 8}
                 axes.plot(at, names.index(tensor.name), marker if tensor.passed else "X", clip_on=False, **style)
-        _allowed(axes, report)
+        _allowed(axes, comparisons)
         axes.set(
             xscale="log", xlim=(low, high), ylim=(len(names) - 0.4, -0.6), xlabel="largest error / range of tensor"
         )
@@ -70,35 +80,33 @@ def error_chart(report: ParityReport) -> str:
         axes.tick_params(axis="y", length=0)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.6, labelspacing=0.3)
 
-    legend = 1 + len(report.comparisons) + len({comparison.tolerance for comparison in report.comparisons})
+    legend = 1 + len(comparisons) + len({comparison.tolerance for comparison in comparisons})
     return _svg("Largest error of each tensor", draw, 0.8 + 0.19 * (len(names) + legend))
 
 
-def histogram_chart(report: ParityReport) -> str:
+def histogram_chart(comparisons: Sequence[Comparison]) -> str:
     """How many values have an error of each size."""
 
     def draw(axes: Any) -> None:
-        seen = [i for c in report.comparisons for i, count in enumerate(c.histogram) if count]
+        seen = [i for c in comparisons for i, count in enumerate(c.histogram) if count]
         first, last = min(seen, default=0), max(seen, default=0)
         edges = [2.0 ** (exponent - 1) for exponent in EXPONENTS[first : last + 1]]
         edges.append(2 * edges[-1])
-        for number, comparison in enumerate(report.comparisons):
+        for number, comparison in enumerate(comparisons):
             color = _SERIES[number % 3]
             label = f"{_short(comparison.reference)}, in {comparison.arithmetic}"
             counts = comparison.histogram[first : last + 1]
             axes.stairs(counts, edges, color=color, fill=number == 0, alpha=0.75 if number == 0 else 1, label=label)
-        _allowed(axes, report)
+        _allowed(axes, comparisons)
         axes.set(xscale="log", yscale="log", xlabel="error / range of tensor", ylabel="values")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.6, labelspacing=0.3)
 
-    return _svg("How many values have an error of which size", draw, 2.6 + 0.19 * 2 * len(report.comparisons))
+    return _svg("How many values have an error of which size", draw, 2.6 + 0.19 * 2 * len(comparisons))
 
 
-def weights_chart(report: ParityReport) -> str:
+def weights_chart(parts: Sequence[WeightStatistics]) -> str:
     """Standard deviation and largest magnitude of each part's weights. A damaged layer differs from its neighbours."""
     from matplotlib.ticker import LogLocator, NullFormatter
-
-    parts = report.weights
 
     def draw(axes: Any) -> None:
         rows = range(len(parts))
@@ -119,9 +127,9 @@ def weights_chart(report: ParityReport) -> str:
     return _svg("Weights by part", draw, 0.8 + 0.19 * (len(parts) + 2))
 
 
-def _allowed(axes: Any, report: ParityReport) -> None:
+def _allowed(axes: Any, comparisons: Sequence[Comparison]) -> None:
     """A line at each tolerance. If there are several, each has the colour of its comparison."""
-    colors = {comparison.tolerance: _SERIES[i % 3] for i, comparison in reversed([*enumerate(report.comparisons)])}
+    colors = {comparison.tolerance: _SERIES[i % 3] for i, comparison in reversed([*enumerate(comparisons)])}
     for tolerance, color in sorted(colors.items()):
         color = color if len(colors) > 1 else _BAD
         axes.axvline(tolerance, color=color, linestyle="--", linewidth=1.2, label=f"allowed, {tolerance:g}")
