@@ -218,7 +218,7 @@ def parse(
     *,
     defaults: Mapping[str, Any] | None = None,
     best: str = "loss",
-    rate: float = 3e-5,
+    rate: Callable[[Any], float] = lambda _: 3e-5,
 ) -> tuple[Any, Settings]:
     """The arguments of a script, and the settings of its Trainer.
 
@@ -228,7 +228,7 @@ def parse(
         arguments: the script's dataclass of arguments.
         defaults: the script's own defaults, instead of those of the two dataclasses.
         best: the dev metric by which ``--load_best_model_at_end`` chooses.
-        rate: the learning rate of AdamW if the command line has none.
+        rate: makes the learning rate of AdamW of the arguments, if the command line has none.
     """
     if int(transformers.__version__.split(".")[0]) < 5:
         raise UsageError(
@@ -248,7 +248,7 @@ def parse(
         # Only then: once a metric is named, the Trainer keeps the best checkpoint, not the newest one to resume from.
         parser.set_defaults(metric_for_best_model=best)
     parsed, settings = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    _decide_rate(settings, rate)
+    _decide_rate(settings, rate(parsed))
     settings.resume_from_checkpoint = _checkpoint(parsed, settings)
     return parsed, settings
 

@@ -67,6 +67,30 @@ def test_it_learns_its_corpus_and_the_saved_model_fills_masks(trained):
         assert "".join(found[0]["token_str"] for found in fill(text)) == words
 
 
+def test_a_hundred_steps_of_the_defaults_learn_for_held_out_text_too(folder, tmp_path):
+    """Three layers of 128 units, fresh; at 1e-4, which is for 768 units, the loss falls by half as much."""
+    shutil.copytree(folder, tmp_path / "shape")
+    shape = json.loads((folder / "config.json").read_text())
+    shape |= {"num_hidden_layers": 3, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512}
+    (tmp_path / "shape" / "config.json").write_text(json.dumps(shape))
+    steps = ["--from_scratch", "--max_steps", "100", "--logging_steps", "1"]
+    metrics = run(tmp_path / "shape", tmp_path / "out", *steps, dev=CORPUS / "dev.txt")
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert len(losses) == 100 and np.mean(losses[:5]) - np.mean(losses[-5:]) > 0.8
+    assert losses[0] - math.log(metrics["dev_perplexity"]) > 0.8
+
+
+@pytest.mark.parametrize("units, rate", [(768, 1e-4), (1024, 7.5e-5), (128, 6e-4)])
+def test_the_rate_is_berts_for_its_width_and_goes_down_as_width_goes_up(tmp_path, units, rate):
+    shape = {"model_type": "nezha", "hidden_size": units, "num_attention_heads": units // 64}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    for options, expected in (([], rate), (["--learning_rate", "3e-4"], 3e-4)):
+        command = ["--model", str(tmp_path), "--output", str(tmp_path / "out"), *options]
+        _, settings = training.parse(command, "", pretrain.Arguments, rate=pretrain.rate)
+        assert settings.learning_rate == pytest.approx(expected)
+
+
 def test_the_rate_rises_linearly_and_falls_linearly(trained):
     state = json.loads((trained[0] / "trainer_state.json").read_text())
     rates = {entry["step"]: entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry}
