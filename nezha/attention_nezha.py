@@ -110,7 +110,7 @@ def expand_relative_positions(table: Tensor, length: int, past: int = 0) -> Tens
 
 def multiplied_as(dtype: torch.dtype) -> torch.dtype:
     """The type in which the fast forms multiply tensors of `dtype`: itself, or float32 where it is faster."""
-    # Before torch 2.9 nothing tells what the processor has.
+    # torch 2.10 does not tell what the processor has.
     has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     in_hardware = any(has.get(name) for name in IN_HARDWARE.get(dtype, ()))
     return dtype if in_hardware else torch.promote_types(dtype, torch.float32)

@@ -43,7 +43,9 @@ SECONDS, MEMORY = 5, 4 << 30
 LENIENT = {
     "a member that no tensor needs lies outside of the folder": "file in archive is not in a subdirectory",
     "its version or alignment is damaged": "hasRecord.*version|parse the version|literal for int|with version \\d+",
-    "a part of its zip file that no tensor needs is damaged": "failed reading zip archive|retrieving file meta",
+    "a part of its zip file that no tensor needs is damaged": (
+        "failed reading zip archive|retrieving file meta|file \\.data/serialization_id"
+    ),
     "an object that is no tensor of the model cannot be made": (
         "TypeError|AttributeError|to unpack|argument list|must be a bool|extension code|NEWOBJ"
     ),
@@ -56,7 +58,7 @@ LENIENT = {
 STRICT = {
     "its zip file says one thing in two ways, or names no place of a member": (
         "two headers|central directory|multiple disks|zip file version|marked as a folder|same name|overlap|past its"
-        " end|stored in"
+        " end|stored in|Corrupt extra field"
     ),
     "a record beside the tensors has a wrong checksum": "Bad CRC-32",
     "a protocol that no pickle has": "protocol [0-9]+",
@@ -65,6 +67,8 @@ STRICT = {
     "a storage that is described in two ways, or has another size than its record": "in two ways|has .* expected",
     "a tensor outside of its storage": "in a storage of",
     "a storage that is not there": "does not hold storage|KeyError",
+    "a storage without a name and a size": "without a name and a size",
+    "a shape that no array has": "shape is not a tuple of sizes",
     "a view of a storage": "a view of a storage",
     "more than its size may cost": "steps in|parts|bits|dimensions|compressed to|far behind|so often|a number of",
     "it holds no dictionary of tensors": "expected a dictionary of tensors|an empty dictionary",

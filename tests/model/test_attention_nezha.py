@@ -315,6 +315,8 @@ def test_gradients_in_float32_stay_within_3e_6_of_their_largest(length):
 @pytest.fixture(params=["in hardware", "in float32"])
 def arithmetic(request, monkeypatch):
     """Half precision as a processor multiplies it that has it, and as another one."""
+    if request.param == "in hardware" and torch.__version__.startswith("2.10."):
+        pytest.skip("torch 2.10 does not tell what the processor has")
     has = ("architecture",) if request.param == "in hardware" else ()
     monkeypatch.setattr(attention_nezha, "IN_HARDWARE", {torch.bfloat16: has, torch.float16: has})
     return request.param

@@ -172,7 +172,7 @@ def test_a_padded_row_continues_with_any_words_as_it_does_alone(prefix: bool) ->
 @pytest.mark.parametrize("length", [6, 300])
 def test_distances_count_from_the_first_kept_token(length: int, implementation: str) -> None:
     model = tiny(max_relative_position=7)
-    model.set_attn_implementation(implementation)
+    model.config._attn_implementation = implementation
     ids = torch.randint(1, 40, (2, length), generator=torch.Generator().manual_seed(2))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": ids % 2}
     with torch.inference_mode():
@@ -281,14 +281,19 @@ def test_an_encoder_keeps_nothing() -> None:
 
 
 def test_a_cache_of_a_fixed_length_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match="such as DynamicCache, found StaticCache, whose length is fixed"):
+    # transformers 4.52 refuses it by itself
+    ours, theirs = "such as DynamicCache, found StaticCache, whose length is fixed", "does not support .*='static'"
+    with pytest.raises(ValueError, match=f"{ours}|{theirs}"):
         generated(tiny(), **prompts(), cache_implementation="static")
 
 
 def test_another_model_may_guess_ahead() -> None:
     model, inputs = tiny(), prompts(batch=1)
-    expected, _ = generated(model, **inputs, generated_token_type_id=1, no_repeat_ngram_size=0)
-    found, _ = generated(model, **inputs, generated_token_type_id=1, no_repeat_ngram_size=0, prompt_lookup_num_tokens=3)
+    # transformers 4.52 guesses only where a word ends the text
+    options = {**inputs, "generated_token_type_id": 1, "no_repeat_ngram_size": 0, "eos_token_id": 0}
+    expected, _ = generated(model, **options)
+    found, _ = generated(model, **options, prompt_lookup_num_tokens=3)
+    assert expected.shape[1] == 12
     assert torch.equal(found, expected)
 
 

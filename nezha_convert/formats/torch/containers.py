@@ -125,7 +125,7 @@ class _Storages:
                 return known
             case ("module", Name() as kind, *_):  # with the source code of its class, which is not looked at
                 return kind
-        raise UnexpectedError("a storage without a size")
+        raise UnexpectedError("a storage without a name and a size")
 
 
 def _zip(archive: ZipFile, data: BinaryIO, size: int) -> Pickled:
