@@ -217,8 +217,7 @@ def load_pytorch_model(original: Any, request: dict[str, Any], folder: Path) -> 
 
 
 def run_transformers(request: dict[str, Any], cases: list[Arrays]) -> list[Arrays]:
-    """The Nezha classes of the release of transformers in the folder `code`."""
-    sys.path.insert(0, request["code"])
+    """The Nezha classes of the release of transformers in the folder `code`, which PYTHONPATH names."""
     import torch
 
     transformers: Any = import_module("transformers")

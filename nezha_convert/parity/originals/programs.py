@@ -180,6 +180,9 @@ def _run_process(folder: Path, request: dict[str, Any]) -> None:
         "USE_TF": "0",
         "USE_FLAX": "0",
     }
+    if request["program"] == "transformers":  # before all others: its numpy must not meet files of another one
+        path = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join((request["code"], path)) if path else request["code"]
     script = Path(__file__).with_name("process.py")
     command = [sys.executable, "-B", str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)

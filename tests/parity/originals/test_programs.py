@@ -137,6 +137,15 @@ def test_without_a_package_index_pip_is_quoted_and_nothing_is_left(
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_transformers_runs_with_the_numpy_that_was_installed_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "_transformers", lambda program: tmp_path)
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('the one beside transformers')\n")
+    with pytest.raises(UsageError, match="RuntimeError: the one beside transformers"):
+        run_original(TRANSFORMERS, *source("transformers-4.40.2-encoder"), "encoder", INPUTS)
+
+
 def test_a_failing_original_is_quoted(clone: Path) -> None:
     with pytest.raises(UsageError, match="RuntimeError: what the original says"):
         run_original(str(clone), *source("huawei-torch-pretraining"), "pretraining", INPUTS)
