@@ -14,6 +14,7 @@ import torch
 import transformers
 import upstream
 from packaging.version import Version
+from transformers.cache_utils import DynamicCache
 from transformers.models.auto import modeling_auto
 
 import nezha
@@ -125,3 +126,12 @@ class NezhaModelTest(common.ModelTesterMixin, common.GenerationTesterMixin, unit
             inputs["labels"] = torch.zeros(tester.batch_size, tester.seq_length, dtype=torch.long)
             inputs["next_sentence_label"] = torch.zeros(tester.batch_size, dtype=torch.long)
         return inputs
+
+    def test_bc_cache_name_forward(self) -> None:
+        """Theirs asks for a warning at the older name. Our model also runs in releases before 5.24, and takes both."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        model = nezha.NezhaForCausalLM(config).eval()
+        older, newer = DynamicCache(), DynamicCache()
+        logits = model(**inputs, past_key_values=older).logits
+        assert torch.equal(logits, model(**inputs, cache=newer).logits)
+        assert older.get_seq_length() == newer.get_seq_length() == self.model_tester.seq_length
