@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
     AutoModelForTokenClassification,
     AutoTokenizer,
     BertTokenizer,
@@ -67,6 +68,7 @@ AutoTokenizer.register(
 )
 for _auto, _model in (
     (AutoModel, NezhaModel),
+    (AutoModelForTextEncoding, NezhaModel),
     (AutoModelForPreTraining, NezhaForPreTraining),
     (AutoModelForMaskedLM, NezhaForMaskedLM),
     (AutoModelForCausalLM, NezhaForCausalLM),

@@ -11,6 +11,7 @@ before these; elsewhere P is 0.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -340,6 +341,14 @@ class NezhaPretrainingHeads(nn.Module):
             self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
 
+def _tell_peft() -> None:
+    """Give PEFT, where it is imported, the modules to adapt: BERT's, whose names NEZHA's modules have."""
+    constants = sys.modules.get("peft.utils.constants")
+    for name, modules in vars(constants).items() if constants else ():
+        if name.startswith("TRANSFORMERS_MODELS_TO_") and "bert" in modules:
+            modules.setdefault(NezhaConfig.model_type, modules["bert"])
+
+
 class NezhaPreTrainedModel(PreTrainedModel):
     """Common to every NEZHA: initialisation, and what transformers has to know to load and run it.
 
@@ -372,6 +381,10 @@ class NezhaPreTrainedModel(PreTrainedModel):
         r"embeddings\.position_ids$",
         r"predictions\.decoder\.bias$",
     ]
+
+    def __init__(self, config: NezhaConfig, *inputs: Any, **kwargs: Any) -> None:
+        super().__init__(config, *inputs, **kwargs)
+        _tell_peft()
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:

@@ -37,6 +37,7 @@ DOCUMENTS = {
     f"head -40 {FIXTURES}/training/vocab.txt > nezha_gpt_dialog/vocab.txt",
     "docs/hub.md": f"{INSTALLED}\n{SOURCE}{TRAINER}",
     "docs/index.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}",
+    "docs/libraries.md": f"{INSTALLED}\npip install 'nezha-convert[onnx]'\n{SOURCE}",
     "docs/performance.md": ":",
     "docs/reference.md": ":",
     "docs/reliability.md": ":",
@@ -48,7 +49,7 @@ DOCUMENTS = {
 }
 """What the reader of a document has done before. The reader of the README has a clone, the others an empty folder."""
 
-CHINESE = ("convert", "from-transformers", "hub", "index", "training", "verify")
+CHINESE = ("convert", "from-transformers", "hub", "index", "libraries", "training", "verify")
 TRANSLATED = {
     "README.zh-CN.md": "README.md",
     **{f"docs/zh/{name}.md": f"docs/{name}.md" for name in CHINESE},
@@ -75,6 +76,8 @@ ELSEWHERE = {
     "tests/examples/test_many_machines.py run these commands",
     r"^class Tagger": "it needs tensors beside the model: tests/examples/test_own_head.py runs it",
     r"python -m pytest": "it runs all tests: .ci/run runs it, word by word",
+    r"^(pip install|import|from) (text2vec|sentence|setfit|peft|accel|openv|torchao|bits|Flag|optimum)"
+    "|BitsAndBytesConfig|offload_folder": "it needs a library of its own: tests/matrix/test_libraries.py runs it",
     r"--original": "it needs a clone of Huawei's repository: tests/parity/originals/test_programs.py runs it",
 }
 """Blocks that another test runs: a pattern of a line, and where and why."""

@@ -59,6 +59,18 @@ def installed_program(name: str, *requirements: str, alone: tuple[str, ...] = ()
     return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install)
 
 
+def environment_with(name: str, *requirements: str) -> Path:
+    """The Python of an environment `name` that has what this one has, and `requirements` with what they lack."""
+
+    def install(folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "base.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+        _pip("--python", str(folder / "bin" / "python"), "install", *QUICK, *requirements)
+
+    return _cached(f"{name}-python{sys.version_info.major}.{sys.version_info.minor}", install) / "bin" / "python"
+
+
 def installed_torch_1_1() -> Path:
     """A folder with torch 1.1 and NumPy for Python 3.7, which `python3.7` has to be."""
     try:
@@ -109,7 +121,13 @@ def run_isolated(release: str, program: str, *arguments: str, path: Path | None 
     return run_python(program, *arguments, path=[installed_release(release), *([path] if path else [])])
 
 
-def run_python(program: str, *arguments: str, path: list[Path] | None = None, warm: bool = False) -> str:
+def run_python(
+    program: str,
+    *arguments: str,
+    path: list[Path] | None = None,
+    warm: bool = False,
+    python: str | Path = sys.executable,
+) -> str:
     """Run a Python program in a process of its own outside the checkout; what it printed.
 
     It can import the folders of `path`, before whatever is installed, and nothing of the checkout besides. A `warm`
@@ -128,7 +146,7 @@ def run_python(program: str, *arguments: str, path: list[Path] | None = None, wa
             ran = warm_python.run(command, env=environment, cwd=elsewhere)
         else:
             ran = subprocess.run(
-                [sys.executable, *command],
+                [str(python), *command],
                 capture_output=True,
                 text=True,
                 env=environment,

@@ -6,9 +6,11 @@ import copy
 import json
 import math
 import shutil
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -1028,3 +1030,24 @@ def test_an_older_release_gives_the_goldens_too_and_uses_our_class_over_its_own(
     except upstream.UnavailableError as reason:
         pytest.skip(str(reason))
     assert float(printed.split()[-1]) < TOLERANCE
+
+
+def test_peft_is_told_which_modules_to_adapt_and_is_not_imported(monkeypatch):
+    constants = ModuleType("peft.utils.constants")
+    constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {"bert": ["query", "value"], "t5": ["q", "v"]}
+    constants.TRANSFORMERS_MODELS_TO_OFT_TARGET_MODULES_MAPPING = {"bert": ["query"], "nezha": ["key"]}
+    constants.TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING = {"t5": ["q"]}
+    monkeypatch.setitem(sys.modules, "peft.utils.constants", constants)
+    model = tiny_model()
+    lora = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING["nezha"]
+    assert {name.rpartition(".")[2] for name, _ in model.named_modules()} >= {*lora} == {"query", "value"}
+    assert constants.TRANSFORMERS_MODELS_TO_OFT_TARGET_MODULES_MAPPING["nezha"] == ["key"]  # PEFT's own stays
+    assert "nezha" not in constants.TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING
+    monkeypatch.delitem(sys.modules, "peft.utils.constants")
+    tiny_model()
+    assert "peft" not in sys.modules
+
+
+def test_the_encoder_is_a_text_encoder_too(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    assert type(transformers.AutoModelForTextEncoding.from_pretrained(tmp_path)) is nezha.NezhaModel
