@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRITON_INTERPRET", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` takes it away, and tests press Ctrl-C
 
 pytest_plugins = ["hub_fixtures"]
 TESTS = Path(__file__).parent
