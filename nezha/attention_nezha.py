@@ -59,6 +59,10 @@ from torch.nn import functional
 BLOCK = 128
 """Queries that the long form takes at a time: few enough for their scores to stay in cache."""
 
+GROUP = 2**22
+"""Bytes for the scores of a block. The long form takes as many sequences at once as fit into it: fewer and larger
+operations, whose results still stay in cache."""
+
 IN_HARDWARE = {
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
     torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
@@ -257,14 +261,14 @@ class _FastAttention(torch.autograd.Function):
             keys, values = form.rows(keys, up_to_a_constant=True), form.rows(values)
             for block in form.blocks:
                 form.shift(block, keys, values)
-                probabilities = form.memory("saved" if needs_grad else "scores", block)
+                probabilities = form.memory("saved" if needs_grad else "scores", block, len(queries))
                 bias = None if biases is None else _queries(biases, block)
                 form.scores(queries[:, block], keys, block, bias, scale, out=probabilities)
                 torch.softmax(probabilities, dim=-1, out=probabilities)
                 weights = probabilities
                 if dropout:
                     _drop_by_sign(probabilities, dropout)
-                    weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block))
+                    weights = torch.clamp(probabilities, min=0, out=form.memory("weights", block, len(queries)))
                 form.mix(weights, values, block, out=outputs[:, block])
                 if needs_grad:
                     saved.append(probabilities)
@@ -293,7 +297,7 @@ class _FastAttention(torch.autograd.Function):
                 for block in form.blocks:
                     form.shift(block, keys, values)
                     probabilities = next(unused)
-                    weights, by_scores = (form.memory(use, block) for use in ("weights", "scores"))
+                    weights, by_scores = (form.memory(use, block, len(queries)) for use in ("weights", "scores"))
                     of_block = _packed(gradients[:, block])
                     torch.clamp(probabilities, min=0, out=weights)
                     of_values.baddbmm_(weights.transpose(1, 2), of_block, alpha=scale_of_kept)
@@ -328,8 +332,8 @@ class _Form(Protocol):
     def shift(self, block: slice, *rows: Tensor) -> None:
         """Prepare `rows` in place for `block`; called for the blocks in order."""
 
-    def memory(self, use: str, block: slice) -> Tensor:
-        """Uninitialised scores of a block; what is "saved" shares no memory with other blocks."""
+    def memory(self, use: str, block: slice, heads: int) -> Tensor:
+        """Uninitialised scores of a block of a group; what is "saved" shares no memory with others."""
 
     def scores(
         self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
@@ -363,9 +367,9 @@ class _Short:
     def shift(self, block: slice, *rows: Tensor) -> None:
         """Does nothing: the short form uses unshifted rows."""
 
-    def memory(self, use: str, block: slice) -> Tensor:
+    def memory(self, use: str, block: slice, heads: int) -> Tensor:
         """New memory for scores [B H, L, L]."""
-        return self.relations.new_empty(self.batch * self.heads, self.length, self.length)
+        return self.relations.new_empty(heads, self.length, self.length)
 
     def scores(
         self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
@@ -388,7 +392,7 @@ class _Short:
 
 
 class _Long:
-    """The long form: one group for each sequence, blocks of m queries. The names are those of the derivation above."""
+    """The long form: groups of whole sequences, blocks of m queries. The names are those of the derivation above."""
 
     def __init__(self, table: Tensor, query: Tensor) -> None:
         self.batch, self.heads, self.length, _ = query.shape
@@ -411,16 +415,18 @@ class _Long:
                 self.inside[block.start] = inside.to(table.dtype)
 
     def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
-        """What broadcasts to [B, H, ...], as B groups [H, ...]."""
+        """What broadcasts to [B, H, ...], as groups [G, ...] of the heads of some sequences."""
+        scores = self.heads * self.triangle.shape[0] * self.length * self.band.element_size()
+        count = max(1, GROUP // scores)
 
-        def of(item: int, tensor: Tensor) -> Tensor:
-            return tensor.expand(self.batch, self.heads, -1, -1)[item]
+        def of(start: int, tensor: Tensor) -> Tensor:
+            return tensor.expand(self.batch, self.heads, -1, -1)[start : start + count].flatten(0, 1)
 
-        for item in range(self.batch):
-            yield None if optional is None else of(item, optional), [of(item, tensor) for tensor in tensors]
+        for start in range(0, self.batch, count):
+            yield None if optional is None else of(start, optional), [of(start, tensor) for tensor in tensors]
 
     def rows(self, tensor: Tensor, *, up_to_a_constant: bool = False) -> Tensor:
-        """Keys or values y [H, L, d] as a new tensor y + R[0], or y, which `shift` changes in place."""
+        """Keys or values y [G, L, d] as a new tensor y + R[0], or y, which `shift` changes in place."""
         rows = tensor.clone(memory_format=torch.contiguous_format)
         return rows if up_to_a_constant else rows.add_(self.first)
 
@@ -430,39 +436,39 @@ class _Long:
         for tensor in rows:
             tensor[:, block.start + self.clip : block.start + self.clip + size] += self.band[-1]
 
-    def memory(self, use: str, block: slice) -> Tensor:
-        """Memory for scores [H, m, L], with room on both sides for the diagonal's view.
+    def memory(self, use: str, block: slice, heads: int) -> Tensor:
+        """Memory for scores [G, m, L], with room on both sides for the diagonal's view.
 
-        All blocks share the memory of one use, unless the use is "saved".
+        All blocks of all groups share the memory of one use, unless the use is "saved". The first group is the largest.
         """
         slack, rows = 2 * self.clip, block.stop - block.start
-        size = self.heads * rows * self.length
+        size = heads * rows * self.length
         if use == "saved" or use not in self.scratch:
-            most = self.heads * self.triangle.shape[0] * self.length
+            most = heads * self.triangle.shape[0] * self.length
             memory = self.scratch[use] = self.band.new_empty(slack + most + slack)
             memory[:slack], memory[slack + size :] = 0, 0  # `_inside` multiplies what the view finds there
-        return self.scratch[use][slack : slack + size].view(self.heads, rows, self.length)
+        return self.scratch[use][slack : slack + size].view(heads, rows, self.length)
 
     def scores(
         self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
     ) -> None:
-        """Vectors [H, m, d] and shifted rows [H, L, d] to bias + scale x scores [H, m, L], in `memory`."""
+        """Vectors [G, m, d] and shifted rows [G, L, d] to bias + scale x scores [G, m, L], in `memory`."""
         vectors = _packed(vectors)
         torch.baddbmm(out, vectors, rows.transpose(1, 2), beta=0, alpha=scale, out=out)
-        band = torch.bmm(vectors, self.band.T.expand(self.heads, -1, -1))
+        band = torch.bmm(vectors, self.band.T.expand(len(vectors), -1, -1))
         band.addcmul_(band[..., -1:].clone(), self.triangle[: band.shape[1]], value=-1)
         self._diagonal(out, block).add_(self._inside(band, block), alpha=scale)
         if bias is not None:
             out += bias
 
     def mix(self, weights: Tensor, rows: Tensor, block: slice, out: Tensor) -> None:
-        """Weights [H, m, L], in `memory`, and shifted rows [H, L, d] to [H, m, d]."""
+        """Weights [G, m, L], in `memory`, and shifted rows [G, L, d] to [G, m, d]."""
         band = self._inside(self._diagonal(weights, block).clone(), block)
         band[..., -1] -= (band * self.triangle[: band.shape[1]]).sum(-1)
-        out.copy_(torch.bmm(band, self.band.expand(self.heads, -1, -1)).baddbmm_(weights, rows))
+        out.copy_(torch.bmm(band, self.band.expand(len(weights), -1, -1)).baddbmm_(weights, rows))
 
     def _diagonal(self, scores: Tensor, block: slice) -> Tensor:
-        """The band [H, m, 2K] of scores [H, m, L], as a view."""
+        """The band [G, m, 2K] of scores [G, m, L], as a view."""
         heads, rows, length = scores.shape
         start = scores.storage_offset() + block.start - self.clip + 1
         return scores.as_strided((heads, rows, 2 * self.clip), (rows * length, length + 1, 1), start)
