@@ -453,9 +453,9 @@ class _Long:
         self, vectors: Tensor, rows: Tensor, block: slice, bias: Tensor | None, scale: float, out: Tensor
     ) -> None:
         """Vectors [G, m, d] and shifted rows [G, L, d] to bias + scale x scores [G, m, L], in `memory`."""
-        vectors = _packed(vectors)
+        vectors = vectors.contiguous()
         torch.baddbmm(out, vectors, rows.transpose(1, 2), beta=0, alpha=scale, out=out)
-        band = torch.bmm(vectors, self.band.T.expand(len(vectors), -1, -1))
+        band = vectors @ self.band.T
         band.addcmul_(band[..., -1:].clone(), self.triangle[: band.shape[1]], value=-1)
         self._diagonal(out, block).add_(self._inside(band, block), alpha=scale)
         if bias is not None:
@@ -465,7 +465,7 @@ class _Long:
         """Weights [G, m, L], in `memory`, and shifted rows [G, L, d] to [G, m, d]."""
         band = self._inside(self._diagonal(weights, block).clone(), block)
         band[..., -1] -= (band * self.triangle[: band.shape[1]]).sum(-1)
-        out.copy_(torch.bmm(band, self.band.expand(len(weights), -1, -1)).baddbmm_(weights, rows))
+        out.copy_((band @ self.band).baddbmm_(weights, rows))
 
     def _diagonal(self, scores: Tensor, block: slice) -> Tensor:
         """The band [G, m, 2K] of scores [G, m, L], as a view."""

@@ -270,7 +270,7 @@ def test_every_length_that_the_long_form_is_chosen_for_leaves_its_diagonals_apar
     if relations.dim() == 2:
         form = attention_nezha._Long(relations, torch.empty(1, 3, length, 4))
         for block in form.blocks:
-            scores = form.memory("scores", block, len(queries))
+            scores = form.memory("scores", block, 3)
             diagonal = form._diagonal(scores, block)
             start, count = diagonal.storage_offset(), diagonal.numel()
             assert start >= 0
