@@ -227,16 +227,26 @@ def initializer(graph: onnx.GraphProto, name: str, change) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name))
 
 
+def equal(graph: onnx.GraphProto, old: np.ndarray, new: np.ndarray) -> None:
+    """Change the constant whose value is `old`."""
+    [tensor] = [item for item in graph.initializer if np.array_equal(onnx.numpy_helper.to_array(item), old)]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(new.astype(old.dtype), tensor.name))
+
+
 def swap_inputs(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         node.input[:] = ["token_type_ids" if name == "input_ids" else name for name in node.input]
 
 
+TABLE = relative_position_table(64, SIZES["hidden_size"] // SIZES["num_attention_heads"]).numpy()
+
 MUTATIONS = {
     "a clip distance of one more": lambda graph: constant(graph, "Clip", 1, lambda value: value - 1),
     "a clip distance of one less": lambda graph: constant(graph, "Clip", 1, lambda value: value + 1),
-    "a mask of zeros": lambda graph: constant(graph, "Where", 1, np.zeros_like),
-    "a table read backwards": lambda graph: initializer(graph, "lifted_tensor_0", lambda table: table[::-1].copy()),
+    "a mask of zeros": lambda graph: equal(graph, np.finfo(np.float32).min, np.zeros(())),
+    "a table of scores read backwards": lambda graph: equal(graph, TABLE.T, TABLE.T[:, ::-1]),
+    "a table of values read backwards": lambda graph: equal(graph, TABLE[1:] - TABLE[0], (TABLE[1:] - TABLE[0])[::-1]),
+    "values without the first row of the table": lambda graph: equal(graph, TABLE[0], 0 * TABLE[0]),
     "segments that are alike": lambda graph: initializer(
         graph, "token_type_embeddings.weight", lambda rows: rows[[0, 0]]
     ),
