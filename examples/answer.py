@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import datafiles
 import numpy as np
 import training
 from datafiles import Row
-from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, EvalPrediction
+from transformers import (
+    AutoModelForQuestionAnswering,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+)
 
 DESCRIPTION = """Fine-tune NEZHA to answer questions by a span of a text.
 
@@ -44,28 +50,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     splits = {split: questions(split, rows) for split, rows in datafiles.read(arguments, squad).items()}
     check_window(arguments)
 
-    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        """Cut each question's text into windows, and find the tokens where the answer starts and ends in each."""
-        encoded = tokenizer(
-            [question[: arguments.max_question_length] for question in rows["question"]],
-            rows["context"],
-            truncation="only_second",
-            max_length=arguments.max_length,
-            stride=arguments.doc_stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        sources = encoded.pop("overflow_to_sample_mapping")
-        offsets = [
-            [offset if part == 1 else (0, 0) for offset, part in zip(window, encoded.sequence_ids(i), strict=True)]
-            for i, window in enumerate(encoded.pop("offset_mapping"))
-        ]
-        encoded |= {"number": [rows["number"][source] for source in sources], "offsets": offsets}
-        if "start" in rows:
-            spans = [span_of(offsets[i], rows["start"][s], rows["end"][s]) for i, s in enumerate(sources)]
-            encoded["start_positions"], encoded["end_positions"] = map(list, zip(*spans, strict=True))
-        return encoded
-
+    encode = partial(windows_of, tokenizer=tokenizer, arguments=arguments)
     windows = {split: training.tokenized(rows, encode) for split, rows in splits.items()}
 
     def answered(split: str, logits: tuple[np.ndarray, np.ndarray]) -> list[str]:
@@ -91,7 +76,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     task = training.Task(
         name="question-answering",
-        data={split: table.remove_columns(["number", "offsets"]) for split, table in windows.items()},
+        data=windows,
         collator=DataCollatorWithPadding(tokenizer),
         metrics=metrics,
         predictions=predictions,
@@ -99,6 +84,29 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     )
     model = training.load_model(AutoModelForQuestionAnswering, arguments, settings)
     return training.run(task, model, tokenizer, arguments, settings)
+
+
+def windows_of(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, arguments: Arguments) -> dict[str, Any]:
+    """Cut each question's text into windows, and find the tokens where the answer starts and ends in each."""
+    encoded = tokenizer(
+        [question[: arguments.max_question_length] for question in rows["question"]],
+        rows["context"],
+        truncation="only_second",
+        max_length=arguments.max_length,
+        stride=arguments.doc_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    sources = encoded.pop("overflow_to_sample_mapping")
+    offsets = [
+        [offset if part == 1 else (0, 0) for offset, part in zip(window, encoded.sequence_ids(i), strict=True)]
+        for i, window in enumerate(encoded.pop("offset_mapping"))
+    ]
+    encoded |= {"number": [rows["number"][source] for source in sources], "offsets": offsets}
+    if "start" in rows:
+        spans = [span_of(offsets[i], rows["start"][s], rows["end"][s]) for i, s in enumerate(sources)]
+        encoded["start_positions"], encoded["end_positions"] = map(list, zip(*spans, strict=True))
+    return encoded
 
 
 def check_window(arguments: Arguments) -> None:
@@ -204,10 +212,8 @@ def questions(split: str, rows: list[Row]) -> list[dict[str, Any]]:
     """
     examples, lost = [], []
     for row in rows:
-        context, answers = (
-            datafiles.value(row, "context"),
-            row.fields.get("answers") or {"text": [], "answer_start": []},
-        )
+        context = datafiles.value(row, "context")
+        answers = row.fields.get("answers") or {"text": [], "answer_start": []}
         example = {
             "id": str(row.fields.get("id", len(examples))),
             "question": datafiles.value(row, "question"),
@@ -233,7 +239,7 @@ def questions(split: str, rows: list[Row]) -> list[dict[str, Any]]:
         if len(lost) > len(rows) // 2:
             expected, hint = "an answer that is a part of its context", "Check that the file is for span extraction."
             raise datafiles.wrong(lost[0], expected, f"another text, as in {len(lost)} of {len(rows)} rows", hint)
-        print(f"{len(lost)} of {len(rows)} answers are not in their texts, left out: first {lost[0]}", file=sys.stderr)
+        training.say(f"{len(lost)} of {len(rows)} answers are not in their texts, left out: first {lost[0]}")
     return examples
 
 

@@ -164,21 +164,12 @@ def questions(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
     Raises:
         UsageError: a column is missing; a row has fewer than two choices; the answer is not one of them.
     """
-    choice_column = datafiles.column(rows, "--choices", arguments.choices, CHOICES) or CHOICES[0]
-    answer_column = datafiles.column(rows, "--answer", arguments.answer, ANSWER)
-    if answer_column is None and split != "test":
-        raise datafiles.wrong(
-            rows[0].where,
-            f"a column {' or '.join(ANSWER)}",
-            f"only {', '.join(rows[0].fields)}",
-            "Name it by --answer.",
-        )
+    choice_column = datafiles.column(rows, "--choices", arguments.choices, CHOICES)
+    answer_column = datafiles.column(rows, "--answer", arguments.answer, ANSWER, needed=split != "test")
     examples = []
     for row in rows:
-        context, choices = (
-            datafiles.value(row, arguments.context, (str, list)),
-            datafiles.value(row, choice_column, list),
-        )
+        context = datafiles.value(row, arguments.context, (str, list))
+        choices = datafiles.value(row, choice_column, list)
         if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
             raise datafiles.wrong(row.where, "at least two choices, each a text", str(choices)[:80], "Mend the row.")
         example = {

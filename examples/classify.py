@@ -209,16 +209,8 @@ def examples(arguments: Arguments) -> dict[str, list[dict[str, Any]]]:
 
 def _examples(split: str, rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
     text = datafiles.column(rows, "--text", arguments.text, TEXT)
-    pair = datafiles.column(rows, "--pair", arguments.pair, PAIR)
-    label = datafiles.column(rows, "--label", arguments.label, LABEL)
-    if text is None or (label is None and split != "test"):
-        missing, usual = ("--text", TEXT) if text is None else ("--label", LABEL)
-        raise datafiles.wrong(
-            rows[0].where,
-            f"a column {' or '.join(usual)}",
-            f"the columns {', '.join(rows[0].fields)}",
-            f"Name the column by {missing}.",
-        )
+    pair = datafiles.column(rows, "--pair", arguments.pair, PAIR, needed=False)
+    label = datafiles.column(rows, "--label", arguments.label, LABEL, needed=split != "test")
     examples, without = [], 0
     for row in rows:
         if row.fields.get("language", arguments.language) != arguments.language:
@@ -229,16 +221,15 @@ def _examples(split: str, rows: list[Row], arguments: Arguments) -> list[dict[st
         identity = row.fields.get("id", row.fields.get("idx"))
         example |= {} if identity is None else {"id": identity}
         if label is not None and row.fields.get(label) is not None:
-            names = [
-                SAME.get(str(one), str(one)) for one in as_list(datafiles.value(row, label, (str, int, float, list)))
-            ]
+            found = as_list(datafiles.value(row, label, (str, int, float, list)))
+            names = [SAME.get(str(one), str(one)) for one in found]
             if names == ["-"]:  # OCNLI's, where its annotators did not agree
                 without += 1
                 continue
             example["label"] = names if isinstance(row.fields[label], list) else names[0]
         examples.append(example)
     if without:
-        print(f"note: {without} of {len(rows)} rows of {split} have the label - and are left out", file=sys.stderr)
+        training.say(f"note: {without} of {len(rows)} rows of {split} have the label - and are left out")
     if not examples:
         raise datafiles.wrong(rows[0].where, f"rows with the language {arguments.language}", "none", "See --language.")
     unlabelled = next((row["where"] for row in examples if "label" not in row), None)

@@ -52,14 +52,12 @@ def read(arguments: Arguments, file: Callable[[Path], Iterable[Row]]) -> dict[st
     splits = {}
     for split in SPLITS:
         name = getattr(arguments, split)
-        if name is None:
-            continue
-        rows = list(_of_datasets(arguments, name) if arguments.dataset else file(_existing(split, name)))
-        if not rows:
-            raise wrong(
-                f"{arguments.dataset or ''} {name}".strip(), "at least one row", "none", "See docs/training.md."
-            )
-        splits[split] = rows
+        if name is not None:
+            rows = list(_of_datasets(arguments, name) if arguments.dataset else file(_existing(split, name)))
+            if not rows:
+                where = f"{arguments.dataset or ''} {name}".strip()
+                raise wrong(where, "at least one row", "none", "See docs/training.md.")
+            splits[split] = rows
     return splits
 
 
@@ -72,15 +70,24 @@ def _existing(split: str, name: str) -> Path:
     return Path(name)
 
 
-def _of_datasets(arguments: Arguments, split: str) -> Iterator[Row]:
-    """Rows of a data set that `datasets` loads, with the names of classes in place of their numbers."""
+def of_the_library(arguments: Arguments, split: str, **options: Any) -> Any:
+    """A split of a data set that `datasets` loads.
+
+    Raises:
+        UsageError: there is no such data set, configuration or split.
+    """
     try:
-        table = datasets.load_dataset(arguments.dataset, arguments.dataset_config, split=split)
+        return datasets.load_dataset(arguments.dataset, arguments.dataset_config, split=split, **options)
     except (OSError, ValueError, RuntimeError) as error:  # for unknown names, configurations and splits
         raise UsageError(
             f"--dataset {arguments.dataset}, split {split}: {str(error).strip().splitlines()[0]}",
             hint="datasets.get_dataset_config_names and get_dataset_split_names list what there is.",
         ) from error
+
+
+def _of_datasets(arguments: Arguments, split: str) -> Iterator[Row]:
+    """Rows of a data set that `datasets` loads, with the names of classes in place of their numbers."""
+    table = of_the_library(arguments, split)
     names = {column: _names(feature) for column, feature in table.features.items()}
     for number, fields in enumerate(table):
         where = f"{arguments.dataset}, split {split}, row {number}"
@@ -206,21 +213,21 @@ def whole_json(path: Path) -> Any:
         raise wrong(f"{path}, line {error.lineno}", "JSON", found, "Fetch the file again, or mend it.") from error
 
 
-def column(rows: Sequence[Row], option: str, asked: str | None, usual: Sequence[str]) -> str | None:
+def column(
+    rows: Sequence[Row], option: str, asked: str | None, usual: Sequence[str], needed: bool = True
+) -> str | None:
     """The name of a column in `rows`: the one asked for, or else the first of the usual names that exists.
 
     Raises:
-        UsageError: the column asked for does not exist.
+        UsageError: the column asked for does not exist; or it is `needed`, and there is none of the usual ones.
     """
-    names = rows[0].fields
+    names, where, hint = rows[0].fields, rows[0].where, f"Name the column by {option}."
     if asked is not None and asked not in names:
-        raise wrong(
-            f"{rows[0].where}: {option} {asked}",
-            f"one of the columns {', '.join(names)}",
-            "no such column",
-            f"Name the column by {option}.",
-        )
-    return asked or next((name for name in usual if name in names), None)
+        raise wrong(f"{where}: {option} {asked}", f"one of the columns {', '.join(names)}", "no such column", hint)
+    found = asked or next((name for name in usual if name in names), None)
+    if found is None and needed:
+        raise wrong(where, f"a column {' or '.join(usual)}", f"only {', '.join(names)}", hint)
+    return found
 
 
 def value(row: Row, name: str, kind: type | tuple[type, ...] = str) -> Any:

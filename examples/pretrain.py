@@ -17,7 +17,6 @@ import packing
 import torch
 import training
 from transformers import (
-    AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
     EvalPrediction,
@@ -135,9 +134,8 @@ def load_model(arguments: Arguments, settings: training.Settings) -> PreTrainedM
     auto = AutoModelForPreTraining if arguments.next_sentence else AutoModelForMaskedLM
     if not arguments.from_scratch:
         return training.load_model(auto, arguments, settings)
-    config = AutoConfig.from_pretrained(arguments.model.removeprefix("hf://"))
     set_seed(settings.seed)
-    return auto.from_config(config, dtype=torch.float32)
+    return auto.from_config(training.config_of(arguments), dtype=torch.float32)
 
 
 def sequences(
@@ -205,17 +203,12 @@ def documents_of(files: Sequence[tuple[str, int, int]], column: str) -> Iterator
 
 def of_datasets(split: str, arguments: Arguments, streamed: bool) -> datasets.Dataset | datasets.IterableDataset:
     """The documents of a split of a data set that `datasets` loads."""
-    name = getattr(arguments, split)
-    where = f"--dataset {arguments.dataset}, split {name}"
-    try:
-        table = datasets.load_dataset(arguments.dataset, arguments.dataset_config, split=name, streaming=streamed)
-    except (OSError, ValueError, RuntimeError) as error:  # for unknown names, configurations and splits
-        raise UsageError(f"{where}: {str(error).strip().splitlines()[0]}") from error
+    name, text = getattr(arguments, split), arguments.text
+    table = datafiles.of_the_library(arguments, name, streaming=streamed)
     columns = table.column_names or list(next(iter(table)))
-    if arguments.text not in columns:
-        hint = "Name the column of the text by --text."
-        raise datafiles.wrong(where, f"the column {arguments.text}", ", ".join(columns), hint)
-    text = arguments.text
+    if text not in columns:
+        where, hint = f"--dataset {arguments.dataset}, split {name}", "Name the column of the text by --text."
+        raise datafiles.wrong(where, f"the column {text}", ", ".join(columns), hint)
     features = datasets.Features({"text": datasets.List(datasets.Value("string"))})
     return table.map(lambda row: {"text": packing.sentences(row[text])}, remove_columns=columns, features=features)
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,12 @@ import numpy as np
 import training
 from datafiles import Row
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction
+from transformers import (
+    AutoModelForTokenClassification,
+    DataCollatorForTokenClassification,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+)
 
 DESCRIPTION = """Fine-tune NEZHA to tag the characters of sentences, such as named entities.
 
@@ -34,6 +40,7 @@ TAGS = ("ner_tags", "tags", "labels")
 TAG = re.compile(r"O|[BIMES]-\S+")
 BIO = {"S": "B", "M": "I", "E": "I"}
 """What the letters of BIOES and BMES are in BIO."""
+SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score, "accuracy": accuracy_score}
 IGNORED = -100
 """The label that the loss ignores: that of special tokens, and of all but a word's first piece."""
 
@@ -63,31 +70,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     labels = datafiles.choose_labels(arguments.labels, labelled, training.labels_of_model(arguments))
     numbers = {label: number for number, label in enumerate(labels)}
 
-    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        """Cut sentences into windows of at most max_length tokens, one after the other."""
-        encoded = tokenizer(
-            rows["tokens"],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=arguments.max_length,
-            return_overflowing_tokens=True,
-        )
-        sources = encoded.pop("overflow_to_sample_mapping")
-        firsts = [first_pieces(encoded.word_ids(window)) for window in range(len(sources))]
-        tags = [
-            [datafiles.number_of(tag, numbers, where) for tag in tags]
-            for tags, where in zip(rows["tags"], rows["where"], strict=True)
-        ]
-        encoded["labels"] = [
-            [IGNORED if word is None else tags[source][word] for word in words]
-            for words, source in zip(firsts, sources, strict=True)
-        ]
-        return {
-            **encoded,
-            "sentence": [rows["number"][source] for source in sources],
-            "word": [[IGNORED if word is None else word for word in words] for words in firsts],
-        }
-
+    encode = partial(windows_of, tokenizer=tokenizer, max_length=arguments.max_length, numbers=numbers)
     windows = {split: training.tokenized(rows, encode) for split, rows in splits.items()}
 
     def tagged(split: str, best: np.ndarray) -> list[list[str]]:
@@ -100,13 +83,8 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
         return tags
 
     def metrics(split: str, predicted: EvalPrediction) -> dict[str, float]:
-        true, predicted_tags = [row["tags"] for row in splits[split]], tagged(split, predicted.predictions)
-        return {
-            "precision": float(precision_score(true, predicted_tags)),
-            "recall": float(recall_score(true, predicted_tags)),
-            "f1": float(f1_score(true, predicted_tags)),
-            "accuracy": float(accuracy_score(true, predicted_tags)),
-        }
+        true, found = [row["tags"] for row in splits[split]], tagged(split, predicted.predictions)
+        return {name: float(score(true, found)) for name, score in SCORES.items()}
 
     def predictions(split: str, best: np.ndarray) -> Iterator[dict[str, Any]]:
         for row, tags in zip(splits[split], tagged(split, best), strict=True):
@@ -114,7 +92,7 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     task = training.Task(
         name="token-classification",
-        data={split: table.remove_columns(["sentence", "word"]) for split, table in windows.items()},
+        data=windows,
         collator=DataCollatorForTokenClassification(tokenizer),
         metrics=metrics,
         predictions=predictions,
@@ -123,6 +101,31 @@ def train(argv: Sequence[str] | None = None) -> dict[str, float]:
     )
     model = training.load_model(AutoModelForTokenClassification, arguments, settings, labels=labels)
     return training.run(task, model, tokenizer, arguments, settings)
+
+
+def windows_of(
+    rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, numbers: dict[str, int]
+) -> dict[str, Any]:
+    """Cut sentences into windows of at most `max_length` tokens, one after the other."""
+    encoded = tokenizer(
+        rows["tokens"],
+        is_split_into_words=True,
+        truncation=True,
+        max_length=max_length,
+        return_overflowing_tokens=True,
+    )
+    sources = encoded.pop("overflow_to_sample_mapping")
+    firsts = [first_pieces(encoded.word_ids(window)) for window in range(len(sources))]
+    tags = [
+        [datafiles.number_of(tag, numbers, where) for tag in tags]
+        for tags, where in zip(rows["tags"], rows["where"], strict=True)
+    ]
+    labels = [
+        [IGNORED if word is None else tags[source][word] for word in words]
+        for words, source in zip(firsts, sources, strict=True)
+    ]
+    words = [[IGNORED if word is None else word for word in words] for words in firsts]
+    return {**encoded, "labels": labels, "sentence": [rows["number"][source] for source in sources], "word": words}
 
 
 def first_pieces(words: Sequence[int | None]) -> list[int | None]:
@@ -168,19 +171,13 @@ def sentences(rows: list[Row], arguments: Arguments) -> list[dict[str, Any]]:
         UsageError: a column is missing; a row has not as many tags as tokens, or tags of another scheme.
     """
     checked = []
-    token_column, tag_column = (
-        datafiles.column(rows, option, asked, usual) or usual[0]
-        for option, asked, usual in (("--tokens", arguments.tokens, TOKENS), ("--tags", arguments.tags, TAGS))
-    )
+    token_column = datafiles.column(rows, "--tokens", arguments.tokens, TOKENS)
+    tag_column = datafiles.column(rows, "--tags", arguments.tags, TAGS)
     for number, row in enumerate(rows):
         tokens, tags = (datafiles.value(row, name, list) for name in (token_column, tag_column))
         if len(tokens) != len(tags):
-            raise datafiles.wrong(
-                row.where,
-                f"a tag for each of {len(tokens)} characters",
-                f"{len(tags)} tags",
-                f"Mend the columns {token_column} and {tag_column}.",
-            )
+            expected, hint = f"a tag for each of {len(tokens)} characters", f"Mend {token_column} and {tag_column}."
+            raise datafiles.wrong(row.where, expected, f"{len(tags)} tags", hint)
         for tag in tags:
             if not isinstance(tag, str) or not TAG.fullmatch(tag):
                 raise datafiles.wrong(

@@ -6,6 +6,7 @@ precision (``--bf16``, ``--fp16``), gradient accumulation, many machines, ``--re
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -70,36 +71,31 @@ class Arguments(Tricks):
     overwrite: bool = field(default=False, metadata={"help": "train into a folder that already holds a model"})
 
 
+USUAL: dict[str, Any] = {
+    **{"per_device_train_batch_size": 32, "per_device_eval_batch_size": 32, "num_train_epochs": 3.0},
+    **{"warmup_steps": 0.1, "weight_decay": 0.01, "logging_steps": 0.02},
+    **{"eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1},
+}
+"""The scripts' defaults where transformers has others. A number of steps under 1 is a share of all.
+
+With the learning rate of 3e-5 and its linear decay, they are those of Huawei's run_classifier.py, run_classifier_ner.py
+and run_squad.py, and of their optimizer.
+"""
+
+
 @dataclass
 class Settings(TrainingArguments):
-    """transformers' TrainingArguments, with NEZHA's settings for fine-tuning as defaults.
-
-    Learning rate 3e-5, linear warm-up over a tenth of the steps, then linear decay, weight decay 0.01. These are the
-    defaults of Huawei's run_classifier.py, run_classifier_ner.py and run_squad.py, and of their optimizer.
-    """
+    """transformers' TrainingArguments, and what the scripts add to them."""
 
     output_dir: str | None = field(
         default=None, metadata={"help": "folder for the model, metrics and checkpoints", "aliases": ["--output"]}
     )
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "sequences on each device in a step"})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the data"})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "the same for evaluation"})
     learning_rate: float | None = field(
         default=None, metadata={"help": "the highest learning rate; by default that of docs/training.md"}
     )
-    warmup_steps: float = field(
-        default=0.1, metadata={"help": "steps of linear warm-up, or a share of all steps if under 1"}
-    )
-    weight_decay: float = field(default=0.01, metadata={"help": "weight decay, except of biases and layer norms"})
     optimizer: str = field(
         default="adamw",
         metadata={"help": "adamw, whose implementation --optim chooses; for large batches lamb or lamb-paper"},
-    )
-    eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, epoch or steps"})
-    save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint: no, epoch or steps"})
-    save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
-    logging_steps: float = field(
-        default=0.02, metadata={"help": "steps between two losses, or a share of all steps if under 1"}
     )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "a checkpoint's folder, or last: the newest one in the output folder"}
@@ -174,8 +170,6 @@ OPTIMIZERS: dict[str, Any] = {
 The rates are NEZHA-base's (arXiv 1909.00204) and LAMB's own (1904.00962). For other batches they grow with the square
 root of the size, as in LAMB's paper.
 """
-LARGE = 512
-"""The smallest batch in LAMB's paper."""
 
 
 def optimizer(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
@@ -200,14 +194,11 @@ def _decide_rate(settings: Settings, usual: float) -> None:
     if OPTIMIZERS[settings.optimizer]:
         _, rate, sequences = OPTIMIZERS[settings.optimizer]
         at_once = settings.train_batch_size * settings.world_size
-        batch = at_once * settings.gradient_accumulation_steps
+        batch, large = at_once * settings.gradient_accumulation_steps, 512  # the smallest one in LAMB's paper
         usual = rate * (batch / sequences) ** 0.5
-        if batch < LARGE and settings.process_index == 0:
-            print(
-                f"--optimizer {settings.optimizer} is for steps of {LARGE} sequences and more; these have {batch}.\n"
-                f"next: --gradient_accumulation_steps {-(-LARGE // at_once)}, or --optimizer adamw",
-                file=sys.stderr,
-            )
+        if batch < large:
+            say(f"--optimizer {settings.optimizer} is for steps of {large} sequences and more; these have {batch}.")
+            say(f"next: --gradient_accumulation_steps {-(-large // at_once)}, or --optimizer adamw")
     settings.learning_rate = settings.learning_rate or usual
 
 
@@ -243,7 +234,7 @@ def parse(
         prog=Path(sys.argv[0]).name,
         allow_abbrev=False,
     )
-    parser.set_defaults(**(defaults or {}))
+    parser.set_defaults(**USUAL | dict(defaults or {}))
     if "--load_best_model_at_end" in argv or "--load-best-model-at-end" in argv:
         # Only then: once a metric is named, the Trainer keeps the best checkpoint, not the newest one to resume from.
         parser.set_defaults(metric_for_best_model=best)
@@ -275,11 +266,8 @@ def _checkpoint(arguments: Arguments, settings: Settings) -> str | None:
     return None
 
 
-class _Help(transformers.hf_argparser.ArgumentDefaultsHelpFormatter):
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows the default of each option, and keeps the line breaks of the description."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
 def main(script: Callable[[Sequence[str] | None], object]) -> int:
@@ -287,10 +275,16 @@ def main(script: Callable[[Sequence[str] | None], object]) -> int:
     try:
         script(None)
     except NezhaConvertError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a machine meets the same error
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # every process meets the same error
             Console().error(error)
         return error.exit_code
     return 0
+
+
+def say(text: str) -> None:
+    """A line on stderr, by one process of each machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(text, file=sys.stderr)
 
 
 def load_tokenizer(arguments: Arguments) -> PreTrainedTokenizerBase:
@@ -299,11 +293,7 @@ def load_tokenizer(arguments: Arguments) -> PreTrainedTokenizerBase:
     Raises:
         UsageError: the model does not exist or has no fast tokenizer.
     """
-    name = _checked_name(arguments.model)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(arguments.model, "a tokenizer", error) from error
+    tokenizer = _loaded(transformers.AutoTokenizer, arguments, "a tokenizer")
     if not tokenizer.is_fast:
         raise UsageError(
             f"{arguments.model}: expected a tokenizer.json, found a slow {type(tokenizer).__name__}",
@@ -326,7 +316,6 @@ def load_model(
     Raises:
         UsageError: the model does not exist, or its head is for other labels.
     """
-    name = _checked_name(arguments.model)
     if labels is not None:
         options |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     transformers.set_seed(settings.seed)
@@ -334,11 +323,9 @@ def load_model(
     logging, shown = transformers.utils.logging, transformers.utils.logging.get_verbosity()
     logging.set_verbosity_error()  # its report of loading does not say what is meant to be so
     try:
-        model, loaded = auto.from_pretrained(name, **options)
+        model, loaded = _loaded(auto, arguments, "a model", **options)
         _say_what_is_new(arguments, loaded)
         return model
-    except (OSError, ValueError) as error:
-        raise _not_loaded(arguments.model, "a model", error) from error
     except RuntimeError as error:
         if "size" not in str(error) or arguments.new_head:
             raise
@@ -367,19 +354,15 @@ def _say_what_is_new(arguments: Arguments, loaded: Mapping[str, Any]) -> None:
             f"{arguments.model}: expected a model that was trained for this task, found none of its {new}",
             hint="Train one by --train, or name the folder that a training wrote.",
         )
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        unused = layers(loaded["unexpected_keys"])
-        for names, what in ((new, "starts from random numbers and is trained"), (unused, "is not used in this task")):
-            if names:
-                print(f"note: {names} of {arguments.model} {what}", file=sys.stderr)
+    unused = layers(loaded["unexpected_keys"])
+    for names, what in ((new, "starts from random numbers and is trained"), (unused, "is not used in this task")):
+        if names:
+            say(f"note: {names} of {arguments.model} {what}")
 
 
 def config_of(arguments: Arguments) -> transformers.PretrainedConfig:
     """The model's config."""
-    try:
-        return transformers.AutoConfig.from_pretrained(_checked_name(arguments.model))
-    except (OSError, ValueError) as error:
-        raise _not_loaded(arguments.model, "a config.json", error) from error
+    return _loaded(transformers.AutoConfig, arguments, "a config.json")
 
 
 def labels_of_model(arguments: Arguments) -> list[str]:
@@ -407,11 +390,16 @@ def _checked_name(model: str) -> str:
     return name
 
 
-def _not_loaded(model: str, what: str, error: Exception) -> UsageError:
-    return UsageError(
-        f"{model}: {what} of transformers cannot be loaded from it: {str(error).strip().splitlines()[0]}",
-        hint="nezha-convert inspect says what it is; convert makes the folder that the scripts take.",
-    )
+def _loaded(auto: Any, arguments: Arguments, what: str, **options: Any) -> Any:
+    """What one of transformers' Auto classes makes of the model."""
+    name = _checked_name(arguments.model)
+    try:
+        return auto.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{arguments.model}: {what} of transformers cannot be loaded from it: {str(error).strip().splitlines()[0]}",
+            hint="nezha-convert inspect says what it is; convert makes the folder that the scripts take.",
+        ) from error
 
 
 def run(
@@ -474,18 +462,13 @@ def run(
 def _say_what_push_will(task: Task, arguments: Arguments) -> None:
     """Say before the training why its result could not be published."""
     if not task.derived:
-        print(
-            "note: a model from scratch is not recorded, and `nezha-convert push` takes recorded ones", file=sys.stderr
-        )
+        say("note: a model from scratch is not recorded, and `nezha-convert push` takes recorded ones")
     elif Path(arguments.model).is_dir():
         base = {"source": arguments.model, **proof(Path(arguments.model))}
         for doubt in base["doubts"]:
-            print(
-                f"note: `nezha-convert push` will refuse the result, since of {arguments.model} {doubt}",
-                file=sys.stderr,
-            )
+            say(f"note: `nezha-convert push` will refuse the result, since of {arguments.model} {doubt}")
         if base["doubts"]:
-            print(f"next: {to_prove(base)}", file=sys.stderr)
+            say(f"next: {to_prove(base)}")
 
 
 def _write_rows(path: Path, rows: Any) -> None:
@@ -534,9 +517,9 @@ def _record(task: Task, arguments: Arguments, settings: Settings, metrics: Mappi
         | {"max_length": arguments.max_length},
     )
     for doubt in recorded.doubts():
-        print(f"note: `nezha-convert push` would refuse {recorded.path}: {doubt}", file=sys.stderr)
+        say(f"note: `nezha-convert push` would refuse {recorded.path}: {doubt}")
     push = f"nezha-convert push {shlex.quote(str(recorded.path))} OWNER/NAME --license ID"
-    print(f"next: {recorded.remedy if recorded.doubts() else push}", file=sys.stderr)
+    say(f"next: {recorded.remedy if recorded.doubts() else push}")
 
 
 def _data(arguments: Arguments, split: str, name: str, rows: int | None) -> TrainingData:
@@ -567,6 +550,6 @@ def tokenized(rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[A
     if "cut" not in table.column_names:
         return table
     cut = sum(table["cut"])
-    if cut and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"note: {cut} of {len(table)} texts are longer than --max-length and were cut", file=sys.stderr)
+    if cut:
+        say(f"note: {cut} of {len(table)} texts are longer than --max-length and were cut")
     return table.remove_columns("cut")
