@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
 )
+from transformers.hf_argparser import HfArg
 
 DESCRIPTION = """Fine-tune NEZHA to answer questions by a span of a text.
 
@@ -38,9 +39,9 @@ DEFAULTS = {"per_device_train_batch_size": 4, "max_length": 512, "num_train_epoc
 class Arguments(training.Arguments):
     """The arguments of this script."""
 
-    doc_stride: int = field(default=128, metadata={"help": "tokens that two neighbouring windows of a long text share"})
-    max_question_length: int = field(default=64, metadata={"help": "characters of a question; longer ones are cut"})
-    max_answer_length: int = field(default=30, metadata={"help": "tokens of the longest answer to predict"})
+    doc_stride: int = HfArg(default=128, help="tokens that two neighbouring windows of a long text share")
+    max_question_length: int = HfArg(default=64, help="characters of a question; longer ones are cut")
+    max_answer_length: int = HfArg(default=30, help="tokens of the longest answer to predict")
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:

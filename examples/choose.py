@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import training
 from datafiles import Row
 from sklearn.metrics import accuracy_score
 from transformers import AutoModelForMultipleChoice, EvalPrediction, PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
 DESCRIPTION = """Fine-tune NEZHA to choose one of several answers.
 
@@ -37,12 +38,10 @@ ANSWER = ("answer", "label")
 class Arguments(training.Arguments):
     """The arguments of this script."""
 
-    context: str = field(default="context", metadata={"help": "column of the text, a string or a list of lines"})
-    question: str = field(default="question", metadata={"help": "column of the question"})
-    choices: str | None = field(
-        default=None, metadata={"help": f"column of the choices; default: {', '.join(CHOICES)}"}
-    )
-    answer: str | None = field(default=None, metadata={"help": f"column of the answer; default: {', '.join(ANSWER)}"})
+    context: str = HfArg(default="context", help="column of the text, a string or a list of lines")
+    question: str = HfArg(default="question", help="column of the question")
+    choices: str | None = HfArg(default=None, help=f"column of the choices; default: {', '.join(CHOICES)}")
+    answer: str | None = HfArg(default=None, help=f"column of the answer; default: {', '.join(ANSWER)}")
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:

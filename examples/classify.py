@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scipy.special import expit, softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
+from transformers.hf_argparser import HfArg
 
 DESCRIPTION = """Fine-tune NEZHA to classify one text or a pair of texts.
 
@@ -42,17 +43,13 @@ SAME = {"contradictory": "contradiction"}
 class Arguments(training.Arguments):
     """The arguments of this script."""
 
-    columns: list[str] = field(
-        default_factory=list, metadata={"help": "all columns of a file without a header, in their order"}
-    )
-    text: str | None = field(default=None, metadata={"help": f"column of the text; default: {', '.join(TEXT)}"})
-    pair: str | None = field(default=None, metadata={"help": f"column of the second text; default: {', '.join(PAIR)}"})
-    label: str | None = field(default=None, metadata={"help": f"column of the label; default: {', '.join(LABEL)}"})
-    labels: list[str] = field(
-        default_factory=list, metadata={"help": "the labels in the order of their numbers; default: sorted"}
-    )
-    regression: bool = field(default=False, metadata={"help": "labels are numbers to be predicted, as of STS-B"})
-    language: str = field(default="zh", metadata={"help": "rows to take if there is a column `language` (XNLI)"})
+    columns: list[str] = HfArg(default_factory=list, help="all columns of a file without a header, in their order")
+    text: str | None = HfArg(default=None, help=f"column of the text; default: {', '.join(TEXT)}")
+    pair: str | None = HfArg(default=None, help=f"column of the second text; default: {', '.join(PAIR)}")
+    label: str | None = HfArg(default=None, help=f"column of the label; default: {', '.join(LABEL)}")
+    labels: list[str] = HfArg(default_factory=list, help="the labels in the order of their numbers; default: sorted")
+    regression: bool = HfArg(default=False, help="labels are numbers to be predicted, as of STS-B")
+    language: str = HfArg(default="zh", help="rows to take if there is a column `language` (XNLI)")
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:

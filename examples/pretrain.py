@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.hf_argparser import HfArg
 from whole_word_masking import IGNORED, WholeWordMasking, segmenter
 
 from nezha_convert.errors import UsageError
@@ -51,23 +52,19 @@ DEFAULTS: dict[str, Any] = {
 class Arguments(training.Arguments):
     """The arguments of this script."""
 
-    next_sentence: bool = field(
-        default=False, metadata={"help": "also learn whether the second segment follows the first, as BERT does"}
+    next_sentence: bool = HfArg(
+        default=False, help="also learn whether the second segment follows the first, as BERT does"
     )
-    from_scratch: bool = field(
-        default=False, metadata={"help": "take the config and tokenizer of --model, and draw new weights"}
+    from_scratch: bool = HfArg(default=False, help="take the config and tokenizer of --model, and draw new weights")
+    text: str = HfArg(default="text", help="the column of the text in JSON Lines or --dataset")
+    streaming: bool = HfArg(default=False, help="read --train during training, without storing it; needs --max_steps")
+    preprocessing_workers: int | None = HfArg(
+        default=None, help="processes that cut the text into words and sequences, without --streaming"
     )
-    text: str = field(default="text", metadata={"help": "the column of the text in JSON Lines or --dataset"})
-    streaming: bool = field(
-        default=False, metadata={"help": "read --train during training, without storing it; needs --max_steps"}
+    user_dict: str | None = HfArg(
+        default=None, help="words for jieba: one a line, with a frequency and a part of speech or without"
     )
-    preprocessing_workers: int | None = field(
-        default=None, metadata={"help": "processes that cut the text into words and sequences, without --streaming"}
-    )
-    user_dict: str | None = field(
-        default=None, metadata={"help": "words for jieba: one a line, with a frequency and a part of speech or without"}
-    )
-    mask_probability: float = field(default=0.15, metadata={"help": "share of the tokens that are predicted"})
+    mask_probability: float = HfArg(default=0.15, help="share of the tokens that are predicted")
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
 )
+from transformers.hf_argparser import HfArg
 
 DESCRIPTION = """Fine-tune NEZHA to tag the characters of sentences, such as named entities.
 
@@ -49,16 +50,12 @@ IGNORED = -100
 class Arguments(training.Arguments):
     """The arguments of this script."""
 
-    tokens: str | None = field(
-        default=None, metadata={"help": f"column of the characters; default: {', '.join(TOKENS)}"}
+    tokens: str | None = HfArg(default=None, help=f"column of the characters; default: {', '.join(TOKENS)}")
+    tags: str | None = HfArg(default=None, help=f"column of the tags; default: {', '.join(TAGS)}")
+    scheme: Literal["bio", "own"] = HfArg(
+        default="bio", help="bio turns tags of BIOES and BMES into BIO; own keeps the data's"
     )
-    tags: str | None = field(default=None, metadata={"help": f"column of the tags; default: {', '.join(TAGS)}"})
-    scheme: Literal["bio", "own"] = field(
-        default="bio", metadata={"help": "bio turns tags of BIOES and BMES into BIO; own keeps the data's"}
-    )
-    labels: list[str] = field(
-        default_factory=list, metadata={"help": "the tags in the order of their numbers; default: sorted"}
-    )
+    labels: list[str] = HfArg(default_factory=list, help="the tags in the order of their numbers; default: sorted")
 
 
 def train(argv: Sequence[str] | None = None) -> dict[str, float]:

@@ -32,6 +32,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import get_last_checkpoint
 from tricks import Tricks, TricksTrainer
 
@@ -49,26 +50,22 @@ SPLITS = ("train", "dev", "test")
 class Arguments(Tricks):
     """The model and the data: the arguments that every script has."""
 
-    model: str = field(metadata={"help": "a converted folder, or owner/name on the Hub"})
-    train: str | None = field(default=None, metadata={"help": "file to train on"})
-    dev: str | None = field(default=None, metadata={"help": "file to evaluate on after each epoch and at the end"})
-    test: str | None = field(default=None, metadata={"help": "file to predict at the end; labels are optional"})
-    dataset: str | None = field(
-        default=None,
-        metadata={"help": "a name for datasets.load_dataset; --train, --dev and --test are then names of its splits"},
+    model: str = HfArg(help="a converted folder, or owner/name on the Hub")
+    train: str | None = HfArg(default=None, help="file to train on")
+    dev: str | None = HfArg(default=None, help="file to evaluate on after each epoch and at the end")
+    test: str | None = HfArg(default=None, help="file to predict at the end; labels are optional")
+    dataset: str | None = HfArg(
+        default=None, help="a name for datasets.load_dataset; --train, --dev and --test are then names of its splits"
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "the configuration of --dataset"})
-    max_length: int = field(
-        default=128, metadata={"help": "longest sequence in tokens, special ones included; NEZHA itself has no limit"}
+    dataset_config: str | None = HfArg(default=None, help="the configuration of --dataset")
+    max_length: int = HfArg(
+        default=128, help="longest sequence in tokens, special ones included; NEZHA itself has no limit"
     )
-    new_head: bool = field(
-        default=False, metadata={"help": "replace a head that the model has for other labels by a new one"}
+    new_head: bool = HfArg(default=False, help="replace a head that the model has for other labels by a new one")
+    data_name: str | None = HfArg(
+        default=None, help="name of the data for the model's card; default: the name of its file or --dataset"
     )
-    data_name: str | None = field(
-        default=None,
-        metadata={"help": "name of the data for the model's card; default: the name of its file or --dataset"},
-    )
-    overwrite: bool = field(default=False, metadata={"help": "train into a folder that already holds a model"})
+    overwrite: bool = HfArg(default=False, help="train into a folder that already holds a model")
 
 
 USUAL: dict[str, Any] = {
@@ -87,18 +84,17 @@ and run_squad.py, and of their optimizer.
 class Settings(TrainingArguments):
     """transformers' TrainingArguments, and what the scripts add to them."""
 
-    output_dir: str | None = field(
-        default=None, metadata={"help": "folder for the model, metrics and checkpoints", "aliases": ["--output"]}
+    output_dir: str | None = HfArg(
+        default=None, help="folder for the model, metrics and checkpoints", aliases=["--output"]
     )
-    learning_rate: float | None = field(
-        default=None, metadata={"help": "the highest learning rate; by default that of docs/training.md"}
+    learning_rate: float | None = HfArg(
+        default=None, help="the highest learning rate; by default that of docs/training.md"
     )
-    optimizer: str = field(
-        default="adamw",
-        metadata={"help": "adamw, whose implementation --optim chooses; for large batches lamb or lamb-paper"},
+    optimizer: str = HfArg(
+        default="adamw", help="adamw, whose implementation --optim chooses; for large batches lamb or lamb-paper"
     )
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "a checkpoint's folder, or last: the newest one in the output folder"}
+    resume_from_checkpoint: str | None = HfArg(
+        default=None, help="a checkpoint's folder, or last: the newest one in the output folder"
     )
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pairs import PairTrainer
 from torch.nn.functional import kl_div
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
+from transformers.hf_argparser import HfArg
 
 from nezha_convert.errors import UsageError
 
@@ -23,10 +24,10 @@ from nezha_convert.errors import UsageError
 class Tricks:
     """The options; 0 leaves one out."""
 
-    fgm: float = field(default=0.0, metadata={"help": "length of FGM's step along the embeddings' gradient, such as 1"})
-    rdrop: float = field(default=0.0, metadata={"help": "weight of R-Drop's divergence, such as 4"})
-    layer_decay: float = field(default=0.0, metadata={"help": "a layer's share of the next one's rate, such as 0.95"})
-    ema: float = field(default=0.0, metadata={"help": "decay of averaged weights, which are saved, such as 0.999"})
+    fgm: float = HfArg(default=0.0, help="length of FGM's step along the embeddings' gradient, such as 1")
+    rdrop: float = HfArg(default=0.0, help="weight of R-Drop's divergence, such as 4")
+    layer_decay: float = HfArg(default=0.0, help="a layer's share of the next one's rate, such as 0.95")
+    ema: float = HfArg(default=0.0, help="decay of averaged weights, which are saved, such as 0.999")
 
 
 class TricksTrainer(PairTrainer, TrainerCallback):
