@@ -120,7 +120,7 @@ def check(arguments: Arguments, settings: training.Settings) -> None:
         except (OSError, ValueError) as error:
             hint = "A line is a word, or a word, its frequency and its part of speech, with spaces between them."
             raise datafiles.wrong(
-                f"--user-dict {arguments.user_dict}", "jieba's dictionary", str(error), hint
+                f"--user_dict {arguments.user_dict}", "jieba's dictionary", str(error), hint
             ) from error
     if arguments.max_length < 8:
         raise UsageError(f"--max_length: expected at least 8 tokens, found {arguments.max_length}")

@@ -69,9 +69,15 @@ class Arguments(Tricks):
 
 
 USUAL: dict[str, Any] = {
-    **{"per_device_train_batch_size": 32, "per_device_eval_batch_size": 32, "num_train_epochs": 3.0},
-    **{"warmup_steps": 0.1, "weight_decay": 0.01, "logging_steps": 0.02},
-    **{"eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1},
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 32,
+    "num_train_epochs": 3.0,
+    "warmup_steps": 0.1,
+    "weight_decay": 0.01,
+    "logging_steps": 0.02,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
 }
 """The scripts' defaults where transformers has others. A number of steps under 1 is a share of all.
 
@@ -328,7 +334,7 @@ def load_model(
         raise UsageError(
             f"{arguments.model}: its head does not fit the data, which has {len(labels or ())} labels "
             f"({', '.join(list(labels or ())[:20])})",
-            hint="Start from a pre-trained folder, or let the head start anew by --new-head.",
+            hint="Start from a pre-trained folder, or let the head start anew by --new_head.",
         ) from error
     finally:
         logging.set_verbosity(shown)
@@ -547,5 +553,5 @@ def tokenized(rows: Sequence[dict[str, Any]], encode: Callable[[dict[str, list[A
         return table
     cut = sum(table["cut"])
     if cut:
-        say(f"note: {cut} of {len(table)} texts are longer than --max-length and were cut")
+        say(f"note: {cut} of {len(table)} texts are longer than --max_length and were cut")
     return table.remove_columns("cut")

@@ -37,7 +37,7 @@ class TricksTrainer(PairTrainer, TrainerCallback):
         super().__init__(*arguments, **options)
         self.tricks = tricks
         if any((tricks.fgm, tricks.rdrop, tricks.layer_decay, tricks.ema)) and self.is_fsdp_enabled:
-            raise UsageError("--fgm, --rdrop, --layer-decay and --ema need whole tensors, which FSDP shards")
+            raise UsageError("--fgm, --rdrop, --layer_decay and --ema need whole tensors, which FSDP shards")
         if tricks.ema and self.args.load_best_model_at_end:
             raise UsageError("--ema saves averaged weights, and --load_best_model_at_end those of a step")
         if tricks.ema:

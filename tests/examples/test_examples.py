@@ -296,7 +296,7 @@ def test_a_model_keeps_its_labels_and_refuses_others_without_a_new_head(trained,
     (tmp_path / "words.tsv").write_text("label\ttext\n" + "good\t很好\nbad\t很差\nso\t是\n" * 4, "utf-8")
     command = f"--model {trained / 'classify'} --output {tmp_path / 'out'} --max_steps 1 {ALL}"
     message = fails("classify", f"{command} --train {tmp_path / 'words.tsv'}")
-    assert "3 labels (bad, good, so)" in message and "--new-head" in message
+    assert "3 labels (bad, good, so)" in message and "--new_head" in message
     run("classify", f"{command} --train {tmp_path / 'words.tsv'} --new_head --labels so good bad")
     assert list(transformers.AutoConfig.from_pretrained(tmp_path / "out").id2label.values()) == ["so", "good", "bad"]
     assert datafiles.choose_labels([], [("", "10"), ("", "9"), ("", "a")], ["9", "10"]) == ["9", "10", "a"]
@@ -441,7 +441,7 @@ def test_texts_that_are_cut_are_counted_and_a_new_head_explains_itself(base, tmp
         f"--model {base} --train {tmp_path / 'a.tsv'} --output {tmp_path / 'a'} --max_length 7 --max_steps 1 {ALL}",
     )
     said = capsys.readouterr().err
-    assert "note: 1 of 4 texts are longer than --max-length and were cut" in said
+    assert "note: 1 of 4 texts are longer than --max_length and were cut" in said
     assert f"note: classifier of {base} starts from random numbers and is trained" in said
     assert f"cls.seq_relationship of {base} is not used in this task" in said and "LOAD REPORT" not in said
     test = DATA / "ChnSentiCorp/dev.tsv"

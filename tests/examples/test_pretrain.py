@@ -52,16 +52,24 @@ def run(folder, output, *options, train=CORPUS / "train.txt", dev=CORPUS / "trai
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    output = tmp_path_factory.mktemp("trained") / "model"
-    steps = f"--max_length 32 {BATCH} --max_steps 300 --learning_rate 1e-2 --logging_steps 1"
-    return output, run(folder, output, *steps.split())
+def trained(tmp_path_factory, session_cache):
+    """By README's row, with what README adds to it."""
+    home = tmp_path_factory.mktemp("trained")
+    nezha_convert.convert(FIXTURES / "huawei-tf-pretraining", home / "tiny", vocab=FIXTURES / "training" / "vocab.txt")
+    text = (FIXTURES.parent / "README.md").read_text("utf-8")
+    row = re.search("`python examples/pretrain.py (.*?)`", text)[1].replace("corpus/", f"{CORPUS}/").split()
+    row[row.index("--model") + 1], row[row.index("--output") + 1] = str(home / "tiny"), str(home / "model")
+    options = re.search(r"`\.\.\. (--learning_rate .*?)`", text)[1]
+    options = options.replace("epochs 20", f"epochs {re.search('With ([0-9]+) epochs instead of 20', text)[1]}")
+    quick = "--report_to none --dataloader_num_workers 0 --disable_tqdm true --save_strategy no --eval_strategy no"
+    return home / "model", pretrain.train([*row, *options.split(), *quick.split(), "--logging_steps", "1"])
 
 
-def test_it_learns_its_corpus_and_the_saved_model_fills_masks(trained):
+def test_the_readmes_command_learns_its_corpus_and_the_saved_model_fills_masks(trained):
     output, metrics = trained
-    assert metrics["dev_masked_accuracy"] > 0.95 and metrics["dev_perplexity"] < 1.3
+    assert metrics["dev_masked_accuracy"] > 0.9 and metrics["dev_perplexity"] < 1.5
     assert json.loads((output / "metrics.json").read_text()) == metrics
+    assert json.loads((output / "training.json").read_text())["task"] == "fill-mask"
     fill = pipeline("fill-mask", model=str(output), trust_remote_code=False)
     for text, words in [("王明住在[MASK][MASK]。也去大学。", "北京"), ("张红的菜店很新。在[MASK][MASK]。", "广州")]:
         assert "".join(found[0]["token_str"] for found in fill(text)) == words
@@ -94,8 +102,9 @@ def test_the_rate_is_berts_for_its_width_and_goes_down_as_width_goes_up(tmp_path
 def test_the_rate_rises_linearly_and_falls_linearly(trained):
     state = json.loads((trained[0] / "trainer_state.json").read_text())
     rates = {entry["step"]: entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry}
-    # The Trainer logs the rate of the step that is done; a tenth of 300 steps are warm-up.
-    expected = {step: 1e-2 * min((step - 1) / 30, (301 - step) / 270) for step in rates}
+    # The Trainer logs the rate of the step that is done; a tenth of the steps are warm-up.
+    last = state["max_steps"]
+    expected = {step: 5e-3 * min((step - 1) / (last / 10), (last + 1 - step) / (last * 0.9)) for step in rates}
     assert len(rates) > 290 and rates == pytest.approx(expected)
 
 
@@ -157,16 +166,6 @@ def test_a_resumed_run_goes_on_with_the_same_masks_and_losses(folder, tmp_path):
         losses.append([entry["loss"] for entry in history if "loss" in entry])
     assert len(losses[0]) == len(set(losses[0])) == 7
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
-
-
-def test_the_readmes_command_runs(folder, tmp_path):
-    row = next(line for line in (FIXTURES.parent / "README.md").read_text("utf-8").split("\n") if "pretrain.py" in line)
-    command = re.search("`python examples/pretrain.py (.*?)`", row)[1].replace("corpus/", f"{CORPUS}/").split()
-    command[command.index("--model") + 1], command[command.index("--output") + 1] = str(folder), str(tmp_path / "out")
-    quick = "--max_steps 1 --report_to none --dataloader_num_workers 0 --disable_tqdm true --save_strategy no"
-    metrics = pretrain.train([*command, *quick.split()])
-    assert {"dev_perplexity", "dev_masked_accuracy"} <= set(metrics)
-    assert json.loads((tmp_path / "out" / "training.json").read_text())["task"] == "fill-mask"
 
 
 def test_from_scratch_takes_the_shape_and_not_the_weights(folder, tmp_path):
@@ -262,7 +261,7 @@ def test_what_cannot_be_trained_is_one_message(folder, tmp_path, options, messag
 
 def test_words_of_a_user_dictionary_are_words_and_a_changed_file_is_read_again(folder, tmp_path, session_cache):
     (tmp_path / "text.txt").write_text("王明在上海大学。\n\n今天很好。\n", "utf-8")
-    words, files = tmp_path / "words.txt", f"--train {tmp_path / 'text.txt'} --user-dict {tmp_path / 'words.txt'}"
+    words, files = tmp_path / "words.txt", f"--train {tmp_path / 'text.txt'} --user_dict {tmp_path / 'words.txt'}"
     starts = []
     for content in ("王明在\n", "在上海大学 9 n\n"):
         words.write_text(content, "utf-8")
@@ -275,7 +274,7 @@ def test_words_of_a_user_dictionary_are_words_and_a_changed_file_is_read_again(f
     assert starts[0][1:4] == [1, 0, 0] and starts[1][3:8] == [1, 0, 0, 0, 0]
     words.write_bytes("王明\n".encode("gb18030"))
     whole_word_masking.segmenter.cache_clear()
-    with pytest.raises(UsageError, match=r"--user-dict .*words.txt: expected jieba's dictionary, .* must be utf-8"):
-        run(folder, tmp_path / "out", "--user-dict", str(words))
-    with pytest.raises(UsageError, match="--user-dict nowhere"):
-        run(folder, tmp_path / "out", "--user-dict", "nowhere")
+    with pytest.raises(UsageError, match=r"--user_dict .*words.txt: expected jieba's dictionary, .* must be utf-8"):
+        run(folder, tmp_path / "out", "--user_dict", str(words))
+    with pytest.raises(UsageError, match="--user_dict nowhere"):
+        run(folder, tmp_path / "out", "--user_dict", "nowhere")

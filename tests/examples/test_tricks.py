@@ -34,7 +34,7 @@ def made(base, tmp_path):
         rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "classifier_dropout": dropout}
         torch.manual_seed(1)
         model = model_class.from_pretrained(base, num_labels=3, **rates)
-        settings = training.Settings(output_dir=str(tmp_path), learning_rate=1.0, eval_strategy="no")
+        settings = training.Settings(output_dir=str(tmp_path), learning_rate=1.0, weight_decay=0.01, eval_strategy="no")
         ours = TricksTrainer(model, settings, tricks=Tricks(**tricks))
         ours.current_gradient_accumulation_steps = 1
         ids = torch.randint(5, 64, (4, 9), generator=torch.Generator().manual_seed(2))
@@ -134,7 +134,7 @@ def without(base, tmp_path_factory):
     return run(base, tmp_path_factory.mktemp("without"), "--num_train_epochs 16 --save_strategy no")
 
 
-@pytest.mark.parametrize("trick", ["--fgm 1.0", "--rdrop 4", "--layer-decay 0.95", "--ema 0.9"])
+@pytest.mark.parametrize("trick", ["--fgm 1.0", "--rdrop 4", "--layer_decay 0.95", "--ema 0.9"])
 def test_a_run_with_each_trick_ends_no_worse_than_without(base, without, tmp_path, trick):
     metrics = run(base, tmp_path / "with", f"--num_train_epochs 16 --save_strategy no {trick}")
     assert metrics["dev_accuracy"] >= without["dev_accuracy"] > 0.9
