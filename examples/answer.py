@@ -176,16 +176,15 @@ def squad(path: Path) -> Iterator[Row]:
             f"type {type(content).__name__}" + (f" with {', '.join(content)}" if isinstance(content, dict) else ""),
             "CMRC 2018 has this form in its folder squad-style-data.",
         )
-    for article_number, article in enumerate(document.fields["data"], 1):
-        for number, paragraph in enumerate(_list(article, "paragraphs", f"{path}, article {article_number}"), 1):
-            where = f"{path}, article {article_number}, paragraph {number}"
-            for question_number, question in enumerate(_list(paragraph, "qas", where), 1):
-                row = Row(f"{where}, question {question_number}", question)
-                answers = [Row(row.where, answer) for answer in question.get("answers", [])]
+    for article in _items(document, "data", "article"):
+        for paragraph in _items(article, "paragraphs", "paragraph"):
+            for number, row in enumerate(_items(paragraph, "qas", "question"), 1):
+                question = datafiles.value(row, "question")
+                answers = [Row(row.where, answer) for answer in row.fields.get("answers", [])]
                 columns = {
-                    "id": str(question.get("id", question_number)),
-                    "context": datafiles.value(Row(where, paragraph), "context"),
-                    "question": datafiles.value(row, "question"),
+                    "id": str(row.fields.get("id", number)),
+                    "context": datafiles.value(paragraph, "context"),
+                    "question": question,
                     "answers": {
                         "text": [datafiles.value(answer, "text") for answer in answers],
                         "answer_start": [datafiles.value(answer, "answer_start", int) for answer in answers],
@@ -194,12 +193,9 @@ def squad(path: Path) -> Iterator[Row]:
                 yield Row(row.where, columns)
 
 
-def _list(holder: Any, name: str, where: str) -> list[Any]:
-    if not isinstance(holder, dict):
-        raise datafiles.wrong(
-            where, f"an object with {name!r}", f"type {type(holder).__name__}", "It is not SQuAD's form."
-        )
-    return datafiles.value(Row(where, holder), name, list)
+def _items(holder: Row, name: str, what: str) -> list[Row]:
+    found = datafiles.value(holder, name, list)
+    return [Row(f"{holder.where}, {what} {number}", item) for number, item in enumerate(found, 1)]
 
 
 def questions(split: str, rows: list[Row]) -> list[dict[str, Any]]:

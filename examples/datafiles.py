@@ -222,6 +222,8 @@ def column(
         UsageError: the column asked for does not exist; or it is `needed`, and there is none of the usual ones.
     """
     names, where, hint = rows[0].fields, rows[0].where, f"Name the column by {option}."
+    if not isinstance(names, dict):
+        raise wrong(where, "an object of columns", _short(names), "See docs/training.md.")
     if asked is not None and asked not in names:
         raise wrong(f"{where}: {option} {asked}", f"one of the columns {', '.join(names)}", "no such column", hint)
     found = asked or next((name for name in usual if name in names), None)
@@ -234,14 +236,18 @@ def value(row: Row, name: str, kind: type | tuple[type, ...] = str) -> Any:
     """A field of a row.
 
     Raises:
-        UsageError: it is missing or of another type.
+        UsageError: it is missing or of another type; or the row is no object of JSON.
     """
-    if name not in row.fields or not isinstance(row.fields[name], kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        expected = f"{name!r} with a {' or '.join(k.__name__ for k in kinds)}"
-        found = _short(row.fields[name]) if name in row.fields else f"only {', '.join(map(repr, row.fields))}"
-        raise wrong(row.where, expected, found, "See the formats in docs/training.md.")
-    return row.fields[name]
+    fields = row.fields
+    if isinstance(fields, dict) and isinstance(fields.get(name), kind):
+        return fields[name]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    expected = f"{name!r} with a {' or '.join(k.__name__ for k in kinds)}"
+    if not isinstance(fields, dict):
+        found = f"type {type(fields).__name__}"
+    else:
+        found = _short(fields[name]) if name in fields else f"only {', '.join(map(repr, fields))}"
+    raise wrong(row.where, expected, found, "See the formats in docs/training.md.")
 
 
 def choose_labels(asked: Sequence[str], labelled: Iterable[tuple[str, str]], of_model: Sequence[str]) -> list[str]:
