@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ENDLESS = 10_000
 """Columns of a screen that breaks no line."""
 
+COPIED = ("next", "load")
+"""Labels of rows that people copy."""
+
 WIDE = 80
 """Columns of a terminal from which on a progress bar has all its parts."""
 
@@ -154,12 +157,12 @@ class Console:
         print(printable_json(content))
 
     def _rows(self, rows: Sequence[Row]) -> None:
-        """Labels beside texts. What to type next stays on one line: copied from two, it would be two commands."""
+        """Labels beside texts. What people copy stays on one line: copied from two, it would be two commands."""
         from rich.table import Table
         from rich.text import Text
 
         labels = max(cell_width(printable(label)) for label, _ in rows)
-        for whole, group in groupby(rows, lambda row: row[0] == "next"):
+        for whole, group in groupby(rows, lambda row: row[0] in COPIED):
             table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
             table.add_column(no_wrap=True, min_width=labels)
             table.add_column(overflow="fold", no_wrap=whole)

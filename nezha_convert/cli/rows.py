@@ -215,7 +215,7 @@ def _export(report: ExportReport) -> Iterator[Part]:
     if not report.measured:
         yield "checked", "every tensor read back and equal bit by bit; hashes are in export.json"
     yield "time", f"{report.seconds:.1f} s"
-    yield "next", report.loaded_by
+    yield "load", report.loaded_by
 
 
 def _environment(environment: Environment) -> Iterator[Part]:

@@ -12,6 +12,7 @@ import pytest
 
 from nezha_convert.cli.app import cli
 from nezha_convert.errors import CPU_INDEX
+from nezha_convert.families import PROGRAMS
 from nezha_convert.releases import TORCH, TRANSFORMERS
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,27 @@ def test_the_documents_name_the_releases_that_the_tests_have_shown():
     for path in DOCUMENTS:  # in English or Chinese
         last = re.findall(r"\b5\.0(?:\.0)? (?:to|and|到|和) (5\.\d+)", path.read_text("utf-8"))
         assert set(last) <= {first_and_last[0][1]}, path
+
+
+def test_what_people_expect_is_counted_as_it_is():
+    """The table of docs/index.md and of its translation: releases, targets of exports, libraries."""
+    docs = ROOT / "docs"
+    libraries = len(re.findall(r"^\| \[", (docs / "libraries.md").read_text("utf-8"), re.MULTILINE))
+    releases = 1 + sum(map(len, TRANSFORMERS))  # and 4.40.2
+    numbers = {5: ("five", "五"), 6: ("six", "六"), 11: ("eleven", "十一")}
+    claims = (
+        ("tested on {} releases", "在{}个版本上测试", releases),
+        ("[`export`](export.md), {} targets", "[`export`](../export.md)，{}种目标", len(PROGRAMS) + 1),
+        ("[{}, compared](libraries.md)", "[{}个，逐个比较](libraries.md)", libraries),
+    )
+    for name, language in (("index.md", 0), ("zh/index.md", 1)):
+        text = (docs / name).read_text("utf-8")
+        for claim in claims:
+            assert claim[language].format(numbers[claim[2]][language]) in text, claim
+        rows = [line.count("|") for line in text.splitlines() if line.startswith("| ")]
+        assert len(rows) >= 14 and {*rows} == {5}
+        for page in re.findall(r"`?\]\(([\w./-]+\.md)", text):
+            assert (docs / name).parent.joinpath(page).is_file(), page
 
 
 def test_every_command_of_the_documents_parses():
