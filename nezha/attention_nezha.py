@@ -131,6 +131,13 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def is_compiled_for_inference() -> bool:
+    """Whether `torch.compile` records this pass, and without gradients: then what it records runs in this process."""
+    # Before torch 2.7 nothing tells an export, whose program has no operators of ours, from it.
+    is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: True)
+    return torch.compiler.is_compiling() and not is_exporting() and not torch.is_grad_enabled()
+
+
 def choose_attention(
     table: Tensor,
     length: int,
@@ -149,22 +156,34 @@ def choose_attention(
         reference: True demands the reference form, as `output_attentions` does.
 
     Returns:
-        `relative_attention`, `fast_relative_attention` or `fused_attention`; and R as this form takes it: the table
-        for the long form and for the kernel, the expanded table for the others.
+        `relative_attention`, `fast_relative_attention`, `compiled_relative_attention` or `fused_attention`; and R as
+        this form takes it: the table for the long form and for the kernel, the expanded table for the others.
     """
-    # The fast forms take boolean masks. A traced program must work for every length, and cannot contain strided
-    # diagonals.
+    # The fast forms take boolean masks. A traced program cannot contain strided diagonals; `torch.compile` makes of the
+    # reference form what is as fast as the short form, and can call the long one.
     added = mask is not None and mask.dtype != torch.bool
-    if not past and not reference and not added and not is_traced():
-        if table.device.type == "cpu":
-            # In shorter sequences the long form's blocks would be small, and it would not save any products.
-            long = length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
+    if not (past or reference or added):
+        on_cpu = table.device.type == "cpu"
+        if is_traced():
+            if on_cpu and is_compiled_for_inference() and _is_long(length, table):
+                return compiled_relative_attention, table
+        elif on_cpu:
             table = table.to(multiplied_as(table.dtype))
+            long = _is_long(length, table)
             return fast_relative_attention, table if long else expand_relative_positions(table, length)
-        fits_kernel = table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128
-        if fused_attention and fits_kernel and (mask is None or mask.shape[1:3] == (1, 1)):
+        elif fused_attention and _fits_kernel(table, mask):
             return fused_attention, table
     return relative_attention, expand_relative_positions(table, length, past)
+
+
+def _is_long(length: int, table: Tensor) -> bool:
+    # In shorter sequences the long form's blocks would be small, and it would not save any products.
+    return length >= max(table.shape[0] - 1, BLOCK) + BLOCK // 2
+
+
+def _fits_kernel(table: Tensor, mask: Tensor | None) -> bool:
+    by_key = mask is None or mask.shape[1:3] == (1, 1)
+    return by_key and table.is_cuda and table.dtype != torch.float64 and table.shape[1] <= 128
 
 
 def relative_attention(
@@ -229,6 +248,34 @@ def fast_relative_attention(
     with torch.autocast("cpu", enabled=False):
         inputs = (tensor.to(dtype) for tensor in (query, key, value, relations))
         return _FastAttention.apply(*inputs, mask, dropout, needs_grad).to(query.dtype), None
+
+
+def compiled_relative_attention(
+    query: Tensor, key: Tensor, value: Tensor, relations: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0
+) -> tuple[Tensor, None]:
+    """`fast_relative_attention` in the long form, as one operator of a compiled program, without gradients.
+
+    Shape:
+        the same, with the table [2K + 1, d] as `relations`.
+    """
+    return _long_form(query, key, value, relations, mask, dropout), None
+
+
+@torch.library.custom_op(
+    # Each copy of this file has an operator of its own: converted folders bring one.
+    f"{__name__.replace('.', '_')}::long_form",
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor value, Tensor table, Tensor? mask, float dropout) -> Tensor",
+)
+def _long_form(query: Tensor, key: Tensor, value: Tensor, table: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    return fast_relative_attention(query, key, value, table, mask, dropout=dropout)[0]
+
+
+@_long_form.register_fake
+def _like_long_form(
+    query: Tensor, key: Tensor, value: Tensor, table: Tensor, mask: Tensor | None, dropout: float
+) -> Tensor:
+    return _sequence_first(query)
 
 
 class _FastAttention(torch.autograd.Function):

@@ -561,3 +561,13 @@ def test_a_gpu_takes_the_fused_kernel_where_it_applies_once_it_is_enabled(
     monkeypatch.setattr(attention_nezha, "fused_attention", fused_relative_attention)
     assert choose_attention(table, 300, mask)[0].__name__ == expected
     assert choose_attention(table, 300, mask, reference=True)[0] is relative_attention
+
+
+def test_the_operator_of_compiled_programs_keeps_torchs_rules():
+    """It returns no view of its inputs, changes none, and its description has its shape, strides and type."""
+    for dtype in (torch.float32, torch.bfloat16):
+        query, key, value = sequence_first((2, 3, 200, 8), dtype=dtype)
+        table = relative_position_table(64, 8, dtype=dtype)
+        for mask in (None, (torch.arange(200) < 150)[None, None, None]):
+            inputs = (query, key, value, table, mask, 0.0)
+            torch.library.opcheck(attention_nezha._long_form, inputs, test_utils=("test_schema", "test_faketensor"))

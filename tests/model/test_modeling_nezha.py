@@ -622,19 +622,30 @@ def test_an_exported_model_takes_any_batch_and_any_length(strict):
         torch.testing.assert_close(exported(**tiny_inputs(**size)).logits, model(**tiny_inputs(**size)).logits)
 
 
-def test_a_model_compiled_for_any_length_is_compiled_once():
+def test_a_model_compiled_for_any_length_is_compiled_once_a_form():
+    """For inference, longer sequences call the long form; with gradients, the reference form serves every length."""
     model, graphs = tiny_model(), []
 
     def count(graph, example):
-        graphs.append(graph)
+        graphs.append([str(node.target) for node in graph.graph.nodes])
         return graph.forward
 
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
-    for size in ({"length": 7, "batch": 2}, {"length": 250, "batch": 3}):
-        with torch.no_grad():
-            actual = compiled(**tiny_inputs(**size)).last_hidden_state
-            torch.testing.assert_close(actual, model(**tiny_inputs(**size)).last_hidden_state)
-    assert len(graphs) == 1
+    for with_gradients, forms in ((False, [0, 2]), (True, [0])):
+        graphs.clear()
+        for size in ({"length": 7, "batch": 2}, {"length": 40}, {"length": 250, "batch": 3}, {"length": 300}):
+            with torch.set_grad_enabled(with_gradients):
+                inputs = tiny_inputs(**size)
+                actual = compiled(**inputs).last_hidden_state
+                torch.testing.assert_close(actual, model(**inputs).last_hidden_state)
+        assert [sum("long_form" in node for node in nodes) for nodes in graphs] == forms
+
+
+def test_a_compiled_model_in_half_precision_is_the_plain_one():
+    model, inputs = tiny_model().to(torch.bfloat16), tiny_inputs(length=250)
+    with torch.inference_mode():
+        actual = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs).last_hidden_state
+        torch.testing.assert_close(actual, model(**inputs).last_hidden_state, rtol=0, atol=0.05)
 
 
 def test_a_compiled_model_trains_as_the_plain_one_does():
@@ -1011,6 +1022,7 @@ def test_the_files_import_torch_transformers_and_each_other_and_nothing_else():
         "collections.abc",
         "copy",
         "dataclasses",
+        "sys",
         "typing",
         ".attention_nezha",
         ".configuration_nezha",
