@@ -117,7 +117,8 @@ def _difference(difference: Difference) -> Iterator[Part]:
         yield line
     names = (difference.a, difference.b)
     for side, name, family, others in zip("ab", names, difference.families, difference.left_out, strict=True):
-        yield side, f"{name}: {family}; {others:,} names are no weights"
+        no_weights = "1 name is no weight" if others == 1 else f"{others:,} names are no weights"
+        yield side, f"{name}: {family}; {no_weights}"
     for side, decisions in zip("ab", difference.decisions, strict=True):
         yield from ((label, f"{side}: {text}") for label, text in _decided(decisions))
     for side, unknown in zip("ab", difference.unknown, strict=True):

@@ -12,7 +12,7 @@ import torch
 from goldens import FIXTURES, GOLDENS
 from safetensors.torch import load_file, save_file
 
-from nezha_convert import MappingError, convert, diff
+from nezha_convert import MappingError, convert, diff, export
 from nezha_convert.cli.app import main
 from nezha_convert.commands.diff import DIFFERENT, EQUAL, ONLY_A, ONLY_B, SHAPE, UP_TO_DTYPE, _side_by_side
 
@@ -122,6 +122,16 @@ def test_streams_of_other_blocks_are_cut_at_the_same_places():
     pairs = list(_side_by_side(iter(np.split(numbers, [3, 4])), iter(np.split(numbers, [1, 6, 9]))))
     assert [x.tolist() for x, _ in pairs] == [y.tolist() for _, y in pairs]
     assert np.concatenate([x for x, _ in pairs]).tolist() == numbers.tolist()
+
+
+def test_the_command_counts_one_name_as_one(tmp_path, capsys):
+    """An export to Huawei's TensorFlow has one tensor that is no weight: the step counter."""
+    convert(TF, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "again", to="huawei-tf")
+    with pytest.raises(SystemExit):
+        main(["diff", str(TF), str(tmp_path / "again")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "; 94 names are no weights b " in said and "; 1 name is no weight tensors 45 equal" in said
 
 
 def test_the_command_exits_with_0_for_the_same_and_1_for_others(folder, capsys):

@@ -55,6 +55,15 @@ def test_the_readme_s_first_command_installs_the_core_and_the_next_adds_the_proo
     assert second.split()[-2:] == [fixture, folder]
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_what_the_first_command_needs_is_said_before_it(name):
+    """A Python that is too old is refused by pip with a riddle about constraints.txt."""
+    before = (ROOT / name).read_text("utf-8").partition("```sh")[0]
+    lowest = re.findall(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert re.findall(r"Python ([\d.]+\d)", before) == lowest
+    assert f"`git clone {REPOSITORY} && cd {REPOSITORY.rpartition('/')[2]}`" in before
+
+
 def test_the_documents_name_the_releases_that_the_tests_have_shown():
     readme, tokenizers, verify = ((ROOT / name).read_text("utf-8") for name in RELEASES_IN)
     first_and_last = [[".".join(end.split(".")[:2]) for end in series] for series in reversed(TRANSFORMERS)]
@@ -63,6 +72,7 @@ def test_the_documents_name_the_releases_that_the_tests_have_shown():
     for text in (readme, tokenizers):
         assert f"4.40.2, {', '.join(ends[:-1])} and {ends[-1]}" in text
     assert f"torch {TORCH[0]} to {TORCH[1]}" in readme
+    assert f"torch {TORCH[0]} 到 {TORCH[1]}" in (ROOT / "README.zh-CN.md").read_text("utf-8")
     assert f"torch has to be {TORCH[0]} or newer" in verify
     for path in DOCUMENTS:  # in English or Chinese
         last = re.findall(r"\b5\.0(?:\.0)? (?:to|and|到|和) (5\.\d+)", path.read_text("utf-8"))
