@@ -64,6 +64,17 @@ def test_what_the_first_command_needs_is_said_before_it(name):
     assert f"`git clone {REPOSITORY} && cd {REPOSITORY.rpartition('/')[2]}`" in before
 
 
+def test_both_languages_say_where_each_shell_s_line_of_completion_goes():
+    """In zsh the line needs what compinit defines."""
+    rows = [
+        re.findall(r"^\| (bash|zsh|fish)\b.*?\| (`.+?`) \| (.+) \|$", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+        for name in ("README.md", "README.zh-CN.md")
+    ]
+    english, chinese = ([(shell, line, re.findall("`[^`]+`", where)) for shell, line, where in one] for one in rows)
+    assert english == chinese and [shell for shell, *_ in english] == ["bash", "zsh", "fish"]
+    assert ["`~/.zshrc`", "`compinit`"] in [where for *_, where in english]
+
+
 def test_the_documents_name_the_releases_that_the_tests_have_shown():
     readme, tokenizers, verify = ((ROOT / name).read_text("utf-8") for name in RELEASES_IN)
     first_and_last = [[".".join(end.split(".")[:2]) for end in series] for series in reversed(TRANSFORMERS)]
