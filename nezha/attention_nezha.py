@@ -48,6 +48,7 @@ run from last to first, so that t is added to each row of Y only once.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -262,8 +263,8 @@ def compiled_relative_attention(
 
 
 @torch.library.custom_op(
-    # Each copy of this file has an operator of its own: converted folders bring one.
-    f"{__name__.replace('.', '_')}::long_form",
+    # Each copy of this file has an operator of its own: converted folders bring one, from folders of any name.
+    f"nezha_{zlib.crc32(__name__.encode()):08x}::long_form",
     mutates_args=(),
     schema="(Tensor query, Tensor key, Tensor value, Tensor table, Tensor? mask, float dropout) -> Tensor",
 )

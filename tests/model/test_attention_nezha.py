@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 import types
 
 import numpy as np
@@ -571,3 +573,19 @@ def test_the_operator_of_compiled_programs_keeps_torchs_rules():
         for mask in (None, (torch.arange(200) < 150)[None, None, None]):
             inputs = (query, key, value, table, mask, 0.0)
             torch.library.opcheck(attention_nezha._long_form, inputs, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("name", ["transformers_modules.huawei-nezha.attention_nezha", "我的模型.注意力", "nezha 1.0"])
+def test_copies_of_the_file_load_under_every_name_and_beside_each_other(name, monkeypatch):
+    """transformers names the module of a folder by the folder, and before 5.0 leaves hyphens in it."""
+    copies = []
+    for number in range(2):
+        spec = importlib.util.spec_from_file_location(f"{name}{number}", attention_nezha.__file__)
+        copies.append(importlib.util.module_from_spec(spec))
+        monkeypatch.setitem(sys.modules, spec.name, copies[-1])
+        spec.loader.exec_module(copies[-1])
+    query, key, value = sequence_first((1, 2, 200, 8))
+    table = relative_position_table(64, 8, dtype=torch.float64)
+    expected = attention_nezha._long_form(query, key, value, table, None, 0.0)
+    assert all(torch.equal(copy._long_form(query, key, value, table, None, 0.0), expected) for copy in copies)
+    assert len({str(copy._long_form) for copy in (attention_nezha, *copies)}) == 3

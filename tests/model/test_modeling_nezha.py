@@ -1024,6 +1024,7 @@ def test_the_files_import_torch_transformers_and_each_other_and_nothing_else():
         "dataclasses",
         "sys",
         "typing",
+        "zlib",
         ".attention_nezha",
         ".configuration_nezha",
     )
