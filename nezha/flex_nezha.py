@@ -73,7 +73,8 @@ def flex_relative_attention(
     position = torch.arange(length, device=query.device)
     window_ends = position[::block] + block + clip - 1
     beyond = (position[:, None] >= window_ends).to(value.dtype).expand(batch, heads, -1, -1)
-    relative = (query * scale) @ relations.T
+    scaled = query * scale
+    relative = scaled @ relations.T
 
     def with_relative(score: Tensor, item: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
         own: Tensor = relative[item, head, i, (j - i).clamp(-clip, clip) + clip]
@@ -88,7 +89,7 @@ def flex_relative_attention(
         scale=scale,
         return_aux=AuxRequest(lse=True),
     )
-    near, after = _fused(_near_weights, query.device.type)(query * scale, key, relative, auxiliary.lse, mask, block)
+    near, after = _fused(_near_weights, query.device.type)(scaled, key, relative, auxiliary.lse, mask, block)
     own_block = (position // block)[:, None].expand(batch, heads, -1, -1)
     weights = torch.cat((near, after + output[..., size:].gather(-1, own_block)), -1)
     first, rest = relations.to(weights.dtype).split((1, 2 * clip))
