@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..errors import NezhaConvertError
+from ..text import quoted
 from .rows import SHOWN
 
 _REPEATED = ("--drop", "--rename")
@@ -37,7 +38,7 @@ def advice(group: click.Group, arguments: Sequence[str], error: NezhaConvertErro
     hint = error.hint
     for word, name in (("SOURCE", source), ("OUTPUT", output)):
         if name:
-            hint = re.sub(rf"\b{word}\b", lambda match: shlex.quote(str(name)), hint)  # noqa: B023
+            hint = re.sub(rf"\b{word}\b", lambda match: quoted(name), hint)  # noqa: B023
     known, of_convert = _options(command), _options(group.commands["convert"])
     instead = ["convert", source or "SOURCE", "OUTPUT"]
     others = [match[0].split() for match in _OPTION.finditer(_COMMAND.sub("", hint)) if match[1] in of_convert - known]
