@@ -86,7 +86,7 @@ def test_every_requirement_of_the_project_is_locked():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    for extra in ("html", "keras", "onnx", "train", "test", "dev"):
+    for extra in ("html", "keras", "onnx", "ray", "space", "train", "test", "dev"):
         wanted += project["project"]["optional-dependencies"][extra]
     locked = {canonicalize_name(one.name) for path in LOCKS for one, _ in requirements(path)}
     assert {canonicalize_name(Requirement(one).name) for one in wanted} - {"nezha-convert"} <= locked
@@ -111,7 +111,7 @@ def test_the_core_requires_these_and_torch_comes_by_extras_alone():
     }
     extras = {name: " ".join(wanted) for name, wanted in project["optional-dependencies"].items()}
     assert {Requirement(one).name for one in project["optional-dependencies"]["torch"]} == {"torch", "transformers"}
-    assert all("nezha-convert[torch]" in extras[name] for name in ("onnx", "train"))
+    assert all("nezha-convert[torch]" in extras[name] for name in ("onnx", "space", "train"))
     assert "onnx" in extras["test"] and "train" in extras["test"] and "nezha-convert[test]" in extras["dev"]
 
 
