@@ -111,7 +111,7 @@ def test_the_core_requires_these_and_torch_comes_by_extras_alone():
     }
     extras = {name: " ".join(wanted) for name, wanted in project["optional-dependencies"].items()}
     assert {Requirement(one).name for one in project["optional-dependencies"]["torch"]} == {"torch", "transformers"}
-    assert all("nezha-convert[torch]" in extras[name] for name in ("onnx", "space", "train"))
+    assert all("nezha-convert[torch]" in extras[name] for name in ("onnx", "train"))
     assert "onnx" in extras["test"] and "train" in extras["test"] and "nezha-convert[test]" in extras["dev"]
 
 
