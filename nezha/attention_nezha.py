@@ -144,15 +144,18 @@ def choose_attention(
     length: int,
     mask: Tensor | None = None,
     *,
+    dtype: torch.dtype | None = None,
     past: int = 0,
     reference: bool = False,
 ) -> tuple[Attention, Tensor]:
     """Choose the form of attention for a forward pass, and prepare R for it.
 
     Args:
-        table: [2K + 1, d], of `relative_position_table`, on the device of the pass.
+        table: [2K + 1, d], of `relative_position_table`, on the device of the pass; in float32 where `dtype` has fewer
+            bits, since the long form takes differences of its rows.
         length: L, of its sequences.
         mask: of the pass, [B or 1, H or 1, L or 1, past + L].
+        dtype: of queries, keys and values; None means the table's.
         past: how many keys come before the L queries and their own keys.
         reference: True demands the reference form, as `output_attentions` does.
 
@@ -162,6 +165,8 @@ def choose_attention(
     """
     # The fast forms take boolean masks. A traced program cannot contain strided diagonals; `torch.compile` makes of the
     # reference form what is as fast as the short form, and can call the long one.
+    dtype = dtype or table.dtype
+    rounded = table.to(dtype)
     added = mask is not None and mask.dtype != torch.bool
     if not (past or reference or added):
         on_cpu = table.device.type == "cpu"
@@ -169,12 +174,12 @@ def choose_attention(
             if on_cpu and is_compiled_for_inference() and _is_long(length, table):
                 return compiled_relative_attention, table
         elif on_cpu:
-            table = table.to(multiplied_as(table.dtype))
-            long = _is_long(length, table)
-            return fast_relative_attention, table if long else expand_relative_positions(table, length)
-        elif fused_attention and _fits_kernel(table, mask):
-            return fused_attention, table
-    return relative_attention, expand_relative_positions(table, length, past)
+            if _is_long(length, table):
+                return fast_relative_attention, table
+            return fast_relative_attention, expand_relative_positions(rounded.to(multiplied_as(dtype)), length)
+        elif fused_attention and _fits_kernel(rounded, mask):
+            return fused_attention, rounded
+    return relative_attention, expand_relative_positions(rounded, length, past)
 
 
 def _is_long(length: int, table: Tensor) -> bool:
@@ -236,7 +241,7 @@ def fast_relative_attention(
 
     Shape:
         query, key, value: [B, H, L, d]; best as views of [L, B, H, d].
-        relations: [L, L, d] for the short form, the table [2K + 1, d] for the long one.
+        relations: [L, L, d] for the short form, the table [2K + 1, d] for the long one; both of `choose_attention`.
         mask: boolean, broadcastable to [B, H, L, L].
         result: [B, H, L, d], a view of [L, B, H, d]; and None where the reference has probabilities.
     """
@@ -247,8 +252,8 @@ def fast_relative_attention(
     if dtype == torch.float16 and mask is not None and not mask.any(-1).all():
         dtype = torch.float32  # the lowest float16 is too near to swallow every score of a query without keys
     with torch.autocast("cpu", enabled=False):
-        inputs = (tensor.to(dtype) for tensor in (query, key, value, relations))
-        return _FastAttention.apply(*inputs, mask, dropout, needs_grad).to(query.dtype), None
+        inputs = (tensor.to(dtype) for tensor in (query, key, value))
+        return _FastAttention.apply(*inputs, relations, mask, dropout, needs_grad).to(query.dtype), None
 
 
 def compiled_relative_attention(
@@ -396,7 +401,7 @@ class _Short:
     """The short form: one group of B H heads, one block of L queries."""
 
     def __init__(self, relations: Tensor, query: Tensor) -> None:
-        self.relations = relations
+        self.relations = relations.to(query.dtype)
         self.batch, self.heads, self.length, _ = query.shape
         self.blocks = [slice(0, self.length)]
 
@@ -448,19 +453,20 @@ class _Long:
         clip = table.shape[0] // 2
         self.clip = max(clip, BLOCK // 2)
         table = table[torch.arange(-self.clip, self.clip + 1).clamp(-clip, clip) + clip]
-        self.first, self.band = table[0], table[1:] - table[0]
+        # Rounded last: differences of rounded rows would be rounded twice.
+        self.first, self.band = table[0].to(query.dtype), (table[1:] - table[0]).to(query.dtype)
         # In longer blocks, the band of one head would run into that of the next.
         size = min(BLOCK, self.length + 1 - 2 * self.clip)
         self.blocks = [slice(start, min(start + size, self.length)) for start in range(0, self.length, size)][::-1]
         row, column = torch.arange(size)[:, None], torch.arange(2 * self.clip)
-        self.triangle = (row + column >= 2 * self.clip - 1).to(table.dtype)
+        self.triangle = (row + column >= 2 * self.clip - 1).to(query.dtype)
         self.inside: dict[int, Tensor] = {}
         self.scratch: dict[str, Tensor] = {}
         for block in self.blocks:
             position = block.start - self.clip + 1 + row[: block.stop - block.start] + column
             inside = (position >= 0) & (position < self.length)
             if not inside.all():
-                self.inside[block.start] = inside.to(table.dtype)
+                self.inside[block.start] = inside.to(query.dtype)
 
     def groups(self, optional: Tensor | None, *tensors: Tensor) -> Iterable[tuple[Tensor | None, list[Tensor]]]:
         """What broadcasts to [B, H, ...], as groups [G, ...] of the heads of some sequences."""

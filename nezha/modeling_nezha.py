@@ -236,15 +236,16 @@ class NezhaEncoder(nn.Module):
         """
         # Computed in each pass, which costs next to nothing. As a buffer, it would be unset after `from_pretrained`:
         # transformers 5 builds a model on the meta device and restores only what the checkpoint holds.
+        dtype = type_of_products(hidden_states)
         table = relative_position_table(
             self.max_relative_position,
             self.head_size,
             device=hidden_states.device,
-            dtype=type_of_products(hidden_states),
+            dtype=torch.promote_types(dtype, torch.float32),
         )
         reference = output_attentions or self.config._attn_implementation == "eager"
         past, length = _past(cache), hidden_states.shape[1]
-        attend, relations = choose_attention(table, length, attention_mask, past=past, reference=reference)
+        attend, relations = choose_attention(table, length, attention_mask, dtype=dtype, past=past, reference=reference)
 
         all_hidden_states, all_attentions = [hidden_states], []
         hidden_states = hidden_states.transpose(0, 1).contiguous().transpose(0, 1)

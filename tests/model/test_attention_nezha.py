@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
@@ -198,8 +198,8 @@ def test_gradients_are_those_of_the_formulas():
 def fast(query, key, value, clip, mask=None, dropout=0.0, form=None):
     """`fast_relative_attention` by the form that is chosen for the shape, or by a given one."""
     length, head_size = query.shape[-2:]
-    table = relative_position_table(clip, head_size, dtype=query.dtype)
-    attend, relations = choose_attention(table, length)
+    table = relative_position_table(clip, head_size, dtype=torch.promote_types(query.dtype, torch.float32))
+    attend, relations = choose_attention(table, length, dtype=query.dtype)
     assert attend is fast_relative_attention
     if form:
         relations = {"short": expand_relative_positions(table, length), "long": table}[form]
@@ -328,8 +328,9 @@ def arithmetic(request, monkeypatch):
 def test_half_precision_is_multiplied_in_float32_unless_the_processor_has_it(arithmetic, dtype):
     expected = dtype if arithmetic == "in hardware" else torch.float32
     assert attention_nezha.multiplied_as(dtype) == expected
-    for length in (30, 200):
-        assert choose_attention(relative_position_table(64, 8, dtype=dtype), length)[1].dtype == expected
+    table = relative_position_table(64, 8, dtype=torch.float32)
+    assert choose_attention(table, 30, dtype=dtype)[1].dtype == expected
+    assert choose_attention(table, 200, dtype=dtype)[1] is table  # differences of its rows are rounded, not its rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -355,10 +356,11 @@ def root_mean_square(errors):
     mask=st.sampled_from(["none", "keys", "heads", "some queries without keys"]),
     seed=st.integers(0, 2**16),
 )
+@example(length=292, head_size=8, clip=64, mask="none", seed=209)  # 1.114 where rounded rows were subtracted
 def test_half_precision_errs_no_more_than_the_reference_does_in_it(
     arithmetic, dtype, length, head_size, clip, mask, seed
 ):
-    """Measured: outputs at most 1.04 of the reference's error, gradients 1.18; less than half of both in float32."""
+    """Measured: outputs at most 1.07 of the reference's error, gradients 1.18; less than half of both in float32."""
     inputs = [one.requires_grad_() for one in sequence_first((2, 3, length, head_size), seed, dtype)]
     mask = random_mask(mask, 2, 3, length, torch.Generator().manual_seed(seed))
     doubles = [one.detach().double().requires_grad_() for one in inputs]
