@@ -1,8 +1,9 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
 The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `record`, `repair`,
-`export`, `export_graph`, `diff` and `env`; and `record_training`, which a training script calls. Importing this package
-loads neither torch, transformers nor tensorflow; a conversion from TensorFlow never does.
+`export`, `export_graph`, `diff` and `env`; `write_html` and `write_junit`, which show what `verify` returned; and
+`record_training`, which a training script calls. Importing this package loads neither torch, transformers nor
+tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .folder.trained import TrainedFolder
     from .formats.open import open_checkpoint
     from .hub import Pulled, Pushed
+    from .parity.render.html import write_html
+    from .parity.render.junit import write_junit
     from .parity.report import ParityReport
 
 _LAZY = {
@@ -43,6 +46,8 @@ _LAZY = {
     "record_training": "commands.record_training",
     "repair": "commands.repair",
     "verify": "commands.verify",
+    "write_html": "parity.render.html",
+    "write_junit": "parity.render.junit",
     "Difference": "commands.diff",
     "Environment": "commands.env",
     "ExportReport": "commands.export",
@@ -88,6 +93,8 @@ __all__ = [
     "record_training",
     "repair",
     "verify",
+    "write_html",
+    "write_junit",
 ]
 
 

@@ -17,6 +17,7 @@ def pull(
     *,
     token: str | None = None,
     endpoint: str | None = None,
+    max_bytes: int | None = None,
     bars: bool = False,
 ) -> Pulled:
     """Download a model through huggingface_hub's cache: one kind of weights, and the files that a conversion needs.
@@ -26,6 +27,7 @@ def pull(
         folder: where to put a copy; it appears complete or not at all. None leaves the files in the cache.
         token: a token to use instead of the one of `hf auth login` or HF_TOKEN.
         endpoint: a server to use instead of HF_ENDPOINT or the public Hub.
+        max_bytes: refuse a download of more, before it begins; None takes any.
         bars: show the client's progress bars.
 
     Returns:
@@ -33,7 +35,7 @@ def pull(
 
     Raises:
         UsageError: `address` is not written as above.
-        HubError: the model cannot be downloaded.
+        HubError: the model cannot be downloaded, or is larger than `max_bytes`.
         OutputError: `folder` exists or cannot be written.
 
     Example:
@@ -44,7 +46,7 @@ def pull(
     """
     if folder is not None:
         check_output(path_of(folder), None)
-    pulled = Hub(endpoint, token, bars).fetch(Address.parse(address))
+    pulled = Hub(endpoint, token, bars).fetch(Address.parse(address), max_bytes)
     if folder is None:
         return pulled
     with staged(path_of(folder), False, sum(size for _, size in pulled.files)) as stage:

@@ -238,8 +238,13 @@ class Hub:
         self._token, self._bars = token, bars
         self._secrets = {secret for secret in (token, get_token(), os.environ.get("HF_TOKEN")) if secret}
 
-    def fetch(self, address: Address) -> Pulled:
-        """Download the weights (one kind) and their companions at `address` into the cache."""
+    def fetch(self, address: Address, max_bytes: int | None = None) -> Pulled:
+        """Download the weights (one kind) and their companions at `address` into the cache.
+
+        Args:
+            address: the repository and its revision.
+            max_bytes: refuse a download of more; a file whose size the Hub does not tell counts as a gigabyte.
+        """
         from huggingface_hub import constants, snapshot_download
 
         if constants.HF_HUB_OFFLINE:
@@ -254,15 +259,21 @@ class Hub:
                     f"{address}: no weights of a known format; it holds {', '.join(names[:8]) or 'nothing'}",
                     hint="Name a repository with .safetensors, .bin or TensorFlow's .index files at its top.",
                 )
+            nbytes = sum(_UNKNOWN if sizes[name] is None else sizes[name] or 0 for name in wanted)
+            if max_bytes is not None and nbytes > max_bytes:
+                raise HubError(
+                    f"{address}: {nbytes:,} bytes to download, expected at most {max_bytes:,}",
+                    hint="Name a smaller model, or download it where there is room: nezha-convert pull ADDRESS FOLDER",
+                )
             folder = within(
                 lambda: snapshot_download(
                     address.repo_id,
-                    revision=address.revision,
+                    revision=info.sha if max_bytes is not None else address.revision,
                     allow_patterns=wanted,
                     endpoint=self._api.endpoint,
                     token=self._token,
                 ),
-                sum(_UNKNOWN if sizes[name] is None else sizes[name] or 0 for name in wanted),
+                nbytes,
             )
         return _pulled(address, Path(folder))
 

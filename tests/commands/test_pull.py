@@ -31,6 +31,15 @@ def test_a_second_pull_downloads_nothing(run, server, folder):
     assert not server.count("GET /owner/")
 
 
+def test_a_download_over_the_limit_is_refused_before_it_begins(server, folder):
+    server.create(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
+    nbytes = sum(path.stat().st_size for path in folder.iterdir())
+    with pytest.raises(HubError, match=f"{nbytes:,} bytes to download, expected at most {nbytes - 1:,}"):
+        pull(f"hf://{NAME}", endpoint=server.endpoint, max_bytes=nbytes - 1)
+    assert not server.count("GET /owner/")
+    assert sum(size for _, size in pull(f"hf://{NAME}", endpoint=server.endpoint, max_bytes=nbytes).files) == nbytes
+
+
 def test_a_revision_is_pulled_as_it_was(server, folder):
     repository = server.create(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
     old = repository.branches["main"]

@@ -293,7 +293,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def info(self, repo_id: str, revision: str | None) -> None:
         repository, commit = self._repository(repo_id), self._commit(repo_id, revision or "main")
-        siblings = [{"rfilename": path} for path in sorted(commit.files)]
+        sized = "blobs" in self.query
+        siblings = [
+            {"rfilename": path} | ({"size": len(data)} if sized else {}) for path, data in sorted(commit.files.items())
+        ]
         content = {"id": repo_id, "modelId": repo_id, "sha": commit.oid, "private": repository.private}
         self._send(200, content | {"siblings": siblings, "tags": [], "downloads": 0})
 

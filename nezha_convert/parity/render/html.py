@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import UsageError, pip_install
+from ...files.given import path_of
 from ...files.staging import write_file
 from ...text import printable, printable_json
 from ..charts import DARK, LIGHT, error_chart, histogram_chart, weights_chart
@@ -63,15 +64,27 @@ def check_html() -> None:
         )
 
 
-def write_html(report: ParityReport, path: Path) -> None:
-    """Write the page to the file `path`.
+def write_html(report: ParityReport, path: str | Path) -> None:
+    """Write `report` as one web page, which needs no network and runs no script, as ``verify --html`` does.
+
+    Args:
+        report: what `verify` returned.
+        path: the file to write; it is replaced whole.
+
+    Returns:
+        Nothing.
 
     Raises:
         UsageError: matplotlib is not installed.
         OutputError: the file cannot be written.
+
+    Example:
+        >>> import nezha_convert
+        >>> report = nezha_convert.verify("NEZHA-Base/", "nezha-base/")
+        >>> nezha_convert.write_html(report, "parity.html")
     """
     check_html()
-    write_file(path, page(report).encode())
+    write_file(path_of(path), page(report).encode())
 
 
 def page(report: ParityReport) -> str:

@@ -5,16 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from ...files.given import path_of
 from ...files.staging import write_file
 from ...text import printable
 from ..report import ParityReport
 
 
-def write_junit(report: ParityReport, path: Path) -> None:
-    """Write the XML to the file `path`.
+def write_junit(report: ParityReport, path: str | Path) -> None:
+    """Write `report` as JUnit's XML, a test case a tensor, as ``verify --junit`` does.
+
+    Args:
+        report: what `verify` returned.
+        path: the file to write; it is replaced whole.
+
+    Returns:
+        Nothing.
 
     Raises:
         OutputError: the file cannot be written.
+
+    Example:
+        >>> import nezha_convert
+        >>> report = nezha_convert.verify("NEZHA-Base/", "nezha-base/")
+        >>> nezha_convert.write_junit(report, "parity.xml")
     """
     suite = Element("testsuite", name=f"nezha-convert verify {report.output}", time=f"{report.seconds:.3f}")
     if report.open_assumptions:
@@ -44,7 +57,7 @@ def write_junit(report: ParityReport, path: Path) -> None:
     root.append(suite)
     indent(root)
     text = printable(tostring(root, encoding="unicode"), keep="\n")  # XML cannot hold control characters at all
-    write_file(path, f"<?xml version='1.0' encoding='utf-8'?>\n{text}".encode())
+    write_file(path_of(path), f"<?xml version='1.0' encoding='utf-8'?>\n{text}".encode())
 
 
 def _case(suite: Element, place: str, name: str, text: str, failure: str) -> None:
