@@ -207,9 +207,9 @@ def test_a_row_with_every_key_masked_is_finite_in_every_precision(precision, exp
 def test_the_weights_of_a_large_model_lie_beside_a_graph_that_is_the_same_otherwise(
     exported, small, tmp_path, monkeypatch
 ):
+    whole, expected = exported("int8")
     monkeypatch.setattr(onnx_graph, "ONE_FILE", 0)
     result = export_onnx(small, tmp_path, precision="int8")
-    whole, expected = exported("int8")
     assert set(result.files) == {*expected.files, f"{MODEL}.data"} == {file.name for file in tmp_path.iterdir()}
     assert result.measured == expected.measured
     assert (tmp_path / MODEL).stat().st_size < (whole / MODEL).stat().st_size / 2
