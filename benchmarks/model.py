@@ -13,8 +13,9 @@ the tests.
 Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compile` made for this one shape. `onnx` and
 `int8` run in onnxruntime what our exporter writes, of BERT what torch's writes. `export` times the writing of a graph.
 
-Replaces its section of ``benchmarks/RESULTS.md``; float32 also draws ``benchmarks/model.svg``. On a shared machine,
-``--cpu --threads 1`` gives figures that repeat: CPU time of one thread, in a section of its own.
+Replaces its section of ``benchmarks/RESULTS.md``: one for each type, for one thread, for CPU time, and for the further
+cases. Several threads also draw a picture beside it. On a shared machine, ``--cpu --threads 1`` gives figures that
+repeat.
 """
 
 from __future__ import annotations
@@ -87,11 +88,17 @@ def main() -> None:
         "|---|---|---|---|---|---|",
         *rows,
     ]
-    title = TITLE + (f", {options.dtype}" if options.dtype != "float32" else "") + (", CPU time" if options.cpu else "")
-    if options.dtype == "float32" and bars:
-        lines += ["", "![time relative to BERT-base](model.svg)"]
-        (HERE / "model.svg").write_text(plot(bars))
-    write_section(title, lines)
+    told = {
+        options.dtype: options.dtype != "float32",
+        "CPU time": options.cpu,
+        "one thread": options.threads == 1 and not options.cpu,
+        "compiled and exported": not bars,
+    }
+    if bars and options.threads > 1:
+        picture = "model.svg" if options.dtype == "float32" else f"model-{options.dtype}.svg"
+        lines += ["", f"![time relative to BERT-base]({picture})"]
+        (HERE / picture).write_text(plot(bars, options.dtype))
+    write_section(", ".join([TITLE, *(name for name, holds in told.items() if holds)]), lines)
     print("\n".join(lines))
     return None
 
@@ -297,7 +304,7 @@ def status(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
+def plot(bars: list[tuple[str, dict[str, list[float]]]], dtype: str) -> str:
     """An SVG of every case's time relative to BERT's: medians as bars, quartiles as lines."""
     from statistics import quantiles
 
@@ -315,7 +322,7 @@ def plot(bars: list[tuple[str, dict[str, list[float]]]]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{full}" height="{height + 90}" font-family="sans-serif" '
         'font-size="12"><rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="20" font-size="14">Time of NEZHA-base, BERT-base with SDPA = 1</text>',
+        f'<text x="{left}" y="20" font-size="14">Time of NEZHA-base in {dtype}, BERT-base with SDPA = 1</text>',
     ]
     for tick in range(int(top) + 1):
         parts.append(f'<text x="{left - 10}" y="{y(tick) + 4:.0f}" text-anchor="end">{tick}</text>')
