@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRITON_INTERPRET", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` takes it away, and tests press Ctrl-C
 
-pytest_plugins = ["hub_fixtures"]
+pytest_plugins = ["hub_fixtures", "pytester"]
 TESTS = Path(__file__).parent
 LONGEST = (
     *("docs/test_blocks.py", "exports/test_onnx.py", "matrix/test_transformers.py", "examples/test_many_machines.py"),

@@ -76,6 +76,18 @@ class Comparison:
         return next((tensor for tensor in self.tensors if not tensor.passed), None)
 
     @property
+    def departure(self) -> str:
+        """Where it departs and how far, in words; empty where every tensor is within the tolerance."""
+        tensor = self.first_departs
+        if tensor is None:
+            return ""
+        size = f"{tensor.nonfinite:,} values not finite" if tensor.nonfinite else f"{tensor.relative_error:.1e}"
+        return (
+            f"first departs {tensor.name}: {size} of its range from {self.reference} in {self.arithmetic}, "
+            f"at {tensor.peak}; allowed {self.tolerance:g}"
+        )
+
+    @property
     def worst(self) -> TensorParity:
         """The tensor with the largest relative error."""
         return max(self.tensors, key=lambda tensor: tensor.relative_error)

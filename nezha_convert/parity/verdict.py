@@ -31,7 +31,7 @@ def list_failures(
             f"the conversion wrote {written[:12]}..."
             for file, written in changed
         ),
-        *filter(None, (*texts, *map(_departure, comparisons), _mistokenized(tokenizer))),
+        *filter(None, (*texts, *(comparison.departure for comparison in comparisons), _mistokenized(tokenizer))),
         *(
             f"weights of {part.part}: {part.nonfinite:,} of {part.values:,} are NaN or infinite; nothing that they "
             "reach can be compared"
@@ -52,17 +52,6 @@ def wrong_labels(folder: ConvertedFolder, labels: Sequence[str] | None) -> str:
     at = differing[0] if differing else len(found)
     expected = repr(labels[at]) if at < len(labels) else "nothing"
     return f"label {at} is {found.get(at, '')!r}; the source calls it {expected}"
-
-
-def _departure(comparison: Comparison) -> str:
-    tensor = comparison.first_departs
-    if tensor is None:
-        return ""
-    size = f"{tensor.nonfinite:,} values not finite" if tensor.nonfinite else f"{tensor.relative_error:.1e}"
-    return (
-        f"first departs {tensor.name}: {size} of its range from {comparison.reference} in "
-        f"{comparison.arithmetic}, at {tensor.peak}; allowed {comparison.tolerance:g}"
-    )
 
 
 def _mistokenized(tokenizer: TokenizerParity | None) -> str:
