@@ -1,8 +1,8 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect`, `convert`, `verify`, `push`, `pull`, `record`, `repair`,
-`export`, `export_graph`, `diff` and `env`; `write_html` and `write_junit`, which show what `verify` returned; and
-`record_training`, which a training script calls. Importing this package loads neither torch, transformers nor
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `check`, `push`, `pull`, `record`,
+`repair`, `export`, `export_graph`, `diff` and `env`; `write_html` and `write_junit`, which show what `verify` returned;
+and `record_training`, which a training script calls. Importing this package loads neither torch, transformers nor
 tensorflow; a conversion from TensorFlow never does.
 """
 
@@ -14,6 +14,7 @@ from ._version import __version__
 from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from .commands.check import Checked, check
     from .commands.convert import convert
     from .commands.diff import Difference, diff
     from .commands.env import Environment, env
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .parity.report import ParityReport
 
 _LAZY = {
+    "check": "commands.check",
     "convert": "commands.convert",
     "diff": "commands.diff",
     "env": "commands.env",
@@ -48,6 +50,7 @@ _LAZY = {
     "verify": "commands.verify",
     "write_html": "parity.render.html",
     "write_junit": "parity.render.junit",
+    "Checked": "commands.check",
     "Difference": "commands.diff",
     "Environment": "commands.env",
     "ExportReport": "commands.export",
@@ -62,6 +65,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Checked",
     "CheckpointError",
     "Difference",
     "Environment",
@@ -80,6 +84,7 @@ __all__ = [
     "TrainingData",
     "UsageError",
     "__version__",
+    "check",
     "convert",
     "diff",
     "env",

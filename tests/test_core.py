@@ -45,7 +45,9 @@ def test_every_command_but_verify_runs_on_every_fixture_where_torch_and_transfor
     ]
     assert failed == []
     worked = {command.rpartition(" ")[0] for command, (code, _) in said.items() if code == 0}
-    assert len(said) > 300 and worked >= {"inspect", "convert", "diff", "repair", "push", "pull at the"}, worked
+    assert len(said) > 300 and worked >= {"inspect", "convert", "check", "diff", "repair", "push", "pull at the"}, (
+        worked
+    )
     assert sum(command.startswith("export") for command in worked) == 5  # each program holds some of the models
 
 

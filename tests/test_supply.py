@@ -209,6 +209,7 @@ def test_the_wheel_is_the_packages_and_its_metadata_alone(wheel):
     assert all(wheel[name] == (ROOT / name).read_bytes() for name in sources)
     assert wheel[f"{folder}/entry_points.txt"].split() == [
         *(b"[console_scripts]", b"nezha-convert", b"=", b"nezha_convert.__main__:main"),
+        *(b"[pytest11]", b"nezha_parity", b"=", b"nezha_convert.pytest_plugin"),
     ]
     fields = wheel[f"{folder}/WHEEL"].decode().splitlines()
     assert "Root-Is-Purelib: true" in fields and "Tag: py3-none-any" in fields

@@ -219,6 +219,28 @@ def verify(
 
 
 @cli.command()
+@click.argument("paths", metavar="FOLDER...", nargs=-1, required=True, type=options.FOLDER)
+@options.as_json
+def check(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Compare the files of each FOLDER with the hashes in its record; exit with 1 if one was changed.
+
+    FOLDER is converted, trained or exported, or a folder of such folders. A file stands for the folder that it lies in;
+    files in no such folder are passed over, so a list of changed files can be given, as pre-commit does.
+
+    \b
+    Examples:
+      nezha-convert check nezha-base/
+      nezha-convert check models/ --json
+    """
+    from ..commands import check as verb
+
+    checked = verb.check(*paths)
+    Console(as_json).show(checked)
+    if not checked.same:
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
 @click.argument("output", type=options.FOLDER)
 @click.argument("repo_id", metavar="OWNER/NAME")
 @click.option("--license", metavar="ID", help="License of the weights, as the Hub spells it: apache-2.0, mit, ...")

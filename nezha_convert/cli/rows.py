@@ -11,6 +11,7 @@ from ..text import quoted
 
 if TYPE_CHECKING:  # each command imports its own
     from ..checkpoint import Decision
+    from ..commands.check import Checked
     from ..commands.diff import Difference
     from ..commands.env import Environment
     from ..commands.export import ExportReport
@@ -33,8 +34,8 @@ Part: TypeAlias = "Row | str | Comparison"
 """A row, a line of its own, or a table of numbers."""
 
 Result: TypeAlias = (
-    "Inspection | Report | Difference | ParityReport | Pushed | Pulled | Repair | ExportReport | TrainedFolder"
-    " | Environment"
+    "Inspection | Report | Difference | ParityReport | Checked | Pushed | Pulled | Repair | ExportReport"
+    " | TrainedFolder | Environment"
 )
 """What a command returns. Its `to_dict()` is the document of ``--json``."""
 
@@ -149,6 +150,18 @@ def _parity(report: ParityReport) -> Iterator[Part]:
         yield "assumed", str(one)
 
 
+def _checked(checked: Checked) -> Iterator[Part]:
+    for folder in checked.folders:
+        yield "folder", f"{folder.folder}: {folder.record} names {folder.files} files of {size(folder.nbytes)}"
+        for problem in folder.problems:
+            yield "problem", problem
+        if folder.hint:
+            yield "next", folder.hint
+    if checked.others:
+        yield "passed over", f"{checked.others:,} files, in no folder with a record"
+    yield "verdict", "as recorded" if checked.same else "CHANGED"
+
+
 def _pushed(pushed: Pushed) -> Iterator[Part]:
     for file in pushed.files:
         yield file.state, f"{file.name} ({size(file.nbytes)})"
@@ -233,6 +246,7 @@ def _environment(environment: Environment) -> Iterator[Part]:
 
 
 _PARTS: dict[str, Callable[[Any], Iterator[Part]]] = {
+    "Checked": _checked,
     "Difference": _difference,
     "Environment": _environment,
     "ExportReport": _export,

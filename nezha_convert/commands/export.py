@@ -21,7 +21,7 @@ from ..families.heads import POOLER
 from ..files.given import path_of
 from ..files.hashing import sha256
 from ..files.progress import Counter, Progress
-from ..files.staging import check_output, staged
+from ..files.staging import EXPORTED, check_output, staged
 from ..folder.report import FileRecord, Written
 from ..formats.open import open_checkpoint
 from ..formats.tensor import Tensor, raw
@@ -31,9 +31,6 @@ from .convert import keep_apart
 
 if TYPE_CHECKING:
     from ..exports.onnx import Measured
-
-MARK = "export.json"
-"""The report in every exported folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +151,14 @@ def export(
         graph = f"nezha_convert.export_graph({str(output)!r}, {str(target)!r})" if to == "onnx" else ""
         raise UsageError(f"--to {to}: no such program; expected one of {', '.join(PROGRAMS)}", hint=graph)
     if not dry_run:
-        check_output(target, force, MARK)
+        check_output(target, force, EXPORTED)
     path, name = local_source(output)
     model = understand_converted(open_checkpoint(path))
     keep_apart(model.survey.checkpoint, target)
     plan = plan_export(PROGRAMS[to], model, accept_activation)
     report = ExportReport.of(plan, name, to, target, dry_run)
     if not dry_run:
-        with staged(target, force, 2 * plan.nbytes + sum(map(len, plan.files.values())), MARK) as stage:
+        with staged(target, force, 2 * plan.nbytes + sum(map(len, plan.files.values())), EXPORTED) as stage:
             counter = Counter(progress, 2 * plan.nbytes)
             sent: dict[str, str] = {}
             plan.program.write(stage / plan.program.weights, _recorded(plan.tensors(counter.add), sent))
@@ -207,7 +204,7 @@ def export_graph(
 
     begun, target = time.monotonic(), path_of(target)
     if not dry_run:
-        check_output(target, force, MARK)
+        check_output(target, force, EXPORTED)
     path, name = local_source(output)
     checkpoint = open_checkpoint(path)
     keep_apart(checkpoint, target)
@@ -228,7 +225,7 @@ def export_graph(
         dry_run=dry_run,
     )
     if not dry_run:
-        with staged(target, force, 2 * report.weight_nbytes, MARK) as stage:
+        with staged(target, force, 2 * report.weight_nbytes, EXPORTED) as stage:
             result = export_onnx(path, stage, precision=precision, progress=progress)
             report = replace(report, head=result.head, decisions=result.decisions, measured=result.measured)
             report = _complete(stage, report)
@@ -244,7 +241,7 @@ def _complete(stage: Path, report: ExportReport) -> ExportReport:
     written = sorted(file for file in stage.rglob("*") if file.is_file())
     files = tuple(FileRecord(str(file.relative_to(stage)), file.stat().st_size, sha256(file)) for file in written)
     report = replace(report, output_files=files)
-    (stage / MARK).write_bytes(report.to_json().encode())
+    (stage / EXPORTED).write_bytes(report.to_json().encode())
     return report
 
 

@@ -23,6 +23,9 @@ MARK = "conversion.json"
 TRAINED = "training.json"
 """The record in every folder of a model that was trained from a converted one."""
 
+EXPORTED = "export.json"
+"""The record in every folder that was exported for another program."""
+
 _NEW, _OLD = "new", "old"
 """In the hidden folder: the output while it is written, and the output that it replaces."""
 

@@ -15,7 +15,7 @@ from ..errors import MappingError, OutputError, UsageError
 from ..families.heads import HEADS
 from ..files.hashing import sha256
 from ..files.json import json_bytes, read_json
-from ..files.staging import MARK, TRAINED, check_writable, replace_file
+from ..files.staging import EXPORTED, MARK, TRAINED, check_writable, replace_file
 from ..text import quoted
 from .card import conversion_card
 from .report import FileRecord
@@ -75,6 +75,7 @@ _KEEP = "Make the folder writable, or leave it as it is: --no-record"
 _WRITTEN_BY = {
     MARK: ("a conversion", "nezha-convert convert SOURCE {folder} --force", "Convert again"),
     TRAINED: ("record_training", "nezha_convert.record_training({folder}, ...)", "Record the training again"),
+    EXPORTED: ("an export", "nezha-convert export OUTPUT {folder} --to PROGRAM --force", "Export again"),
 }
 """By record: what writes it, the command or call, and what to do in words."""
 
@@ -194,9 +195,7 @@ class RecordedFolder(ABC):
 
     def _check_record(self, mark: Path) -> None:
         """Raises MappingError unless the record has the form in which it is written. Later code relies on that form."""
-        for file in self.record["output_files"]:
-            if {"", ".", ".."} & {*file["name"].split("/")} or any(c in file["name"] for c in "\\\0"):
-                raise foreign(mark, f"output_files names {file['name']!r}; expected a file of the folder itself")
+        _check_names(mark, self.record["output_files"])
         try:
             json.dumps(self.record, allow_nan=False)
         except ValueError:
@@ -323,6 +322,24 @@ class ConvertedFolder(RecordedFolder):
                 raise foreign(mark, f"decisions[{number}].value is {decision['value']!r:.40}; expected a language")
 
 
+def recorded_files(path: Path) -> tuple[FileRecord, ...]:
+    """The files that the record at `path` names, as they were recorded.
+
+    Raises:
+        MappingError: it cannot be read, or is not as it is written.
+    """
+    files = read_object(path, {"output_files": [SIZED]})["output_files"]
+    _check_names(path, files)
+    return tuple(FileRecord(file["name"], file["nbytes"], file["sha256"]) for file in files)
+
+
+def _check_names(path: Path, files: Iterable[Mapping[str, Any]]) -> None:
+    """Raises MappingError where the record at `path` names a file outside of its folder."""
+    for file in files:
+        if {"", ".", ".."} & {*file["name"].split("/")} or any(c in file["name"] for c in "\\\0"):
+            raise foreign(path, f"output_files names {file['name']!r}; expected a file of the folder itself")
+
+
 def read_object(path: Path, needed: Form) -> dict[str, Any]:
     """The JSON object in `path`.
 
@@ -385,8 +402,11 @@ def is_number(value: object) -> bool:
 
 def foreign(path: Path, what: str) -> MappingError:
     """The error for a file in a folder of ours that does not have the form in which it is written."""
-    writer, how, again = _WRITTEN_BY[TRAINED if (path.parent / TRAINED).is_file() else MARK]
-    return MappingError(
-        f"{path}: not as {writer} writes it: {what}",
-        hint=f"{again}: {how.format(folder=quoted(path.parent))}",
-    )
+    mark = path.name if path.name in _WRITTEN_BY else TRAINED if (path.parent / TRAINED).is_file() else MARK
+    return MappingError(f"{path}: not as {_WRITTEN_BY[mark][0]} writes it: {what}", hint=anew(path.with_name(mark)))
+
+
+def anew(path: Path) -> str:
+    """What writes the folder of the record at `path` anew: what to do, and the command or call."""
+    _, how, again = _WRITTEN_BY[path.name]
+    return f"{again}: {how.format(folder=quoted(path.parent))}"

@@ -35,6 +35,7 @@ def local(source: Path, work: Path) -> Said:
     commands = {
         "inspect": ["inspect", source],
         "convert": ["convert", source, out, *head],
+        "check": ["check", out],
         "diff": ["diff", source, out],
         "repair": ["repair", out, work / "repaired"],
         "push": ["push", out, NAME, "--license", "mit", "--force", "--dry-run"],
