@@ -10,8 +10,8 @@ without softmax, dropout, norms or activations. Peak memory is that of the proce
 "growth" is the peak less the memory before the runs. `--peer` runs transformers 4.40.2 from the isolated environment of
 the tests.
 
-Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compile` made for this one shape. `onnx` and
-`int8` run in onnxruntime what our exporter writes, of BERT what torch's writes. `export` times the writing of a graph.
+Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compile` made for this one shape, `dynamic` what it
+made for any, `aot` what AOTInductor did. `onnx` and `int8` run in onnxruntime what our exporter writes, of BERT what torch's writes. `export` times the writing of a graph.
 
 Replaces its section of ``benchmarks/RESULTS.md``: one for each type, for one thread, for CPU time, and for the further
 cases. Several threads also draw a picture beside it. On a shared machine, ``--cpu --threads 1`` gives figures that
@@ -195,9 +195,13 @@ def model(subject: str, kind: str, dtype: str, batch: int, length: int, folder: 
     module = cls(config).train(kind == "train").to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     if kind in ("export", "onnx", "int8"):
         return graph(module, kind, batch, length, folder / "model.onnx", torch.get_num_threads())
-    called = torch.compile(module, dynamic=False) if kind == "compile" else module
     ids = torch.randint(1, 21128, (batch, length))
     mask = torch.ones_like(ids)
+    called: Callable[..., object] = module
+    if kind in ("compile", "dynamic"):
+        called = torch.compile(module, dynamic=kind == "dynamic")
+    elif kind == "aot":
+        called = ahead_of_time(module, (ids, mask), folder)
     autocast = functools.partial(torch.autocast, "cpu", torch.bfloat16, enabled=dtype == "autocast")
 
     def train() -> None:
@@ -212,6 +216,18 @@ def model(subject: str, kind: str, dtype: str, batch: int, length: int, folder: 
             called(ids, mask)
 
     return train if kind == "train" else infer
+
+
+def ahead_of_time(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> Callable[..., object]:
+    """`module` as AOTInductor compiles it, for any batch and for lengths up to BERT's limit."""
+    import torch
+
+    longest = max(512, inputs[0].shape[1])
+    names = {0: torch.export.Dim("batch", min=2), 1: torch.export.Dim("length", min=2, max=longest)}
+    with torch.no_grad():
+        program = torch.export.export(module, inputs, dynamic_shapes=[names] * len(inputs), strict=False)
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "model.pt2"))
+    return torch._inductor.aoti_load_package(package)
 
 
 def graph(module: object, kind: str, batch: int, length: int, path: Path, threads: int) -> Callable[[], object]:
