@@ -10,8 +10,9 @@ without softmax, dropout, norms or activations. Peak memory is that of the proce
 "growth" is the peak less the memory before the runs. `--peer` runs transformers 4.40.2 from the isolated environment of
 the tests.
 
-Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compile` made for this one shape, `dynamic` what it
-made for any, `aot` what AOTInductor did. `onnx` and `int8` run in onnxruntime what our exporter writes, of BERT what torch's writes. `export` times the writing of a graph.
+Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compile` made for this one shape, `dynamic`
+what it made for any, `aot` what AOTInductor did. `onnx` and `int8` run in onnxruntime what our exporter writes, of BERT
+what torch's writes. `export` times the writing of a graph.
 
 Replaces its section of ``benchmarks/RESULTS.md``: one for each type, for one thread, for CPU time, and for the further
 cases. Several threads also draw a picture beside it. On a shared machine, ``--cpu --threads 1`` gives figures that
