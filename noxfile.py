@@ -14,12 +14,14 @@
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
 
 UV = "uv==0.13.9"
 LOCK, TORCH_LOCK = Path(".ci/requirements.lock"), Path(".ci/requirements-torch.lock")
+ACTION_LOCK = Path(".ci/requirements-action.lock")
 TORCH = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 KNOWN_WEAK = "urllib3==1.24.1"
 """A release with published weaknesses. A database that finds none in it did not answer the question."""
@@ -102,20 +104,29 @@ def _test_with(session: nox.Session, resolution: str) -> None:
 def lock(session: nox.Session) -> None:
     """Write the lock files: the versions of constraints.txt, with the SHA-256 of every file that the index has of them.
 
-    torch has a lock file of its own, because the right build of it depends on the machine.
+    torch has a lock file of its own, because the right build of it depends on the machine. What action.yml installs is
+    a part of the first one.
     """
     session.install(UV)
-    out = Path(session.create_tmp()).resolve() / "requirements.txt"
-    out.unlink(missing_ok=True)  # uv would keep the versions in it
-    session.run(
-        *("uv", "pip", "compile", "pyproject.toml", "--extra", "dev", "--constraints", "constraints.txt"),
-        *("--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"),
-        *("--output-file", str(out)),
-    )
-    blocks = re.findall(r"^\S.*(?:\n .*)*\n", out.read_text("utf-8"), re.MULTILINE)
-    for path, torch in ((LOCK, False), (TORCH_LOCK, True)):
+    every = _locked(session, ("dev",))
+    action = _locked(session, ("html", "keras", "torch"))
+    for path, blocks, torch in ((LOCK, every, False), (TORCH_LOCK, every, True), (ACTION_LOCK, action, False)):
         text = "".join(block for block in blocks if bool(TORCH.match(block)) == torch)
         path.write_text(f"# Written by `nox -s lock`. What it is for: SECURITY.md.\n{text}", "utf-8")
+
+
+def _locked(session: nox.Session, extras: Sequence[str]) -> list[str]:
+    """The lines of each version that the package with `extras`, and its build, require."""
+    folder = Path(session.create_tmp()).resolve()
+    out, build = folder / "requirements.txt", folder / "build.in"
+    out.unlink(missing_ok=True)  # uv would keep the versions in it
+    build.write_text("hatchling\n", "utf-8")
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", str(build), *(word for one in extras for word in ("--extra", one))),
+        *("--constraints", "constraints.txt", "--universal", "--python-version", "3.10", "--generate-hashes"),
+        *("--no-annotate", "--no-header", "--quiet", "--output-file", str(out)),
+    )
+    return re.findall(r"^\S.*(?:\n .*)*\n", out.read_text("utf-8"), re.MULTILINE)
 
 
 @nox.session

@@ -1,9 +1,9 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
 The Python API is what the command line calls: `inspect`, `convert`, `verify`, `check`, `push`, `pull`, `record`,
-`repair`, `export`, `export_graph`, `diff` and `env`; `write_html` and `write_junit`, which show what `verify` returned;
-and `record_training`, which a training script calls. Importing this package loads neither torch, transformers nor
-tensorflow; a conversion from TensorFlow never does.
+`repair`, `export`, `export_graph`, `diff` and `env`; `write_html`, `write_junit` and `write_markdown`, which show what
+`verify` returned; and `record_training`, which a training script calls. Importing this package loads neither torch,
+transformers nor tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .hub import Pulled, Pushed
     from .parity.render.html import write_html
     from .parity.render.junit import write_junit
+    from .parity.render.markdown import write_markdown
     from .parity.report import ParityReport
 
 _LAZY = {
@@ -50,6 +51,7 @@ _LAZY = {
     "verify": "commands.verify",
     "write_html": "parity.render.html",
     "write_junit": "parity.render.junit",
+    "write_markdown": "parity.render.markdown",
     "Checked": "commands.check",
     "Difference": "commands.diff",
     "Environment": "commands.env",
@@ -100,6 +102,7 @@ __all__ = [
     "verify",
     "write_html",
     "write_junit",
+    "write_markdown",
 ]
 
 

@@ -177,6 +177,7 @@ def _after(report: Report, source: str, output: Path, settings: Mapping[str, Any
 )
 @click.option("--junit", "junit_file", type=options.FILE, help="Write the outcome for a CI service.")
 @click.option("--html", "html_file", type=options.FILE, help="Write the outcome as a web page.")
+@click.option("--markdown", "markdown_file", type=options.FILE, help="Write the outcome for the summary of a CI job.")
 @click.option("--no-record", "record", flag_value=False, default=True, help="Leave OUTPUT's conversion.json as it is.")
 @options.as_json
 def verify(
@@ -184,6 +185,7 @@ def verify(
     output: Path,
     junit_file: Path | None,
     html_file: Path | None,
+    markdown_file: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -200,10 +202,10 @@ def verify(
     """
     from ..commands import verify as verb
     from ..files.staging import check_writable
-    from ..parity.render import html, junit
+    from ..parity.render import html, junit, markdown
 
     console = Console(as_json)
-    for file in filter(None, (junit_file, html_file)):
+    for file in filter(None, (junit_file, html_file, markdown_file)):
         check_writable(file)
     if html_file:
         html.check_html()
@@ -214,6 +216,8 @@ def verify(
         junit.write_junit(report, junit_file)
     if html_file:
         html.write_html(report, html_file)
+    if markdown_file:
+        markdown.write_markdown(report, markdown_file)
     if not report.passed:
         raise click.exceptions.Exit(1)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, EntryPoint, distribution
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -41,13 +42,22 @@ def install(environment: Path, words: list[str]) -> None:
     parser.add_argument("command", choices=["install"])
     parser.add_argument("-c", dest="constraints", type=argparse.FileType())
     parser.add_argument("-e", dest="editable", action="store_true")
-    parser.add_argument("-q", action="store_true")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.add_argument("-r", "--requirement", action="append", default=[], type=Path)
+    for option in ("--no-deps", "--require-hashes", "--no-build-isolation"):
+        parser.add_argument(option, action="store_true")
+    parser.add_argument("--only-binary", choices=[":all:"])
     parser.add_argument("-U", action="store_true")
     parser.add_argument("--extra-index-url")
     parser.add_argument("-i", "--index-url")
-    parser.add_argument("requirements", nargs="+")
-    asked = parser.parse_args(words)
+    parser.add_argument("requirements", nargs="*")
+    asked = parser.parse_intermixed_args(words)
+    assert asked.requirements or asked.requirement, "nothing to install"
     (packages,) = environment.glob("lib/python*/site-packages")
+    if asked.no_deps:
+        for name in chain(map(_named, asked.requirements), *map(locked, asked.requirement)):
+            link(distribution(name), packages, environment / "bin")
+        return
     for requirement in asked.requirements:
         here, extras = re.fullmatch(r"(\.?)(?:.*?)(\[.*\])?(?:[=<>].*)?", requirement).groups()
         if here:
@@ -56,6 +66,21 @@ def install(environment: Path, words: list[str]) -> None:
             requirement = f"{OURS}{extras or ''}"
         for found in closure(Requirement(requirement)):
             link(found, packages, environment / "bin")
+
+
+def _named(requirement: str) -> str:
+    """The name of a requirement without its dependencies: a name, or the folder of this package."""
+    return OURS if (Path(requirement) / "pyproject.toml").is_file() else requirement
+
+
+def locked(path: Path) -> Iterator[str]:
+    """The names of a lock file that are for this machine. Each version has its hashes."""
+    for block in re.findall(r"^[A-Za-z].*(?:\n .*)*", path.read_text("utf-8"), re.MULTILINE):
+        line, *hashes = block.split("--hash=")
+        assert hashes, f"{line} has no hash, and pip would refuse it"
+        requirement = Requirement(line.replace("\\", "").strip())
+        if not requirement.marker or requirement.marker.evaluate():
+            yield requirement.name
 
 
 def closure(wanted: Requirement) -> Iterator[Distribution]:
