@@ -11,6 +11,7 @@
 - `nox -s release` checks this commit and builds what is published.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import nox
 
 UV = "uv==0.13.9"
 LOCK, TORCH_LOCK = Path(".ci/requirements.lock"), Path(".ci/requirements-torch.lock")
-ACTION_LOCK = Path(".ci/requirements-action.lock")
+ACTION_LOCK, RELEASES = Path(".ci/requirements-action.lock"), Path(".ci/releases.lock")
 TORCH = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 KNOWN_WEAK = "urllib3==1.24.1"
 """A release with published weaknesses. A database that finds none in it did not answer the question."""
@@ -164,6 +165,7 @@ def release(session: nox.Session) -> None:
     if wheel.name.split("-")[1] != version:
         session.error(f"{wheel.name} is not of version {version}")
     session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    _check_hash(session, version, wheel, dry_run="--dry-run" in session.posargs)
 
     session.run("python", "-m", "venv", str(work / "fresh"))
     fresh = str(work / "fresh" / "bin" / "python")
@@ -202,6 +204,14 @@ def _check_commit(session: nox.Session, dry_run: bool) -> str:
     if f"v{version}" not in tags:
         session.error(f"this commit has no tag v{version}, found {', '.join(tags) or 'none'}: git tag v{version}")
     return version
+
+
+def _check_hash(session: nox.Session, version: str, wheel: Path, dry_run: bool) -> None:
+    """What action.yml installs of a release is known by its hash in the very commit that is tagged."""
+    line = f"nezha-convert=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    if line in RELEASES.read_text("utf-8").splitlines():
+        return
+    (session.log if dry_run else session.error)(f"{RELEASES} lacks the line of this release: {line}")
 
 
 def _build(session: nox.Session, work: Path) -> tuple[Path, Path]:

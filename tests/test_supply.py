@@ -82,6 +82,27 @@ def test_the_lock_files_hold_the_versions_of_constraints_txt(python, platform):
     assert not locked.keys() & torch.keys()
 
 
+def test_what_the_action_installs_is_a_part_of_the_lock():
+    """Whole lines of it: the same versions with the same hashes, for all that the package and its build require."""
+    lock, action = (
+        {(canonicalize_name(one.name), str(one.specifier)): digests for one, digests in requirements(path)}
+        for path in (LOCKS[0], ROOT / ".ci" / "requirements-action.lock")
+    )
+    assert {one: lock.get(one) for one in action} == action
+    extras = "".join(re.findall(r"^(?:html|keras|torch) = \[(.+)\]$", PYPROJECT, re.MULTILINE))
+    needed = closure(["nezha-convert", "hatchling", *re.findall(r'"(.+?)"', extras)]).keys() - {"nezha-convert"}
+    assert {"h5py", "matplotlib", "torch", "transformers", "numpy"} <= needed
+    of_torch = {name for name in needed if name in TORCH or name.startswith(TORCH_PREFIXES)}
+    assert needed - of_torch <= {name for name, _ in action}
+    assert not {name for name, _ in action} & {"pytest", "ray", "gradio", "datasets"}
+
+
+def test_every_release_that_the_action_knows_has_a_hash():
+    lines = (ROOT / ".ci" / "releases.lock").read_text("utf-8").splitlines()
+    pattern = r"nezha-convert==[0-9A-Za-z.]+ --hash=sha256:[0-9a-f]{64}"
+    assert all(line.startswith("#") or re.fullmatch(pattern, line) for line in lines)
+
+
 def test_every_requirement_of_the_project_is_locked():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -288,7 +309,8 @@ def test_the_workflow_that_publishes_is_pinned_and_has_no_secret():
     assert "nox -s release" in [step.get("run") for step in build["steps"]] and "permissions" not in build
     assert publish["permissions"] == {"id-token": "write"} and publish["needs"] == "build"
     assert not any("run" in step for step in publish["steps"])  # no code of ours where the right to publish is
-    for step in (*build["steps"], *publish["steps"]):
+    action = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+    for step in (*build["steps"], *publish["steps"], *action["runs"]["steps"]):
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + 40 * "0")), step
     assert "secrets" not in (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
 
