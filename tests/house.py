@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("nezha", "nezha_convert")
+FOLDERS = (*PACKAGES, "spaces")
 LONGEST = 60
 """Lines of a function, without its decorators and its docstring."""
 
@@ -28,7 +29,7 @@ OF_FILES = ("nezha_convert/formats/", "nezha_convert/parity/", "nezha/")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of the packages, by its path from the root."""
+    """A file of the packages or of a Space, by its path from the root."""
 
     name: str
     text: str
@@ -36,7 +37,7 @@ class Source:
 
 
 def sources(root: Path = ROOT) -> list[Source]:
-    paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    paths = sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py"))
     texts = {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in paths}
     return [Source(name, text, ast.parse(text)) for name, text in texts.items()]
 

@@ -149,8 +149,7 @@ def _after(report: Report, source: str, output: Path, settings: Mapping[str, Any
         return
     named = [word for name in ("config", "vocab", "labels") if settings[name] for word in (f"--{name}", settings[name])]
     yield "next", shlex.join(["nezha-convert", "verify", *map(str, (source, output, *named))])
-    auto = HEADS[report.head].auto_class
-    yield "load", f"{auto}.from_pretrained({str(output)!r}, trust_remote_code=True)"
+    yield "load", f"{report.auto_class}.from_pretrained({str(output)!r}, trust_remote_code=True)"
 
 
 @cli.command()

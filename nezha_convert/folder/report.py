@@ -9,6 +9,7 @@ from typing import Any
 
 from .._version import __version__
 from ..checkpoint import Assumption, Decision
+from ..families.heads import HEADS
 from ..families.rules import Tie
 from ..files.json import json_bytes
 from ..files.staging import MARK, TRAINED
@@ -115,6 +116,11 @@ class Report:
         rows += [("decided", str(decision)) for decision in self.decisions]
         title = f"Plan for {self.output}; nothing was written" if self.dry_run else f"Conversion to {self.output}"
         return screenful(title, rows)
+
+    @property
+    def auto_class(self) -> str:
+        """The Auto class of transformers that loads the folder."""
+        return HEADS[self.head].auto_class
 
     @classmethod
     def of(

@@ -227,13 +227,14 @@ class Hub:
 
     Args:
         endpoint: another server than HF_ENDPOINT or the public Hub.
-        token: instead of the one of `hf auth login` or HF_TOKEN.
+        token: instead of the one of `hf auth login` or HF_TOKEN; an empty one, as of a secret that is not set, is none.
         bars: show the client's progress bars, one a file.
     """
 
     def __init__(self, endpoint: str | None = None, token: str | None = None, bars: bool = False) -> None:
         from huggingface_hub import HfApi, get_token
 
+        token = token or None
         self._api = HfApi(endpoint=endpoint, token=token)
         self._token, self._bars = token, bars
         self._secrets = {secret for secret in (token, get_token(), os.environ.get("HF_TOKEN")) if secret}

@@ -40,6 +40,11 @@ def test_a_download_over_the_limit_is_refused_before_it_begins(server, folder):
     assert sum(size for _, size in pull(f"hf://{NAME}", endpoint=server.endpoint, max_bytes=nbytes).files) == nbytes
 
 
+def test_an_empty_token_is_none(server, folder):
+    server.create(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
+    assert pull(f"hf://{NAME}", endpoint=server.endpoint, token="").folder.is_dir()
+
+
 def test_a_revision_is_pulled_as_it_was(server, folder):
     repository = server.create(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
     old = repository.branches["main"]
