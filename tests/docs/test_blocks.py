@@ -41,6 +41,7 @@ DOCUMENTS = {
     "docs/performance.md": ":",
     "docs/reference.md": ":",
     "docs/reliability.md": ":",
+    "docs/space.md": ":",
     "docs/tokenizers.md": ":",
     "docs/tool.md": ":",
     "docs/training.md": f"{INSTALLED}\npip install 'nezha-convert[train]'\n{CLASSIFIER.replace('NAME', 'sentiment')}",
@@ -49,7 +50,7 @@ DOCUMENTS = {
 }
 """What the reader of a document has done before. The reader of the README has a clone, the others an empty folder."""
 
-CHINESE = ("convert", "from-transformers", "hub", "index", "libraries", "training", "verify")
+CHINESE = ("convert", "from-transformers", "hub", "index", "libraries", "space", "training", "verify")
 TRANSLATED = {
     "README.zh-CN.md": "README.md",
     **{f"docs/zh/{name}.md": f"docs/{name}.md" for name in CHINESE},
@@ -78,6 +79,8 @@ ELSEWHERE = {
     r"python -m pytest": "it runs all tests: .ci/run runs it, word by word",
     r"^(pip install|import|from) (text2vec|sentence|setfit|peft|accel|openv|torchao|bits|Flag|optimum)"
     "|BitsAndBytesConfig|offload_folder": "it needs a library of its own: tests/matrix/test_libraries.py runs it",
+    r"^pip install .*python spaces/": "it serves until it is stopped: tests/spaces/test_page.py runs it",
+    r"^hf upload ": "it needs the Hub's Spaces: tests/spaces/test_parts.py reads what is sent",
     r"--original": "it needs a clone of Huawei's repository: tests/parity/originals/test_programs.py runs it",
 }
 """Blocks that another test runs: a pattern of a line, and where and why."""
