@@ -155,7 +155,10 @@ def _report(item: pytest.Item) -> ParityReport:
 
 
 def _asked(item: pytest.Item) -> dict[str, Any]:
-    """The arguments of `verify` that the marker of `item` says. Relative paths begin at the configuration file."""
+    """The arguments of `verify` that the marker of `item` says. Relative paths begin at the configuration file.
+
+    Without one they begin where pytest was started.
+    """
     from .commands.verify import verify
 
     marker = item.get_closest_marker(NAME)
@@ -166,7 +169,7 @@ def _asked(item: pytest.Item) -> dict[str, Any]:
         asked = signature(verify).bind(*marker.args, **options).arguments
     except TypeError as error:
         raise _failed(f"@pytest.mark.{NAME}: {error}; expected (SOURCE, OUTPUT) and options of verify") from None
-    folder = item.config.inipath.parent if item.config.inipath else item.config.rootpath
+    folder = item.config.inipath.parent if item.config.inipath else item.config.invocation_params.dir
     near = {name: _near(folder, asked[name]) for name in FILES if name in asked}
     return {**asked, **near, "source": _source(folder, asked["source"]), "output": folder / asked["output"]}
 
