@@ -1,9 +1,9 @@
 """nezha-convert: Huawei's NEZHA checkpoints for today's transformers, provably the same.
 
-The Python API is what the command line calls: `inspect`, `convert`, `verify`, `check`, `push`, `pull`, `record`,
-`repair`, `export`, `export_graph`, `diff` and `env`; `write_html`, `write_junit` and `write_markdown`, which show what
-`verify` returned; and `record_training`, which a training script calls. Importing this package loads neither torch,
-transformers nor tensorflow; a conversion from TensorFlow never does.
+The Python API is what the command line calls: `inspect`, `convert`, `verify`, `check`, `batch`, `push`, `pull`,
+`record`, `repair`, `export`, `export_graph`, `diff` and `env`; `write_html`, `write_junit` and `write_markdown`, which
+show what `verify` returned; and `record_training`, which a training script calls. Importing this package loads neither
+torch, transformers nor tensorflow; a conversion from TensorFlow never does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from ._version import __version__
 from .errors import CheckpointError, HubError, MappingError, NezhaConvertError, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from .batches.results import BatchReport, RowResult
+    from .commands.batch import batch
     from .commands.check import Checked, check
     from .commands.convert import convert
     from .commands.diff import Difference, diff
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .parity.report import ParityReport
 
 _LAZY = {
+    "batch": "commands.batch",
     "check": "commands.check",
     "convert": "commands.convert",
     "diff": "commands.diff",
@@ -52,6 +55,7 @@ _LAZY = {
     "write_html": "parity.render.html",
     "write_junit": "parity.render.junit",
     "write_markdown": "parity.render.markdown",
+    "BatchReport": "batches.results",
     "Checked": "commands.check",
     "Difference": "commands.diff",
     "Environment": "commands.env",
@@ -62,11 +66,13 @@ _LAZY = {
     "Pushed": "hub",
     "Repair": "commands.repair",
     "Report": "folder.report",
+    "RowResult": "batches.results",
     "TrainedFolder": "folder.trained",
     "TrainingData": "commands.record_training",
 }
 
 __all__ = [
+    "BatchReport",
     "Checked",
     "CheckpointError",
     "Difference",
@@ -82,10 +88,12 @@ __all__ = [
     "Pushed",
     "Repair",
     "Report",
+    "RowResult",
     "TrainedFolder",
     "TrainingData",
     "UsageError",
     "__version__",
+    "batch",
     "check",
     "convert",
     "diff",

@@ -60,9 +60,9 @@ def cli() -> None:
       nezha-convert verify NEZHA-Base/ nezha-base/
       nezha-convert push nezha-base/ owner/nezha-base --license apache-2.0
 
-    Exit codes: 0 done, 1 parity failed, 2 usage, 3 source unreadable or corrupt, 4 tensors do not map, 5 output cannot
-    be written, 6 the Hub refused or failed, 70 a fault of nezha-convert, 130 interrupted (143 by SIGTERM), 141 nobody
-    reads the output.
+    Exit codes: 0 done, 1 parity failed (of batch: a row failed or needs a decision), 2 usage, 3 source unreadable or
+    corrupt, 4 tensors do not map, 5 output cannot be written, 6 the Hub refused or failed, 70 a fault of nezha-convert,
+    130 interrupted (143 by SIGTERM), 141 nobody reads the output.
     """
 
 
@@ -240,6 +240,60 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     checked = verb.check(*paths)
     Console(as_json).show(checked)
     if not checked.same:
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("manifest", required=False, type=options.SOURCE)
+@click.option(
+    "--output", required=True, metavar="FOLDER", help="Where each row gets a folder; also s3://bucket/folder."
+)
+@click.option("--family", metavar="TAG", help="Instead of MANIFEST: what the Hub finds by this tag, such as nezha.")
+@click.option("--limit", type=click.IntRange(1), help="The most models of a search on the Hub.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="COLUMN=VALUE",
+    multiple=True,
+    callback=lambda context, parameter, values: dict(options.pair(value) for value in values),
+    help="A value for rows that do not say, such as dtype=bfloat16. Repeatable.",
+)
+@click.option("--no-verify", "verify", flag_value=False, default=True, help="Convert alone, without the proof.")
+@click.option("--push", metavar="OWNER", help="Push each proved row to OWNER/NAME, by its folder's name.")
+@click.option("--create-pr", is_flag=True, help="Open pull requests instead; of rows on the Hub at their source.")
+@click.option("--license", metavar="ID", help="License of the weights that are pushed: apache-2.0, mit, ...")
+@click.option("--jobs", type=click.IntRange(1), help="Rows at a time; default: one a core, as memory allows.")
+@click.option("--memory", metavar="SIZE", help="What all rows together may use, such as 16GB; default: what is free.")
+@click.option("--disk", metavar="SIZE", help="What outputs and downloads may take; default: what is free.")
+@click.option("--ray", metavar="ADDRESS", help="Do the rows on a Ray cluster: its address, or auto.")
+@click.option("--html", type=options.FILE, help="Write the report as a web page, too.")
+@click.option("--force", is_flag=True, help="Replace outputs that are another conversion.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, how long and how large; write nothing.")
+@options.token
+@options.endpoint
+@options.as_json
+def batch(manifest: str | None, output: str, as_json: bool, settings: dict[str, str], **asked: Any) -> None:
+    """Convert and prove every checkpoint of MANIFEST; exit with 1 if one failed or needs a decision.
+
+    MANIFEST is a .csv or .jsonl file with the columns source, output, and any option of convert, verify and push; a
+    folder of folders; or a search on the Hub, hf://OWNER/* or hf://OWNER/PREFIX*. What an earlier run has done is not
+    done again, so the same command goes on after Ctrl-C, a crash or a correction.
+
+    \b
+    Examples:
+      nezha-convert batch checkpoints/ --output converted/
+      nezha-convert batch models.csv --output converted/ --jobs 4 --html report.html
+      nezha-convert batch 'hf://owner/nezha*' --output converted/ --dry-run
+      nezha-convert batch --family nezha --output s3://bucket/nezha --ray auto --json
+    """
+    from ..commands import batch as verb
+    from .batch_screen import BatchScreen
+
+    console, again = Console(as_json), ["nezha-convert", *sys.argv[1:]]
+    with BatchScreen(console, again) as screen:
+        report = verb.batch(manifest, output, options=settings, watch=screen.watch, **asked)
+    console.show(report)
+    if not report.right and not report.dry_run:
         raise click.exceptions.Exit(1)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..text import quoted
 
 if TYPE_CHECKING:  # each command imports its own
+    from ..batches.results import BatchReport, RowResult
     from ..checkpoint import Decision
     from ..commands.check import Checked
     from ..commands.diff import Difference
@@ -35,7 +36,7 @@ Part: TypeAlias = "Row | str | Comparison"
 
 Result: TypeAlias = (
     "Inspection | Report | Difference | ParityReport | Checked | Pushed | Pulled | Repair | ExportReport"
-    " | TrainedFolder | Environment"
+    " | TrainedFolder | Environment | BatchReport"
 )
 """What a command returns. Its `to_dict()` is the document of ``--json``."""
 
@@ -245,7 +246,57 @@ def _environment(environment: Environment) -> Iterator[Part]:
         yield "next", environment.hint
 
 
+def _batch(report: BatchReport) -> Iterator[Part]:
+    yield "batch", f"{report.manifest} to {report.output}, on {report.where}"
+    if report.skipped:
+        yield "skipped", f"{len(report.skipped):,} folders without weights: {shorten(', '.join(report.skipped), 200)}"
+    open_rows = report.open
+    right = [row for row in report.rows if row not in open_rows]
+    for row in right[:SHOWN]:
+        yield row.outcome, f"{row.source} -> {row.output}{_about_row(row)}"
+    if len(right) > SHOWN:
+        yield "...", f"and {len(right) - SHOWN:,} more that are right or planned; report.json and --json have all"
+    for row in open_rows[:SHOWN]:
+        yield row.outcome, f"{row.source}: {row.reason}"
+        if row.hint:
+            yield "", row.hint
+        for command in row.commands:
+            yield "next", command
+    if len(open_rows) > SHOWN:
+        yield (
+            "...",
+            f"and {len(open_rows) - SHOWN:,} more that need a decision or failed; report.json and --json have all",
+        )
+    yield "rows", f"{len(report.rows):,}: {', '.join(f'{n:,} {what}' for what, n in report.counts.items())}"
+    resumed = sum(row.resumed for row in report.rows)
+    if resumed:
+        yield "before", f"{resumed:,} of them in an earlier run"
+    if report.estimate:
+        one = report.estimate
+        yield "would take", f"about {_duration(one.seconds)} for {one.rows:,} rows; {one.rates}"
+        yield "would write", f"about {size(one.output_nbytes)}, after {size(one.download_nbytes)} of downloads"
+        yield "output", "nothing was written"
+        return
+    yield "time", _duration(report.seconds)
+
+
+def _about_row(row: RowResult) -> str:
+    """What else there is to say of a row that is right."""
+    if row.reason:
+        return f": {row.reason}"
+    error = "" if row.worst_error is None else f", largest error {row.worst_error:.1e}"
+    assumed = f", {len(row.assumed)} assumed" if row.assumed else ""
+    return f": {row.head} ({row.family}){error}{assumed}{f', {row.pushed}' if row.pushed else ''}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 _PARTS: dict[str, Callable[[Any], Iterator[Part]]] = {
+    "BatchReport": _batch,
     "Checked": _checked,
     "Difference": _difference,
     "Environment": _environment,

@@ -252,7 +252,7 @@ class Hub:
             return self._cached(address)
         with self._asking(str(address)):
             info = within(lambda: self._api.model_info(address.repo_id, revision=address.revision, files_metadata=True))
-            sizes = {file.rfilename: file.size for file in info.siblings or () if _is_in_reach(file.rfilename)}
+            sizes = _sizes(info)
             names = list(sizes)
             wanted = _needed(names)
             if not wanted:
@@ -277,6 +277,38 @@ class Hub:
                 nbytes,
             )
         return _pulled(address, Path(folder))
+
+    def search(
+        self, owner: str | None, begins: str = "", tag: str | None = None, limit: int | None = None
+    ) -> list[tuple[str, str | None]]:
+        """The models of `owner` whose names have `begins` in them, or those with `tag`: their repositories, in order
+        of their names, each with the model_type of its config, None where the Hub has none. A page of the list is a
+        request.
+
+        Raises:
+            HubError: the Hub refused or failed.
+        """
+        with self._asking(owner or tag or "the Hub"):
+            found = within(
+                lambda: [
+                    (str(one.id), (one.config or {}).get("model_type"))
+                    for one in self._api.list_models(
+                        author=owner, search=begins or None, filter=tag, limit=limit, fetch_config=True
+                    )
+                ]
+            )
+        return sorted(found)
+
+    def sizes(self, address: Address) -> tuple[str, dict[str, int]]:
+        """The commit of `address`, and the files that `fetch` would download of it, with their sizes; one request.
+
+        Raises:
+            HubError: the Hub refused or failed.
+        """
+        with self._asking(str(address)):
+            info = within(lambda: self._api.model_info(address.repo_id, revision=address.revision, files_metadata=True))
+        sizes = _sizes(info)
+        return str(info.sha), {name: _UNKNOWN if sizes[name] is None else sizes[name] or 0 for name in _needed(sizes)}
 
     def _cached(self, address: Address) -> Pulled:
         """What earlier downloads have left in the cache."""
@@ -328,6 +360,8 @@ class Hub:
             deleted = [CommitOperationDelete(file.name) for file in listed if file.state == "deleted"]
             if not added and not deleted:
                 return pushed
+            if create_pr and not created and (there := within(lambda: self._same_request(repo_id, files, revision))):
+                return replace(pushed, pull_request=there)
             with _commits_answered_by(self._api.endpoint):
                 done = within(
                     lambda: self._api.create_commit(
@@ -342,6 +376,18 @@ class Hub:
                     sum(file.nbytes for file in listed if file.state == "uploaded"),
                 )
         return replace(pushed, commit=done.oid, pull_request=done.pr_url)
+
+    def _same_request(self, repo_id: str, files: Mapping[str, Path | bytes], revision: str | None) -> str | None:
+        """The address of an open pull request that has all of `files` already: a run that was killed opened it."""
+        if revision is not None:
+            return None
+        opened = self._api.get_repo_discussions(repo_id, discussion_type="pull_request", discussion_status="open")
+        for request in opened:
+            tree = self._api.list_repo_tree(repo_id, revision=f"refs/pr/{request.num}")
+            there = {file.path: file for file in tree if hasattr(file, "blob_id")}
+            if all(file.state == "unchanged" for file in _compared(files, there)):
+                return f"{self._api.endpoint}/{repo_id}/discussions/{request.num}"
+        return None
 
     def _prepare(self, repo_id: str, private: bool, revision: str | None) -> tuple[bool, str | None]:
         """Create the repository if it is not there: whether it was created, and its latest commit."""
@@ -433,6 +479,11 @@ def _needed(names: Iterable[str]) -> list[str]:
         if weights:
             return [*weights, *(name for name in candidates if _matches(name, _COMPANIONS)), *modules]
     return []
+
+
+def _sizes(info: Any) -> dict[str, int | None]:
+    """The files of a repository within our reach, by name; None for a size that the Hub does not tell."""
+    return {file.rfilename: file.size for file in info.siblings or () if _is_in_reach(file.rfilename)}
 
 
 def _is_in_reach(name: str) -> bool:

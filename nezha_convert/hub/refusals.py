@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ _UNREACHABLE = (
 )
 
 
+_WINDOW = 300.0
+"""Seconds in which the Hub counts requests (https://huggingface.co/docs/hub/rate-limits)."""
+
+
 class _ClientError(Exception):
     """The client's own traceback as text without the token, which NEZHA_DEBUG shows. Never raised alone."""
 
@@ -63,6 +68,19 @@ def in_words(about: str, secrets: Iterable[str]) -> Iterator[None]:
         details = "".join(traceback.format_exception(error))
         message, hint = _explain(error, about)
         raise HubError(_scrub(message, secrets), hint=hint) from _ClientError(f"\n{_scrub(details, secrets)}")
+
+
+def seconds_to_wait(error: HubError) -> float | None:
+    """How long the Hub asks to wait, where its limit of requests is the reason of `error`; None for other reasons."""
+    context = error.__context__ if isinstance(error.__context__, Exception) else None
+    answered: Any = next((e for e in _chain(context) if getattr(e, "response", None) is not None), None)
+    if answered is None or answered.response.status_code != 429:
+        return None
+    headers = answered.response.headers
+    told = re.search(r"\bt=(\d+)", headers.get("RateLimit", "")) or re.search(
+        r"^(\d+)$", headers.get("Retry-After", "")
+    )
+    return float(told[1]) if told else _WINDOW
 
 
 def _explain(error: BaseException, about: str) -> tuple[str, str]:

@@ -30,6 +30,9 @@ pip install 'nezha-convert[train]'
 DOCUMENTS = {
     "README.md": ":",
     "docs/ci.md": f"{INSTALLED}\n{CONVERTED}",
+    "docs/batch.md": f"{INSTALLED}\nmkdir checkpoints && cp -r {FIXTURES}/transformers-4.40.2-pretraining"
+    f" checkpoints/base && cp -r {FIXTURES}/jaber-token checkpoints/ner"
+    f" && cp -r {FIXTURES}/huawei-tf-pretraining checkpoints/draft",
     "docs/convert.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}\nseq 3 > labels.txt\n"
     f"cp -r {FIXTURES}/huawei-tf-classifier my-classifier && cp -r {FIXTURES}/huawei-tf-ner my-tagger",
     "docs/export.md": f"{INSTALLED}\n{CONVERTED}\n{CLASSIFIER.replace('NAME', 'my-classifier')}",
@@ -51,7 +54,7 @@ DOCUMENTS = {
 }
 """What the reader of a document has done before. The reader of the README has a clone, the others an empty folder."""
 
-CHINESE = ("ci", "convert", "from-transformers", "hub", "index", "libraries", "space", "training", "verify")
+CHINESE = ("batch", "ci", "convert", "from-transformers", "hub", "index", "libraries", "space", "training", "verify")
 TRANSLATED = {
     "README.zh-CN.md": "README.md",
     **{f"docs/zh/{name}.md": f"docs/{name}.md" for name in CHINESE},

@@ -102,6 +102,7 @@ def prepared(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("examples")
     shutil.copytree(FIXTURES / "huawei-tf-pretraining", place / "NEZHA-Base")
     shutil.copy(FIXTURES / "training" / "vocab.txt", place / "NEZHA-Base")
+    shutil.copytree(FIXTURES / "huawei-tf-pretraining", place / "models" / "NEZHA-Base")
     nezha_convert.convert(place / "NEZHA-Base", place / "nezha-base")
     assert nezha_convert.verify(place / "NEZHA-Base", place / "nezha-base").passed
     for auto in (AutoModelForSequenceClassification, AutoTokenizer):

@@ -39,6 +39,7 @@ class Repository:
     private: bool
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
 
     def add(self, branch: str, parent: str | None, files: dict[str, bytes], title: str, description: str = "") -> str:
         oid = hashlib.sha1(f"{branch} {len(self.commits)} {title}".encode()).hexdigest()
@@ -146,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         ("POST", r"/api/models/(\w[\w.-]*/[\w.-]+)/preupload/(.+)", "preupload"),
         ("POST", r"/api/models/(\w[\w.-]*/[\w.-]+)/commit/(.+)", "commit"),
         ("GET", r"/api/models/(\w[\w.-]*/[\w.-]+)/tree/([^/]+)", "tree"),
+        ("GET", r"/api/models/(\w[\w.-]*/[\w.-]+)/discussions", "discussions"),
+        ("GET", r"/api/models", "search"),
         ("GET", r"/api/models/(\w[\w.-]*/[\w.-]+)(?:/revision/(.+))?", "info"),
         ("POST", r"/(\w[\w.-]*/[\w.-]+)\.git/info/lfs/objects/batch", "batch"),
         ("POST", r"/lfs/verify", "verify"),
@@ -290,6 +293,37 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.endpoint}/{repo_id}"
         answer = {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}"}
         self._send(200, answer | ({"pullRequestUrl": f"{url}/discussions/{number}"} if as_pr else {}))
+
+    def search(self) -> None:
+        """A page of two models, so that a client has to ask for the next one."""
+        asked = {name: values[0] for name, values in self.query.items()}
+        names = [
+            name
+            for name, repository in sorted(self.hub.repositories.items())
+            if not repository.private
+            and asked.get("author", name.split("/")[0]) == name.split("/")[0]
+            and asked.get("search", "") in name.split("/")[1]
+            and {*self.query.get("filter", [])} <= {*repository.tags}
+        ]
+        begin = int(asked.get("cursor", 0))
+        models = []
+        for name in names[begin : begin + 2]:
+            files = self.hub.repositories[name].find("main").files
+            config = json.loads(files["config.json"]) if "config.json" in files else {}
+            known = {key: config[key] for key in ("model_type", "architectures") if key in config}
+            models.append({"id": name, "modelId": name, "tags": self.hub.repositories[name].tags, "config": known})
+        more = begin + 2 < len(names)
+        given = "&".join(f"{name}={value}" for name, value in asked.items() if name != "cursor")
+        link = f'<{self.hub.endpoint}/api/models?{given}&cursor={begin + 2}>; rel="next"'
+        self._send(200, models, {"Link": link} if more else {})
+
+    def discussions(self, repo_id: str) -> None:
+        repository = self._repository(repo_id)
+        numbers = [int(name.rpartition("/")[2]) for name in repository.branches if name.startswith("refs/pr/")]
+        common = {"author": {"name": "owner"}, "repo": {"name": repo_id, "type": "model"}, "status": "open"}
+        common |= {"isPullRequest": True, "createdAt": "2026-01-01T00:00:00.000Z"}
+        listed = [{**common, "num": number, "title": "a change"} for number in sorted(numbers)]
+        self._send(200, {"discussions": listed, "count": len(listed), "start": 0})
 
     def info(self, repo_id: str, revision: str | None) -> None:
         repository, commit = self._repository(repo_id), self._commit(repo_id, revision or "main")

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 ROOMS = (
-    *("__main__", "pytest_plugin", "cli", "commands", "exports", "parity", "folder", "weights", "tokenizer"),
+    *("__main__", "pytest_plugin", "cli", "commands", "batches", "exports", "parity", "folder", "weights", "tokenizer"),
     *("mapping", "families", "formats", "hub", "files", "checkpoint", "errors", "text", "releases", "_version"),
 )
 """From top to bottom. A room is a folder or a file of nezha_convert; imports go down only."""

@@ -16,11 +16,11 @@ from ..charts import DARK, LIGHT, error_chart, histogram_chart, weights_chart
 from ..report import ParityReport
 from ..results import Comparison, shortened
 
-_CSS = f"""
+CSS = f"""
 :root {{ color-scheme: light dark; {LIGHT} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
 """
-_CSS += """
+CSS += """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 var(--letters); }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 16px 48px; }
@@ -104,7 +104,7 @@ def page(report: ParityReport) -> str:
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
-        f"<style>{_CSS}</style></head><body><main class={outcome}>",
+        f"<style>{CSS}</style></head><body><main class={outcome}>",
         f'<header><h1>{escape(report.output)} <span class="badge">{outcome}</span></h1>',
         f'<p class="muted">{escape(report.architecture)} in {report.dtype}, converted from {escape(report.source)} '
         f"({escape(report.family)}), compared with {_listed(c.reference for c in report.comparisons)}.</p></header>",

@@ -172,7 +172,7 @@ def test_every_colour_is_readable_in_both_themes():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    themes = [dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in html._CSS.split("@media (prefers")]
+    themes = [dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in html.CSS.split("@media (prefers")]
     assert len(themes) == 2 and themes[0].keys() == themes[1].keys()
     for theme in themes:
         for name, least in {
