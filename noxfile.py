@@ -23,6 +23,7 @@ import nox
 UV = "uv==0.13.9"
 LOCK, TORCH_LOCK = Path(".ci/requirements.lock"), Path(".ci/requirements-torch.lock")
 ACTION_LOCK, RELEASES = Path(".ci/requirements-action.lock"), Path(".ci/releases.lock")
+CORE_LOCK = Path(".ci/requirements-core.lock")
 TORCH = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 KNOWN_WEAK = "urllib3==1.24.1"
 """A release with published weaknesses. A database that finds none in it did not answer the question."""
@@ -105,13 +106,14 @@ def _test_with(session: nox.Session, resolution: str) -> None:
 def lock(session: nox.Session) -> None:
     """Write the lock files: the versions of constraints.txt, with the SHA-256 of every file that the index has of them.
 
-    torch has a lock file of its own, because the right build of it depends on the machine. What action.yml installs is
-    a part of the first one.
+    torch has a lock file of its own, because the right build of it depends on the machine. What action.yml and the
+    Dockerfile install are parts of the first one.
     """
     session.install(UV)
     every = _locked(session, ("dev",))
-    action = _locked(session, ("html", "keras", "torch"))
-    for path, blocks, torch in ((LOCK, every, False), (TORCH_LOCK, every, True), (ACTION_LOCK, action, False)):
+    action, core = _locked(session, ("html", "keras", "torch")), _locked(session, ())
+    files = ((LOCK, every, False), (TORCH_LOCK, every, True), (ACTION_LOCK, action, False), (CORE_LOCK, core, False))
+    for path, blocks, torch in files:
         text = "".join(block for block in blocks if bool(TORCH.match(block)) == torch)
         path.write_text(f"# Written by `nox -s lock`. What it is for: SECURITY.md.\n{text}", "utf-8")
 

@@ -33,6 +33,7 @@ DOCUMENTS = {
     "docs/batch.md": f"{INSTALLED}\nmkdir checkpoints && cp -r {FIXTURES}/transformers-4.40.2-pretraining"
     f" checkpoints/base && cp -r {FIXTURES}/jaber-token checkpoints/ner"
     f" && cp -r {FIXTURES}/huawei-tf-pretraining checkpoints/draft",
+    "docs/container.md": ":",
     "docs/convert.md": f"{INSTALLED}\npip install 'nezha-convert[torch]'\n{SOURCE}\nseq 3 > labels.txt\n"
     f"cp -r {FIXTURES}/huawei-tf-classifier my-classifier && cp -r {FIXTURES}/huawei-tf-ner my-tagger",
     "docs/export.md": f"{INSTALLED}\n{CONVERTED}\n{CLASSIFIER.replace('NAME', 'my-classifier')}",
@@ -54,7 +55,19 @@ DOCUMENTS = {
 }
 """What the reader of a document has done before. The reader of the README has a clone, the others an empty folder."""
 
-CHINESE = ("batch", "ci", "convert", "from-transformers", "hub", "index", "libraries", "space", "training", "verify")
+CHINESE = (
+    "batch",
+    "ci",
+    "container",
+    "convert",
+    "from-transformers",
+    "hub",
+    "index",
+    "libraries",
+    "space",
+    "training",
+    "verify",
+)
 TRANSLATED = {
     "README.zh-CN.md": "README.md",
     **{f"docs/zh/{name}.md": f"docs/{name}.md" for name in CHINESE},
@@ -84,6 +97,7 @@ ELSEWHERE = {
     r"^(pip install|import|from) (text2vec|sentence|setfit|peft|accel|openv|torchao|bits|Flag|optimum)"
     "|BitsAndBytesConfig|offload_folder": "it needs a library of its own: tests/matrix/test_libraries.py runs it",
     r"^pip install .*python spaces/": "it serves until it is stopped: tests/spaces/test_page.py runs it",
+    r"^docker ": "it needs a daemon: .ci/container runs such lines, and tests/test_container.py reads these",
     r"^hf upload ": "it needs the Hub's Spaces: tests/spaces/test_parts.py reads what is sent",
     r"--original": "it needs a clone of Huawei's repository: tests/parity/originals/test_programs.py runs it",
 }
