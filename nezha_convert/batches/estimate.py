@@ -21,9 +21,9 @@ class Rate:
     gigabyte: float
 
 
-CONVERT, VERIFY, DOWNLOAD = Rate(0.06, 2.2), Rate(0.35, 25.0), Rate(0.5, 10.0)
-"""Measured on 2 cores, a core a row (benchmarks/RESULTS.md, "Batch" and "Conversion"); a download is taken to have
-100 MB a second, which nobody measured here."""
+CONVERT, VERIFY, DOWNLOAD = Rate(0.06, 3.3), Rate(0.35, 50.0), Rate(0.5, 10.0)
+"""Processor seconds of one core, measured (benchmarks/RESULTS.md, "Batch" and "Conversion"); a download is taken to
+have 100 MB a second, which nobody measured here."""
 
 
 def estimate(needs: Sequence[Needs], done: Iterable[RowResult], jobs: int, verifies: Sequence[bool]) -> Estimate:
@@ -42,7 +42,7 @@ def estimate(needs: Sequence[Needs], done: Iterable[RowResult], jobs: int, verif
         for one, proved in zip(needs, verifies, strict=True)
     )  # fmt: skip
     rates = (
-        f"measured on 2 cores: convert {CONVERT.row} s a row and {CONVERT.gigabyte} s a GB, verify {VERIFY.row} s a "
+        f"measured, a core a row: convert {CONVERT.row} s a row and {CONVERT.gigabyte} s a GB, verify {VERIFY.row} s a "
         f"row and {VERIFY.gigabyte:g} s a GB, {START:g} s to start a worker; downloads assumed at 100 MB/s"
     )
     ran = [row for row in done if row.outcome in (VERIFIED, CONVERTED) and row.seconds]

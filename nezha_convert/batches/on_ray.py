@@ -40,7 +40,7 @@ def connect(address: str) -> tuple[Executor, str]:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise UsageError(
                 f"--ray {address}: no cluster answers ({type(error).__name__}: {' '.join(str(error).split())})",
-                hint="Start one: ray start --head; on further machines: ray start --address HOST:6379",
+                hint="Start one by `ray start` on each machine, as docs/batch.md shows; then run this again.",
             ) from error
     alive = [node for node in ray.nodes() if node["Alive"]]
     return run_on_ray, f"Ray: {len(alive)} machine{'s' if len(alive) > 1 else ''}"

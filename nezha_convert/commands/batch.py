@@ -183,7 +183,7 @@ def _executor(
     if (jobs, memory, disk) != (None, None, None):
         raise UsageError(
             "--jobs, --memory and --disk are of this machine; a cluster's machines say what they have to Ray",
-            hint="Leave them out, or start the machines with less: ray start --num-cpus 4 --memory 16000000000",
+            hint="Leave them out; what a machine gives is said to its `ray start`, as docs/batch.md shows.",
         )
     from ..batches.on_ray import connect
 
