@@ -1,0 +1,50 @@
+"""A running batch is a live table on a terminal, and a line for each row elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from nezha_convert.batches.results import RowResult
+from nezha_convert.batches.row import Row
+from nezha_convert.cli.batch_screen import BatchScreen
+from nezha_convert.cli.console import Console
+
+ROW = Row(1, "line 1", "models/a\x1b[31m", "out/a")
+RESULT = RowResult(1, ROW.source, ROW.output, "verified", seconds={"converting": 0.5, "verifying": 1.0})
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_row_that_ended_is_a_line_and_one_of_an_earlier_run_is_none(capsys):
+    with BatchScreen(Console(), ["nezha-convert", "batch"]) as screen:
+        screen.watch(ROW, "converting")
+        screen.watch(ROW, "done", RESULT)
+        screen.watch(ROW, "done", RowResult(2, "b", "out/b", "verified", resumed=True))
+    assert capsys.readouterr().err == "     1  verified: models/a\\x1b[31m (1.5 s)\n"
+
+
+def test_a_terminal_sees_what_runs_and_what_ended(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with BatchScreen(Console(), ["nezha-convert", "batch"]) as screen:
+        screen.watch(ROW, "verifying")
+        screen._live.refresh()
+        assert "verifying" in terminal.getvalue()
+        screen.watch(ROW, "done", RESULT)
+        screen._live.refresh()
+    shown = terminal.getvalue()
+    assert "1 verified" in shown and "models/a\\x1b[31m" in shown
+
+
+def test_ctrl_c_is_answered_by_the_command_that_goes_on(capsys):
+    with pytest.raises(KeyboardInterrupt), BatchScreen(Console(), ["nezha-convert", "batch", "a b"]) as screen:
+        screen.watch(ROW, "done", RESULT)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.endswith("next: nezha-convert batch 'a b'\n")
