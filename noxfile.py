@@ -2,6 +2,7 @@
 
 - `nox -s matrix` loads converted folders in every release of transformers that we support.
 - `nox -s words` changes every word of each program's config and runs the program beside the converted model.
+- `nox -s real` pulls public weights from the Hub, converts, proves and asks them for words, and writes docs/real.md.
 - `nox -s readme` runs the blocks of every document as a reader would, in fresh environments that pip fills.
 - `nox -s docs` builds the site of the documents and the reference.
 - `nox -s floors` runs the core's tests with the lowest versions that pyproject.toml allows, `nox -s newest` with the
@@ -62,6 +63,14 @@ def words(session: nox.Session) -> None:
     paths = os.pathsep.join((".", "tests", "tests/helpers"))
     environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     session.run("python", "-W", "ignore", "tests/helpers/words.py", *session.posargs, env=environment)
+
+
+@nox.session(python=False)
+def real(session: nox.Session) -> None:
+    """Try the public weights of tests/real/models.yaml and write docs/real.md; `-- --simulated` needs no network."""
+    paths = os.pathsep.join((".", "tests", "tests/helpers"))
+    environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "2", "HF_HUB_DISABLE_XET": "1"}
+    session.run("python", "-W", "ignore", "tests/real/run.py", *session.posargs, env=environment)
 
 
 @nox.session(python=False)

@@ -45,6 +45,7 @@ DOCUMENTS = {
     "docs/libraries.md": f"{INSTALLED}\npip install 'nezha-convert[onnx]'\n{SOURCE}",
     "docs/performance.md": ":",
     "docs/reference.md": ":",
+    "docs/real.md": ":",
     "docs/reliability.md": ":",
     "docs/scale.md": ":",
     "docs/space.md": ":",
@@ -57,18 +58,8 @@ DOCUMENTS = {
 """What the reader of a document has done before. The reader of the README has a clone, the others an empty folder."""
 
 CHINESE = (
-    "batch",
-    "ci",
-    "container",
-    "convert",
-    "from-transformers",
-    "hub",
-    "index",
-    "libraries",
-    "scale",
-    "space",
-    "training",
-    "verify",
+    *("batch", "ci", "container", "convert", "from-transformers", "hub", "index", "libraries", "real", "scale"),
+    *("space", "training", "verify"),
 )
 TRANSLATED = {
     "README.zh-CN.md": "README.md",
