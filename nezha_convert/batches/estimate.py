@@ -9,7 +9,7 @@ from math import ceil
 from .needs import BESIDE, Needs
 from .results import CONVERTED, VERIFIED, Estimate, RowResult
 
-START = 8.0
+START = 10.0
 """Seconds until a new worker has imported torch and transformers."""
 
 
@@ -21,7 +21,7 @@ class Rate:
     gigabyte: float
 
 
-CONVERT, VERIFY, DOWNLOAD = Rate(0.06, 3.3), Rate(0.35, 50.0), Rate(0.5, 10.0)
+CONVERT, VERIFY, DOWNLOAD = Rate(0.06, 3.3), Rate(0.17, 50.0), Rate(0.5, 10.0)
 """Processor seconds of one core, measured (benchmarks/RESULTS.md, "Batch" and "Conversion"); a download is taken to
 have 100 MB a second, which nobody measured here."""
 
