@@ -126,7 +126,7 @@ HOSTILE = (
 def test_no_input_is_ever_run(text, installed, workspace):
     names = ("source", "output", "tolerance", "arguments", "convert-arguments", "html", "junit")
     runner, _ = installed
-    for some in (names, ("source",), ("arguments",)):
+    for some in (names, ("arguments",)):
         ended = runner.run(workspace, {"source": "源 模型", "output": "none", **dict.fromkeys(some, text)}, ("verify",))
         assert ended.code not in (0, 1) and ended.outputs["verdict"] == "error", ended.log
     assert runner.run(workspace, {"source": "源 模型", "version": text}, ("install",)).code == 2

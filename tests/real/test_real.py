@@ -45,9 +45,8 @@ def tried(tmp_path, monkeypatch):
     return tried
 
 
-@pytest.mark.parametrize("form", ["transformers", "huawei-torch"])
-def test_a_simulated_copy_goes_the_whole_way_and_finds_the_words(form, tried):
-    row = tried(form)
+def test_a_simulated_copy_goes_the_whole_way_and_finds_the_words(tried):
+    row = tried(form := "transformers")
     assert row.failed == "" and tuple(row.done) == STEPS, row.done
     assert set(row.done["here"].split("、")) <= {"首", "气", "校"}
     assert all(kind in row.done["wrong"] for kind in entry(form)["wrong"])
