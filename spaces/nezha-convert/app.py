@@ -24,7 +24,7 @@ def serve(limits: Limits) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        Screen(visitors, on_space="SPACE_ID" in os.environ).launch()
+        Screen(visitors, on_space=os.environ.get("SYSTEM") == "spaces").launch()
     finally:
         visitors.close()
 

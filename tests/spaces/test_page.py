@@ -94,7 +94,7 @@ def served(tmp_path_factory) -> Iterator[Page]:
         evil = {"config.json": b"{}", "model.safetensors": save({EVIL: np.zeros(2, np.float32)})}
         server.create("owner/evil", evil)
         environment = {
-            **{name: value for name, value in os.environ.items() if name != "SPACE_ID"},
+            **{name: value for name, value in os.environ.items() if name != "SYSTEM"},
             "HF_ENDPOINT": server.endpoint,
             "HF_HUB_DISABLE_XET": "1",
             "HF_TOKEN": "hf_theSecretOfTheSpace",  # which no visitor's job may use
