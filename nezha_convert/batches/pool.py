@@ -98,7 +98,7 @@ def run_here(tasks: Sequence[Task], limits: Limits, work: str, watch: Watch) -> 
                 waiting.remove(task)
                 yield _unfit(task, limits, spent)
             _start(waiting, workers, limits, spent, work)
-            for result in _happened(workers, watch):
+            for result in _happened(workers, watch) if any(worker.task for worker in workers) else ():
                 spent += 0 if is_remote(result.output) else result.output_nbytes
                 yield result
         for worker in workers:
@@ -136,7 +136,7 @@ def _unfit(task: Task, limits: Limits, spent: int) -> RowResult:
 
 
 def _gb(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e10 else f"{nbytes / 1e6:,.1f} MB"
 
 
 def _start(waiting: list[Task], workers: list[_Worker], limits: Limits, spent: int, work: str) -> None:

@@ -58,7 +58,7 @@ class BatchScreen:
             self._live.stop()
         if isinstance(error, KeyboardInterrupt):
             done = sum(self._count.values())
-            self._console.say(f"{done:,} rows are done, and none of them is done again. To go on:")
+            self._console.say(f"{done:,} rows have ended, and what is done is not done again. To go on:")
             self._console.say(f"next: {shlex.join(self._again)}")
 
     def watch(self, row: Row, step: str, result: RowResult | None = None) -> None:

@@ -54,7 +54,10 @@ def test_a_row_that_needs_more_memory_than_there_is_says_so_and_the_others_are_d
     small, large = tasks("quick"), tasks("quick", "quick", memory=101_000_000)[1:]
     results = run([*large, *small], Limits(2, 100_000_000, 1 << 40))
     assert [result.outcome for result in results] == ["converted", "failed"]
-    assert "needs about 0.1 GB of memory" in results[1].reason and "--memory" in results[1].hint
+    assert (
+        "needs about 101.0 MB of memory, and 100.0 MB are allowed" in results[1].reason
+        and "--memory" in results[1].hint
+    )
 
 
 def test_rows_end_where_the_disk_is_full_and_a_smaller_one_still_fits():
@@ -77,3 +80,8 @@ def test_a_batch_that_is_given_up_leaves_no_process(tmp_path):
 def test_a_worker_that_cannot_start_is_told_with_its_last_words():
     (result,) = run_here(tasks("quick"), WIDE, "no_such_module", lambda *_: None)
     assert result.outcome == "failed" and "no_such_module" in result.reason
+
+
+def test_a_batch_of_which_no_row_fits_ends():
+    results = run(tasks("quick", "quick", memory=2), Limits(1, 1, 1 << 40))
+    assert [result.outcome for result in results] == ["failed", "failed"]
