@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,9 @@ from .results import FAILED, RowResult
 
 RETRIES = 5
 """How often Ray does a row again whose worker or machine was lost."""
+
+PATIENCE = 10.0
+"""Seconds until a cluster's address has to answer."""
 
 DISK = "disk"
 """The custom resource of a node that says its free bytes, as in: ray start --resources '{"disk": 2e11}'"""
@@ -36,6 +40,7 @@ def connect(address: str) -> tuple[Executor, str]:
         raise UsageError("--ray needs Ray, which is not installed", hint=pip_install("'nezha-convert[ray]'")) from error
     if not ray.is_initialized():
         try:
+            _check_answers(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise UsageError(
@@ -44,6 +49,13 @@ def connect(address: str) -> tuple[Executor, str]:
             ) from error
     alive = [node for node in ray.nodes() if node["Alive"]]
     return run_on_ray, f"Ray: {len(alive)} machine{'s' if len(alive) > 1 else ''}"
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT. Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
 def run_on_ray(tasks: Sequence[Task], limits: Limits, work: str, watch: Watch) -> Iterator[RowResult]:

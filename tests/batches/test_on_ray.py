@@ -133,6 +133,12 @@ def test_ray_is_imported_only_when_it_is_asked_for_and_named_where_it_is_missing
     assert "'nezha-convert[ray]'" in error.value.hint
 
 
+def test_an_address_at_which_no_cluster_is_says_so_at_once(cluster):
+    cluster().is_initialized = lambda: False
+    with pytest.raises(UsageError, match="no cluster answers"):
+        on_ray.connect("127.0.0.1:1")
+
+
 @pytest.mark.skipif(not ROWS, reason="it takes minutes; NEZHA_BATCH=all runs it, as nightly.yml does")
 def test_a_lost_machine_s_rows_are_done_once_and_the_report_is_that_of_one_machine(tmp_path):
     pytest.importorskip("ray")
