@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -58,10 +59,6 @@ class _Cluster:
 
     def cancel(self, reference):
         raise AssertionError("nothing is left to cancel")
-
-
-class _References(dict):
-    """Ray's references can be keys."""
 
 
 @pytest.fixture
@@ -204,8 +201,6 @@ def test_a_lost_machine_s_rows_are_done_once_and_the_report_is_that_of_one_machi
         [sys.executable, "-c", program, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3_000:]
-    import json
-
     said = json.loads(done.stdout.splitlines()[-1])
     print(said)
     assert said["lost"] and said["alive"] == 1, said
