@@ -249,7 +249,7 @@ def _environment(environment: Environment) -> Iterator[Part]:
 def _batch(report: BatchReport) -> Iterator[Part]:
     yield "batch", f"{report.manifest} to {report.output}, on {report.where}"
     if report.skipped:
-        yield "skipped", f"{len(report.skipped):,} folders without weights: {shorten(', '.join(report.skipped), 200)}"
+        yield "skipped", f"{len(report.skipped):,} without weights: {shorten(', '.join(report.skipped), 200)}"
     open_rows = report.open
     right = [row for row in report.rows if row not in open_rows]
     for row in right[:SHOWN]:
