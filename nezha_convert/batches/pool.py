@@ -31,9 +31,10 @@ GRACE = 10.0
 """Seconds in which a worker that is asked to end has to clean up."""
 
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
     "from importlib import import_module; import_module(sys.argv[2]).serve()"
 )
+"""`-c` puts the current folder first on the path: there a file of a checkpoint, json.py, would be run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from itertools import pairwise
 
@@ -80,6 +81,13 @@ def test_a_batch_that_is_given_up_leaves_no_process(tmp_path):
 def test_a_worker_that_cannot_start_is_told_with_its_last_words():
     (result,) = run_here(tasks("quick"), WIDE, "no_such_module", lambda *_: None)
     assert result.outcome == "failed" and "no_such_module" in result.reason
+
+
+def test_a_file_of_the_current_folder_that_is_called_like_a_module_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('it was run')")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    assert run(tasks("quick"))[0].outcome == "converted"
 
 
 def test_a_batch_of_which_no_row_fits_ends():

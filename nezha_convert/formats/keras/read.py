@@ -49,9 +49,10 @@ _TIME_IS_UP = getattr(signal, "SIGPROF", 0)
 _TYPE = re.compile("[<>|]?[fiu][1248]|bfloat16")
 _DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
 _CHILD = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from nezha_convert.formats.keras.contents import main; "
-    "main(sys.argv[2], float(sys.argv[3]))"
+    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from nezha_convert.formats.keras.contents import main; main(sys.argv[2], float(sys.argv[3]))"
 )
+"""`-c` puts the current folder first on the path: there a file of a checkpoint, json.py, would be run."""
 
 
 def read_keras(file: Path) -> dict[str, TensorEntry]:

@@ -26,9 +26,10 @@ PATIENCE = 120
 """Seconds that the other process may take."""
 
 _CHILD = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
     "from nezha_convert.parity.again.keras_file import copy; copy(sys.argv[2], sys.argv[3])"
 )
+"""`-c` puts the current folder first on the path: there a file of a checkpoint, json.py, would be run."""
 _LIST = "list"
 """The key in the .npz file of a JSON list: name, shape, and whether the array is the bits of a bfloat16."""
 

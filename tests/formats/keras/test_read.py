@@ -24,6 +24,7 @@ from nezha_convert.formats.keras import read as keras_h5
 from nezha_convert.formats.keras.read import read_keras
 from nezha_convert.formats.open import open_checkpoint
 from nezha_convert.mapping.recognise import family_of
+from nezha_convert.parity.again import keras_file
 from nezha_convert.parity.oracle.model import Oracle
 
 h5py = pytest.importorskip("h5py", reason="Keras' files are read by h5py: pip install 'nezha-convert[keras]'")
@@ -332,6 +333,15 @@ def test_whatever_the_library_does_at_a_file_it_is_refused_and_the_process_lives
     monkeypatch.setattr(keras_h5, "_CHILD", keras_h5._CHILD.replace("main(", instead))
     with pytest.raises(CheckpointError, match=message):
         read_keras(saved(tmp_path / "m.h5", {"a": {"w:0": np.ones(1)}}))
+
+
+@pytest.mark.parametrize("read", [read_keras, keras_file.read_keras])
+def test_a_file_of_the_current_folder_that_is_called_like_a_module_is_not_run(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_h5, "_ask", IN_A_NEW_PROCESS)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (tmp_path / "json.py").write_text("raise SystemExit('it was run')")
+    monkeypatch.chdir(tmp_path)
+    assert read(LEGACY)
 
 
 @pytest.mark.parametrize(
