@@ -21,7 +21,19 @@ import nezha_convert
 from nezha_convert.text import SCREEN, cell_width
 
 ROOT = Path(__file__).parents[1]
-VERBS = ("batch", "check", "inspect", "convert", "verify", "diff", "export", "push", "pull", "repair", "record_training")
+VERBS = (
+    "batch",
+    "check",
+    "inspect",
+    "convert",
+    "verify",
+    "diff",
+    "export",
+    "push",
+    "pull",
+    "repair",
+    "record_training",
+)
 
 
 def test_dir_lists_the_public_names_and_no_other():

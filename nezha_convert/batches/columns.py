@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..families.heads import HEADS
 from ..families.published import PUBLISHED
 from ..families.transformers import ACTIVATIONS
-from ..files.given import nbytes_of_size, pairs_of
+from ..files.given import nbytes_of_size, pairs_of, path_of
 from ..folder.card import LICENSES
 from ..hub import Address
 from ..tokenizer.wordpiece import KINDS
@@ -49,7 +49,7 @@ def _text(given: Value, base: Path) -> str:
 
 
 def _file(given: Value, base: Path) -> str:
-    path = base / Path(_text(given, base)).expanduser()
+    path = path_of(base / path_of(_text(given, base)))
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     return str(path)

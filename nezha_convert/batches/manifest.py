@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import NezhaConvertError, UsageError
-from ..files.given import in_utf8
+from ..files.given import in_utf8, path_of
 from ..hub import SCHEME, Address, Hub, is_address
 from .columns import known_columns, read_value
 from .row import Row, check_apart, derived_names, is_remote, joined, placed
@@ -93,7 +93,7 @@ def read_manifest(
         name = given or f"family {family}"
         cells = list(_searched(given, family, limit, hub or Hub()))
     else:
-        path = Path(str(given)).expanduser()
+        path = path_of(str(given))
         name = str(given)
         if path.is_dir():
             cells, skipped = _folders(path, output)
@@ -217,11 +217,9 @@ def _source(value: Any, base: Path) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{value!r:.80}: expected a path or an address of the Hub")
     text = value.strip()
-    if "\0" in text:
-        raise UsageError(f"{text!r:.80}: expected a path or an address of the Hub")
     if text.startswith((SCHEME, "https://", "http://")):
         return str(Address.parse(text))
-    path = base / Path(text).expanduser()
+    path = path_of(base / path_of(text))
     if is_address(text) and not path.exists() and not path.parent.exists():
         return str(Address.parse(text))
     return str(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from glob import escape
@@ -75,7 +76,9 @@ def _needs(row: Row, nbytes: int, download: int, states: list[Any], commit: str 
 def _digest(row: Row, states: Iterable[Any]) -> str:
     """Of the row as it was asked for, and of the files that it reads, by their sizes and times of change."""
     named = [
-        Path(value) for value in row.options.values() if isinstance(value, str) and value and Path(value).is_file()
+        Path(value)
+        for value in row.options.values()
+        if isinstance(value, str) and os.path.isfile(value)  # noqa: PTH113  (a long message is no file, nor an error)
     ]
     asked = {name: value for name, value in asdict(row).items() if name not in ("number", "place")}
     beside = [(path.name, *state_of(path.stat())) for path in named]

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UsageError
+from ..files.given import path_of
 from ..hub import SCHEME, is_address
 from .columns import words_of
 
@@ -138,10 +139,12 @@ def placed(root: str, given: str) -> str:
     """The output that a manifest calls `given`: inside `root`, or a whole path or address.
 
     Raises:
-        UsageError: it leaves `root` by "..".
+        UsageError: it is no path, or leaves `root` by "..".
     """
-    if is_remote(given) or Path(given).expanduser().is_absolute():
-        return given if is_remote(given) else str(Path(given).expanduser())
+    if is_remote(given):
+        return given
+    if (path := path_of(given)).is_absolute():
+        return str(path)
     if ".." in PurePosixPath(given.replace("\\", "/")).parts or given.strip("./ ") == "":
         raise UsageError(f"{given!r:.80}: expected a folder inside {root}, or a whole path")
-    return joined(root, given)
+    return joined(root, given) if is_remote(root) else str(path_of(joined(root, given)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -21,11 +22,19 @@ def path_of(given: str | Path) -> Path:
     """The path `given`, with `~` as the home folder.
 
     Raises:
-        UsageError: it is none, which only Python's callers can bring about.
+        UsageError: it is none: no text, a name that no drive takes, a circle of links, or the home of nobody.
     """
     if not isinstance(given, (str, os.PathLike)):
         raise UsageError(f"{given!r:.80}: expected a path, found {type(given).__name__}")
-    return Path(given).expanduser()
+    try:
+        path = Path(given).expanduser()
+        os.lstat(path / "x")
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"{str(given)!r:.80}: not a path ({error})", hint="Check its name.") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise UsageError(f"{str(given)!r:.80}: not a path ({error.strerror})", hint="Check its name.") from error
+    return path
 
 
 def texts_of(given: str | Iterable[str] | None) -> tuple[str, ...]:

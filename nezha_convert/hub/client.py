@@ -210,7 +210,11 @@ def is_address(source: str | Path) -> bool:
     if not isinstance(source, str):
         return False
     bare = _REPO.fullmatch(source.partition("@")[0]) and not _FILE.search(source)
-    return source.startswith((SCHEME, *_WEB)) or bool(bare and not Path(source).parent.exists())
+    return source.startswith((SCHEME, *_WEB)) or bool(bare and not _is_there(Path(source).parent))
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110  (a name that is too long is not there, and no error)
 
 
 def local_source(source: str | Path) -> tuple[Path, str]:

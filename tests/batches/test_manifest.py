@@ -37,6 +37,17 @@ def test_a_row_has_its_source_beside_the_manifest_and_its_output_in_the_folder(t
     assert (row.source, row.output) == (str(tmp_path / "NEZHA-Base"), str(tmp_path / "out" / "NEZHA-Base"))
 
 
+def test_a_value_that_is_no_path_is_told_by_row_and_column(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    long, circle = "x" * 400, str(tmp_path / "loop" / "x")
+    values = [{"source": value} for value in (long, "a\0b", "~nobody-here/x", "\ud800", circle)]
+    values += [{"source": "a", "output": value} for value in (long, "a\0b", "~nobody-here/x", "\ud800", circle)]
+    values += [{"source": "a", "labels": value} for value in (long, "a\0b", "~nobody-here/x", "\ud800")]
+    found = problems(tmp_path, "\n".join(map(json.dumps, values)), "models.jsonl")
+    named = [f"row {n} (line {n}), column {[*each][-1]!r}: " for n, each in enumerate(values, 1)]
+    assert [problem[: len(name)] for problem, name in zip(found, named, strict=False)] == named
+
+
 def test_both_forms_of_a_manifest_give_the_same_rows(tmp_path):
     (tmp_path / "labels.txt").write_text("a\nb\n")
     first = rows(tmp_path, "Source,head,drop,lower-case,labels,max shard size\nx,encoder,a.*;b.*,yes,labels.txt,2GB\n")

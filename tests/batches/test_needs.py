@@ -42,6 +42,11 @@ def test_a_fingerprint_changes_with_the_source_the_options_and_the_files_that_th
     assert len(set(prints)) == 4
 
 
+def test_a_long_message_is_no_file_and_no_error():
+    row = Row(1, "line 1", "no-such", "out", {"message": "x" * 400})
+    assert needs_of(row, None).fingerprint
+
+
 def test_an_estimate_is_by_measured_rates_until_rows_of_this_folder_ran():
     needs = [Needs(10**9, 1, 10**9)] * 4
     first = estimate(needs, (), 2, [True] * 4)
