@@ -56,7 +56,7 @@ def _file(given: Value, base: Path) -> str:
 
 
 def _config(given: Value, base: Path) -> str:
-    return given if given in PUBLISHED else _file(given, base)
+    return given if _text(given, base) in PUBLISHED else _file(given, base)
 
 
 def _flag(given: Value, base: Path) -> bool:

@@ -78,7 +78,7 @@ class Journal:
             "version": __version__,
             "result": result.to_dict(),
         }
-        data = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(entry).encode() + b"\n"
         try:
             with open(self._file, "ab+") as file:
                 if file.tell():
@@ -100,9 +100,15 @@ def alone(folder: Path) -> Iterator[None]:
     """In the block, no other batch writes into `folder`, which is created.
 
     Raises:
-        OutputError: another one does, or the folder cannot be made.
+        OutputError: another one does, the folder cannot be made, or a file of another is called as ours are.
     """
     hidden = folder / _HIDDEN
+    strange = [] if hidden.is_dir() else [folder / name for name in (JOURNAL, REPORT) if (folder / name).exists()]
+    if strange:
+        raise OutputError(
+            f"{strange[0]}: is there, and no batch wrote it in this folder; it would be lost",
+            hint="Name another --output, or move this file away.",
+        )
     try:
         hidden.mkdir(parents=True, exist_ok=True)
         lock = claim(hidden / LOCK)

@@ -89,7 +89,10 @@ def read_manifest(
             "nezha-convert batch --family nezha --output converted",
         )
     base, skipped = Path(), list[str]()
-    if family is not None or (given or "").startswith(SCHEME):
+    searching = family is not None or (given or "").startswith(SCHEME)
+    if limit is not None and not searching:
+        raise UsageError(f"--limit {limit}: of a search on the Hub, and {given} is none", hint="Leave it out.")
+    if searching:
         name = given or f"family {family}"
         cells = list(_searched(given, family, limit, hub or Hub()))
     else:
@@ -137,6 +140,9 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     problems, values = list[str](), dict[str, Any]()
     for name, value in given.items():
         key = _column(name)
+        if key in ("source", "output"):
+            problems.append(f"--set {name}={value}: each row has its own; expected an option")
+            continue
         try:
             values[key] = read_value(key, value, Path())
         except NezhaConvertError as error:
@@ -222,7 +228,8 @@ def _source(value: Any, base: Path) -> str:
     path = path_of(base / path_of(text))
     if is_address(text) and not path.exists() and not path.parent.exists():
         return str(Address.parse(text))
-    return str(path)
+    plain = str(path)  # without a "./" that the manifest has
+    return f"./{plain}" if plain.startswith("-") or is_address(plain) else plain
 
 
 def _column(name: str) -> str:
@@ -267,13 +274,17 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[Cells]:
                 continue
             if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
                 problems.append(f"line {line}: {len(cells)} values, but {len(columns)} columns")
+            if any(cell.strip() for name, cell in zip(columns, cells, strict=False) if not name):
+                problems.append(f"line {line}: a value in a column without a name")
             values = {name: cell.strip() for name, cell in zip(columns, cells, strict=False) if name and cell.strip()}
             found.append(Cells(f"line {line}", values))
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: no CSV ({error})", hint="Correct this line.") from error
     if problems:
         raise UsageError(
-            f"{path}, {problems[0]}", problems=tuple(problems), hint="Quote a value that has a comma in it."
+            f"{path}, {problems[0]}",
+            problems=tuple(problems),
+            hint="Quote a value that has a comma in it, and name each column.",
         )
     yield from found
 

@@ -16,7 +16,7 @@ from ..hub import SCHEME, is_address
 from .columns import words_of
 
 LONGEST_NAME = 200
-"""Characters of a derived folder name. A drive takes 255 bytes, and the hidden folder beside it has a longer name."""
+"""Bytes of a derived folder name. A drive takes 255 bytes, and the hidden folder beside it has a longer name."""
 
 _COMMON = re.compile(r"((pytorch_|bert_|tf_)?model|weights?|checkpoint|ckpt|best|last|final)\b.*", re.IGNORECASE)
 """What programs call a checkpoint, whatever it is. The folder around it has the better name."""
@@ -59,6 +59,7 @@ class Row:
     def commands(self, *answer: str) -> tuple[str, ...]:
         """The commands that do this row alone; `answer` is added to the first."""
         output = PurePosixPath(self.output).name if is_remote(self.output) else self.output
+        output = f"./{output}" if output.startswith("-") else output
         pair = [self.source, output]
         words = [["convert", *pair, *words_of("convert", self.options), *answer]]
         if self.verifies:
@@ -96,7 +97,7 @@ def derived_names(sources: Sequence[str]) -> list[str]:
 
 def _named(parts: Sequence[str]) -> str:
     name = re.sub(r"[^\w.+=@-]+", "_", "__".join(parts)).lstrip(".-")
-    return name[-LONGEST_NAME:].lstrip(".-") or "model"
+    return name.encode()[-LONGEST_NAME:].decode(errors="ignore").lstrip(".-") or "model"
 
 
 def _parts(source: str) -> list[str]:
@@ -112,7 +113,7 @@ def _parts(source: str) -> list[str]:
 
 
 def check_apart(rows: Sequence[Row]) -> list[str]:
-    """What is wrong with the rows' outputs: two rows share one, or one lies in another."""
+    """What is wrong with the rows' outputs: two rows share one, or one lies in another or in a source."""
     seen: dict[str, Row] = {}
     problems = []
     for row in rows:
@@ -123,8 +124,14 @@ def check_apart(rows: Sequence[Row]) -> list[str]:
                 "give one of them another output"
             )
         seen.setdefault(key, row)
+    sources = {_place(row.source): row for row in rows if not is_address(row.source)}
     for key, row in seen.items():
         parents = PurePosixPath(key).parents
+        of = next((sources[str(place)] for place in (key, *parents) if str(place) in sources), None)
+        if of:
+            problems.append(
+                f"{row.place}, column 'output': {row.output} is, or lies in, {of.source}, the source of {of.place}"
+            )
         inside = next((seen[str(parent)] for parent in parents if str(parent) in seen), None)
         if inside:
             problems.append(f"{row.place}, column 'output': {row.output} lies in {inside.output} of {inside.place}")

@@ -31,7 +31,7 @@ def serve_tasks(do: Do) -> None:
     Thread(target=_read, args=(tasks, busy), daemon=True).start()
 
     def tell(**what: object) -> None:
-        said.write(json.dumps(what, ensure_ascii=False).encode() + b"\n")
+        said.write(json.dumps(what).encode() + b"\n")
         said.flush()
 
     while (task := tasks.get()) is not None:

@@ -74,6 +74,7 @@ class BatchScreen:
             self._console.say(f"{sum(self._count.values()):>6,}  {_line(row, result)}")
 
     def _table(self) -> Group:
+        """What is shown now. Another thread asks for it, so it goes through copies: rows end meanwhile."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -82,17 +83,17 @@ class BatchScreen:
         for _ in range(3):
             table.add_column(no_wrap=True, overflow="ellipsis")
         now = time.monotonic()
-        for row, result in self._recent:
+        for row, result in list(self._recent):
             style = _STYLES.get(result.outcome, "dim")
             took = f"{sum(result.seconds.values()):.1f} s"
             table.add_row(Text(result.outcome, style=style), Text(printable(row.source)), Text(took))
         for row, step, begun in list(self._running.values()):
             table.add_row(Text(step, style="bold"), Text(printable(row.source)), Text(f"{now - begun:.0f} s"))
-        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in self._count.items())
+        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in list(self._count.items()))
         return Group(table, Text(f"{counts or 'looking at the rows'}  ({now - self._begun:.0f} s)", style="bold"))
 
 
 def _line(row: Row, result: RowResult) -> str:
     """A row that ended, in a line."""
     seconds = sum(result.seconds.values())
-    return f"{result.outcome}: {row.source}{f': {result.reason}' if result.reason else ''} ({seconds:.1f} s)"
+    return printable(f"{result.outcome}: {row.source}{f': {result.reason}' if result.reason else ''} ({seconds:.1f} s)")

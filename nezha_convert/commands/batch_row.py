@@ -256,6 +256,5 @@ def _failed(row: Row, reason: str, hint: str) -> RowResult:
 
 def _about(row: Row, hint: str) -> str:
     """`hint` with the row's own names."""
-    for word, name in (("SOURCE", row.source), ("OUTPUT", row.output)):
-        hint = re.sub(rf"\b{word}\b", lambda match: quoted(name), hint)  # noqa: B023
-    return hint
+    names = {"SOURCE": row.source, "OUTPUT": row.output}
+    return re.sub(r"\b(SOURCE|OUTPUT)\b", lambda match: quoted(names[match[1]]), hint)

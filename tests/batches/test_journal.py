@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nezha_convert.batches.journal import JOURNAL, Journal, alone
+from nezha_convert.batches.journal import JOURNAL, REPORT, Journal, alone
 from nezha_convert.batches.results import RowResult
 from nezha_convert.errors import OutputError
 
@@ -51,3 +51,18 @@ def test_a_folder_is_one_batch_s_alone_and_the_lock_goes_with_it(tmp_path: Path)
         pass
     with alone(tmp_path / "out"):
         pass
+
+
+@pytest.mark.parametrize("name", [JOURNAL, REPORT])
+def test_a_file_of_another_that_is_called_as_ours_is_not_lost(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="no batch wrote it"), alone(tmp_path):
+        pass
+    assert (tmp_path / name).read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_not_utf_8_is_written_and_found(tmp_path):
+    result = RowResult(1, "models/\udcc4\udce3", "out/a", "failed")
+    with alone(tmp_path):
+        Journal(tmp_path).add(result, "f")
+    assert Journal(tmp_path).found("out/a", "f") == result

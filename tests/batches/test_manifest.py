@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nezha_convert.batches.columns import COLUMNS, words_of
 from nezha_convert.batches.manifest import read_manifest
 from nezha_convert.errors import NezhaConvertError, UsageError
+from nezha_convert.hub import is_address
 
 
 def table(folder: Path, text: str, name: str = "models.csv") -> str:
@@ -46,6 +47,26 @@ def test_a_value_that_is_no_path_is_told_by_row_and_column(tmp_path):
     found = problems(tmp_path, "\n".join(map(json.dumps, values)), "models.jsonl")
     named = [f"row {n} (line {n}), column {[*each][-1]!r}: " for n, each in enumerate(values, 1)]
     assert [problem[: len(name)] for problem, name in zip(found, named, strict=False)] == named
+
+
+def test_a_path_that_says_so_is_no_address_and_no_option_of_a_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("models.csv").write_text("source,output\n./no/such,a\n-x,-y\n")
+    address, option = read_manifest("models.csv", ".").rows
+    assert address.source == "./no/such" and not is_address(address.source)
+    assert option.commands()[0] == "nezha-convert convert ./-x ./-y"
+
+
+def test_what_a_search_or_a_row_alone_can_have_is_refused_elsewhere(tmp_path):
+    assert "--limit 5" in problems(tmp_path, "source\nx\n", limit=5)[0]
+    for name in ("source", "output"):
+        assert "each row has its own" in problems(tmp_path, "source\nx\n", defaults={name: "y"})[0]
+
+
+def test_a_derived_name_fits_a_drive_in_chinese_too(tmp_path):
+    long = "模型" * 40
+    (row,) = rows(tmp_path, f"source\n{long}\n")
+    assert long.endswith(Path(row.output).name) and 190 < len(Path(row.output).name.encode()) <= 200
 
 
 def test_both_forms_of_a_manifest_give_the_same_rows(tmp_path):
@@ -85,9 +106,17 @@ def test_every_problem_of_every_row_is_named_with_row_and_column(tmp_path):
         ('{"source": "x", "source": "y"}', "a.jsonl", "'source' is in it twice"),
         ('{"source": 1}', "a.jsonl", "column 'source': 1: expected a path"),
         ('{"source": "x", "verify": "perhaps"}', "a.jsonl", "column 'verify': 'perhaps': expected true or false"),
+        ('{"source": "x", "config": []}', "a.jsonl", "column 'config': []: expected a text"),
         ("source,labels\nx,nothing.txt\n", "a.csv", "nothing.txt: no such file"),
         ("source,output\na,same\nb,same/\n", "a.csv", "both write"),
         ("source,output\na,one\nb,one/two\n", "a.csv", "lies in"),
+        (
+            "source,output\n./out/a,b\nc,a\n",
+            "a.csv",
+            "row 2 (line 3), column 'output': {out}/a is, or lies in, {out}/a, the source of row 1",
+        ),
+        ("source,output\nout,b\n", "a.csv", "{out}/b is, or lies in, {out}, the source of row 1"),
+        ("source,output,\na,one,lost\n", "a.csv", "line 2: a value in a column without a name"),
         ("source\nx\nx\n", "a.csv", "both write"),
         ("source,push\nx,owner/name\n", "a.csv", "column 'license': empty"),
         ("source,push,license,verify\nx,owner/name,mit,no\n", "a.csv", "column 'verify': false"),
@@ -96,7 +125,7 @@ def test_every_problem_of_every_row_is_named_with_row_and_column(tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(text, name, said, tmp_path):
-    assert said in " ".join(problems(tmp_path, text, name))
+    assert said.replace("{out}", str(tmp_path / "out")) in " ".join(problems(tmp_path, text, name))
 
 
 def test_a_manifest_in_gb18030_is_told_with_the_command_that_converts_it(tmp_path):

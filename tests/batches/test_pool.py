@@ -90,6 +90,11 @@ def test_a_file_of_the_current_folder_that_is_called_like_a_module_is_not_run(tm
     assert run(tasks("quick"))[0].outcome == "converted"
 
 
+def test_a_source_whose_name_is_not_utf_8_is_done():
+    (result,) = run(tasks("quick:\udcc4\udce3"))
+    assert result.outcome == "converted" and result.source == "quick:\udcc4\udce3"
+
+
 def test_a_batch_of_which_no_row_fits_ends():
     results = run(tasks("quick", "quick", memory=2), Limits(1, 1, 1 << 40))
     assert [result.outcome for result in results] == ["failed", "failed"]

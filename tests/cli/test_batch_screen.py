@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from nezha_convert.batches.results import RowResult
 from nezha_convert.batches.row import Row
 from nezha_convert.cli.batch_screen import BatchScreen
 from nezha_convert.cli.console import Console
+from nezha_convert.text import printable
 
 ROW = Row(1, "line 1", "models/a\x1b[31m", "out/a")
 RESULT = RowResult(1, ROW.source, ROW.output, "verified", seconds={"converting": 0.5, "verifying": 1.0})
@@ -48,3 +50,23 @@ def test_ctrl_c_is_answered_by_the_command_that_goes_on(capsys):
         screen.watch(ROW, "done", RESULT)
         raise KeyboardInterrupt
     assert capsys.readouterr().err.endswith("next: nezha-convert batch 'a b'\n")
+
+
+def test_a_name_of_two_lines_is_one_line(capsys):
+    with BatchScreen(Console(), []) as screen:
+        screen.watch(Row(1, "line 1", "a\nnext: b", "out/a"), "done", RESULT)
+    assert capsys.readouterr().err == "     1  verified: a\\nnext: b (1.5 s)\n"
+
+
+def test_rows_may_end_while_the_table_is_drawn(monkeypatch):
+    screen = BatchScreen(Console(), [])
+    for outcome in ("verified", "failed"):
+        screen.watch(ROW, "done", replace(RESULT, outcome=outcome))
+    shown = printable
+
+    def ends(text):
+        screen.watch(ROW, "done", replace(RESULT, outcome="converted", resumed=True))
+        return shown(text)
+
+    monkeypatch.setattr("nezha_convert.cli.batch_screen.printable", ends)
+    assert screen._table()
