@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint, Decision
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..files.given import nbytes_of_size, one_of, pairs_of, path_of, texts_of
 from ..files.hashing import sha256
 from ..files.json import json_bytes
@@ -24,6 +24,7 @@ from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.labels import given_labels
 from ..mapping.survey import Asked, Survey, understand
+from ..text import printable
 from ..tokenizer.make import Tokenizer, make_tokenizer
 from ..tokenizer.settings import FILES, vocabulary_in
 from ..tokenizer.wordpiece import KINDS
@@ -131,7 +132,7 @@ def convert(
     report = Report.of(
         survey,
         layout,
-        source=source_name or name,
+        source=printable(source_name or name),
         decisions=(*decided, *survey.decisions, *made.decisions, *layout.decisions, *modules.decisions),
         assumptions=(*survey.assumptions, *made.assumptions),
         source_files=sources,
@@ -182,7 +183,14 @@ def keep_apart(checkpoint: Checkpoint, output: Path) -> None:
 def _sources(survey: Survey, vocab: Path | None, tokenizer: Tokenizer) -> list[Path]:
     """Every file that was read: the weights, and what lies beside them."""
     beside = (survey.config_file, vocab, survey.labels_file, *tokenizer.sources)
-    return [*survey.checkpoint.files, *dict.fromkeys(filter(None, beside))]
+    read = [*survey.checkpoint.files, *dict.fromkeys(filter(None, beside))]
+    for path in read:
+        if any("\ud800" <= character <= "\udfff" for character in path.name):
+            raise CheckpointError(
+                f"{path}: its name is not UTF-8, so no record can hold it and verify could not find it again",
+                hint="Rename the file, then run the same command again.",
+            )
+    return read
 
 
 def _states(

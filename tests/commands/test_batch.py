@@ -22,9 +22,10 @@ from nezha_convert import batch
 from nezha_convert.batches.journal import JOURNAL, REPORT, alone
 from nezha_convert.batches.pool import Task
 from nezha_convert.batches.results import OUTCOMES
+from nezha_convert.batches.row import Row
 from nezha_convert.cli.app import main
 from nezha_convert.commands import batch as verb
-from nezha_convert.commands.batch_row import do_row
+from nezha_convert.commands.batch_row import _about, do_row
 from nezha_convert.commands.convert import convert
 from nezha_convert.errors import OutputError, UsageError
 
@@ -331,3 +332,8 @@ def test_a_conversion_by_hand_of_the_same_row_is_taken(in_process, tmp_path):
     convert(folder / "right", tmp_path / "out" / "right")
     in_process(folder, tmp_path / "out", verify=False)
     assert ("right", "converting") not in steps(in_process)
+
+
+def test_a_hint_has_the_row_s_own_names_whatever_they_are():
+    row = Row(1, "line 1", "OUTPUT/m", "SOURCE/n")
+    assert _about(row, "convert SOURCE OUTPUT, not SOURCES") == "convert OUTPUT/m SOURCE/n, not SOURCES"

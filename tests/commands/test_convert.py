@@ -14,7 +14,7 @@ from goldens import FIXTURES
 from safetensors.torch import load_file
 
 import nezha
-from nezha_convert import CheckpointError, MappingError, OutputError, UsageError, convert, inspect, verify
+from nezha_convert import CheckpointError, MappingError, OutputError, UsageError, check, convert, inspect, verify
 from nezha_convert.commands import convert as conversion_module
 from nezha_convert.folder.model_code import MODEL_FILES
 
@@ -274,6 +274,17 @@ def test_a_write_that_does_not_read_back_is_noticed(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="does not read back"):
         convert(TF, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_s_name_that_is_not_utf_8_is_recorded_and_a_file_s_is_refused(tmp_path):
+    source = tmp_path / "\udcc4\udce3"
+    shutil.copytree(FIXTURES / "transformers-4.40.2-pretraining", source)
+    convert(source, tmp_path / "out")
+    assert check(tmp_path / "out").same
+    (source / "model.safetensors").rename(source / "\udcc4.safetensors")
+    with pytest.raises(CheckpointError, match="its name is not UTF-8"):
+        convert(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_inspect_and_convert_agree(tmp_path):
