@@ -150,7 +150,7 @@ def _fixture(request: pytest.FixtureRequest) -> ParityReport:
 def _report(item: pytest.Item) -> ParityReport:
     """The report on the pair of the marker of `item`, which is compared once."""
     if (report := item.stash.get(_REPORT, None)) is None:
-        report = item.stash[_REPORT] = _compare(_asked(item))
+        report = item.stash[_REPORT] = _compare(item)
     return report
 
 
@@ -160,6 +160,7 @@ def _asked(item: pytest.Item) -> dict[str, Any]:
     Without one they begin where pytest was started.
     """
     from .commands.verify import verify
+    from .files.given import path_of
 
     marker = item.get_closest_marker(NAME)
     if marker is None:
@@ -171,7 +172,7 @@ def _asked(item: pytest.Item) -> dict[str, Any]:
         raise _failed(f"@pytest.mark.{NAME}: {error}; expected (SOURCE, OUTPUT) and options of verify") from None
     folder = item.config.inipath.parent if item.config.inipath else item.config.invocation_params.dir
     near = {name: _near(folder, asked[name]) for name in FILES if name in asked}
-    return {**asked, **near, "source": _source(folder, asked["source"]), "output": folder / asked["output"]}
+    return {**asked, **near, "source": _source(folder, asked["source"]), "output": folder / path_of(asked["output"])}
 
 
 def _source(folder: Path, given: str | Path) -> str | Path:
@@ -189,12 +190,12 @@ def _near(folder: Path, given: Any) -> Any:
     return path if path and path.exists() else given
 
 
-def _compare(asked: Mapping[str, Any]) -> ParityReport:
+def _compare(item: pytest.Item) -> ParityReport:
     from .commands.verify import verify
     from .errors import NezhaConvertError
 
     try:
-        return verify(**asked)
+        return verify(**_asked(item))
     except NezhaConvertError as error:
         hint = (f"next: {error.hint}",) if error.hint else ()
         raise _failed("\n".join((error.message, *error.problems, *hint))) from None

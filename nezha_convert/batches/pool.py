@@ -93,6 +93,7 @@ def run_here(tasks: Sequence[Task], limits: Limits, work: str, watch: Watch) -> 
         watch: told of each step.
     """
     waiting, spent, workers = list(tasks), 0, list[_Worker]()
+    downloads = {task.row.number: task.needs.download for task in tasks}  # they stay in the Hub's cache
     try:
         while waiting or any(worker.task for worker in workers):
             for task in _hopeless(waiting, workers, limits, spent):
@@ -100,7 +101,7 @@ def run_here(tasks: Sequence[Task], limits: Limits, work: str, watch: Watch) -> 
                 yield _unfit(task, limits, spent)
             _start(waiting, workers, limits, spent, work)
             for result in _happened(workers, watch) if any(worker.task for worker in workers) else ():
-                spent += 0 if is_remote(result.output) else result.output_nbytes
+                spent += downloads[result.number] + (0 if is_remote(result.output) else result.output_nbytes)
                 yield result
         for worker in workers:
             worker.dismiss()

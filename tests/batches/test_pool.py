@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -66,6 +67,12 @@ def test_rows_end_where_the_disk_is_full_and_a_smaller_one_still_fits():
     results = run(todo, Limits(1, 1 << 40, 100))
     assert [result.outcome for result in results] == ["converted", "failed", "converted"]
     assert "of disk" in results[1].reason and "--disk" in results[1].hint
+
+
+def test_a_download_stays_on_the_disk_after_its_row():
+    todo = [replace(task, needs=Needs(1, 1, 60, download=50)) for task in tasks("quick", "quick")]
+    results = run(todo, Limits(1, 1 << 40, 100))
+    assert [result.outcome for result in results] == ["converted", "failed"]
 
 
 def test_a_batch_that_is_given_up_leaves_no_process(tmp_path):

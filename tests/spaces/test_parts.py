@@ -330,6 +330,17 @@ def test_who_is_not_seen_for_long_is_deleted_and_so_is_an_upload_that_nobody_too
     assert not path.exists() and here.served.exists()
 
 
+def test_an_upload_that_vanishes_during_a_sweep_does_not_end_the_sweeps(visitors, monkeypatch):
+    path = Path(uploaded(visitors, "forgotten")).parent
+    visitors.limits = replace(TIGHT, kept_seconds=0)
+    time.sleep(0.01)
+    listed = type(visitors.uploads).iterdir
+    monkeypatch.setattr(type(visitors.uploads), "iterdir", lambda folder: [folder / "taken", *listed(folder)])
+    visitors.sweep()
+    monkeypatch.undo()
+    assert not path.exists()
+
+
 def test_the_folder_of_a_server_that_was_killed_is_deleted_by_the_next(tmp_path, visitors):
     dead = tmp_path / "nezha-page-999999999-abc"
     (dead / "private").mkdir(parents=True)

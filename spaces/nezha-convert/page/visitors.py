@@ -170,8 +170,9 @@ class Visitors:
         for session in gone:
             self.leave(session)
         for path in self.uploads.iterdir():
-            if path.name not in kept and time.time() - path.stat().st_ctime > self.limits.kept_seconds:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its visitor has taken it meanwhile, or gradio has deleted it
+                if path.name not in kept and time.time() - path.stat().st_ctime > self.limits.kept_seconds:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def close(self) -> None:
         """Kill every job and delete every folder."""
