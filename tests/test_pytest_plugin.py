@@ -191,12 +191,17 @@ def test_a_folder_that_is_not_there_fails_with_the_command_that_makes_it(suite):
     assert "Error" not in said
 
 
+@pytest.mark.parametrize("pair", ["~nobody-here/x -> 模型 一", "NEZHA -> ~nobody-here/x"])
+def test_a_pair_whose_path_is_none_fails_in_words(pair, suite):
+    ini(suite, pair)
+    said = failure(run(suite))
+    assert "'~nobody-here/x': not a path" in said and "next: Check its name." in said and "Error" not in said
+
+
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
         ('("NEZHA")', "missing a required argument: 'output'; expected (SOURCE, OUTPUT)"),
-        ('("~nobody-here/x", "模型 一")', "'~nobody-here/x': not a path"),
-        ('("NEZHA", "~nobody-here/x")', "'~nobody-here/x': not a path"),
         ('("NEZHA", "模型 一", tolerence=1)', "got an unexpected keyword argument 'tolerence'"),
         ('("NEZHA", "模型 一", tolerance="1e-5")', "--tolerance '1e-5': expected a number over 0"),
     ],
