@@ -30,11 +30,14 @@ class BatchScreen:
 
     Args:
         console: for whom.
-        again: the words of the command, which goes on where it was stopped.
+        again: the words of the command, which goes on where it was stopped. Its token is not shown.
     """
 
     def __init__(self, console: Console, again: Sequence[str]) -> None:
-        self._console, self._again = console, again
+        self._console = console
+        pairs = zip(["", *again], again, strict=False)
+        self._again = [word for before, word in pairs if "--token" not in (before, word.partition("=")[0])]
+        self._secret = ", with --token as before" if len(self._again) < len(again) else ""
         self._running: dict[int, tuple[Row, str, float]] = {}
         self._recent: deque[tuple[Row, RowResult]] = deque(maxlen=RECENT)
         self._count: Counter[str] = Counter()
@@ -58,7 +61,7 @@ class BatchScreen:
             self._live.stop()
         if isinstance(error, KeyboardInterrupt):
             done = sum(self._count.values())
-            self._console.say(f"{done:,} rows have ended, and what is done is not done again. To go on:")
+            self._console.say(f"{done:,} rows have ended, and what is done is not done again. To go on{self._secret}:")
             self._console.say(f"next: {shlex.join(self._again)}")
 
     def watch(self, row: Row, step: str, result: RowResult | None = None) -> None:

@@ -52,6 +52,14 @@ def test_ctrl_c_is_answered_by_the_command_that_goes_on(capsys):
     assert capsys.readouterr().err.endswith("next: nezha-convert batch 'a b'\n")
 
 
+@pytest.mark.parametrize("token", [["--token", "hf_secret"], ["--token=hf_secret"]])
+def test_ctrl_c_shows_no_token(token, capsys):
+    with pytest.raises(KeyboardInterrupt), BatchScreen(Console(), ["nezha-convert", "batch", *token, "a"]):
+        raise KeyboardInterrupt
+    said = capsys.readouterr().err
+    assert "with --token as before" in said and "next: nezha-convert batch a" in said and "secret" not in said
+
+
 def test_a_name_of_two_lines_is_one_line(capsys):
     with BatchScreen(Console(), []) as screen:
         screen.watch(Row(1, "line 1", "a\nnext: b", "out/a"), "done", RESULT)
