@@ -35,10 +35,8 @@ def advice(group: click.Group, arguments: Sequence[str], error: NezhaConvertErro
         return error.hint, ()
     typed = command.make_context(command.name, list(arguments[1:]), resilient_parsing=True).params
     source, output = _source(command.name, typed, error), typed.get(_WRITES.get(command.name, "output"))
-    hint = error.hint
-    for word, name in (("SOURCE", source), ("OUTPUT", output)):
-        if name:
-            hint = re.sub(rf"\b{word}\b", lambda match: quoted(name), hint)  # noqa: B023
+    names = {"SOURCE": source, "OUTPUT": output}
+    hint = re.sub(r"\b(SOURCE|OUTPUT)\b", lambda match: quoted(names[match[1]] or match[1]), error.hint)
     known, of_convert = _options(command), _options(group.commands["convert"])
     instead = ["convert", source or "SOURCE", "OUTPUT"]
     others = [match[0].split() for match in _OPTION.finditer(_COMMAND.sub("", hint)) if match[1] in of_convert - known]

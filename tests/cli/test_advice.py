@@ -13,7 +13,9 @@ import torch
 from cases import HOPS, run, walk
 from goldens import FIXTURES
 
-from nezha_convert.cli.app import main
+from nezha_convert.cli.advice import advice
+from nezha_convert.cli.app import cli, main
+from nezha_convert.errors import UsageError
 
 State = dict[str, Any]
 TORCH = FIXTURES / "huawei-torch-pretraining"
@@ -156,3 +158,9 @@ def test_a_download_that_was_not_finished_is_named(tmp_path: Path) -> None:
         _, said = run(["convert", str(source), str(tmp_path / "out")])
         assert "was not finished" in said["message"]
         assert said["hint"] == "Download the file again."
+
+
+def test_a_source_called_like_a_word_of_the_hint_keeps_its_name():
+    error = UsageError("no", hint="Convert again: nezha-convert convert SOURCE OUTPUT --force")
+    said, _ = advice(cli, ["verify", "OUTPUT/m", "SOURCE/n"], error)
+    assert said == "Convert again: nezha-convert convert OUTPUT/m SOURCE/n --force"
