@@ -103,13 +103,13 @@ def alone(folder: Path) -> Iterator[None]:
         OutputError: another one does, the folder cannot be made, or a file of another is called as ours are.
     """
     hidden = folder / _HIDDEN
-    strange = [] if hidden.is_dir() else [folder / name for name in (JOURNAL, REPORT) if (folder / name).exists()]
-    if strange:
-        raise OutputError(
-            f"{strange[0]}: is there, and no batch wrote it in this folder; it would be lost",
-            hint="Name another --output, or move this file away.",
-        )
     try:
+        strange = [] if hidden.is_dir() else [folder / name for name in (JOURNAL, REPORT) if (folder / name).exists()]
+        if strange:
+            raise OutputError(
+                f"{strange[0]}: is there, and no batch wrote it in this folder; it would be lost",
+                hint="Name another --output, or move this file away.",
+            )
         hidden.mkdir(parents=True, exist_ok=True)
         lock = claim(hidden / LOCK)
     except NoLocksError:

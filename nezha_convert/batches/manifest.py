@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -325,12 +326,14 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _folders(folder: Path, output: str) -> tuple[list[Cells], list[str]]:
     """A row for each sub-folder that may hold weights; and those that hold none."""
+    if not _is_open(folder):
+        raise UsageError(f"{folder}: not readable (Permission denied)", hint="Ask its owner, or name another folder.")
     own = None if is_remote(output) else Path(output).resolve()
     cells, skipped = list[Cells](), list[str]()
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith(".") or path.resolve() == own:
             continue
-        if _may_hold_weights(path):
+        if not _is_open(path) or _may_hold_weights(path):  # of a closed one, its row says so
             cells.append(Cells(f"folder {path.name}", {"source": str(path)}))
         else:
             skipped.append(path.name)
@@ -342,10 +345,14 @@ def _folders(folder: Path, output: str) -> tuple[list[Cells], list[str]]:
     return cells, skipped
 
 
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
 def _may_hold_weights(folder: Path) -> bool:
     """Whether a file of `folder`, or of a folder in it, may be weights by its name."""
     for path in (*folder.glob("*"), *folder.glob("*/*")):
-        if not path.name.startswith(".") and path.suffix.lower() not in _NO_WEIGHTS and path.is_file():
+        if not path.name.startswith(".") and path.suffix.lower() not in _NO_WEIGHTS and os.path.isfile(path):  # noqa: PTH113
             return True
     return False
 

@@ -87,10 +87,13 @@ def _digest(row: Row, states: Iterable[Any]) -> str:
 
 
 def _files(source: Path) -> Iterable[Path]:
-    """The files of a source, or more: all of its folder, or those beside it of its own name; none if it is missing."""
-    if source.is_dir():
+    """The files of a source, or more: all of its folder, or those beside it of its own name.
+
+    None if it is missing or may not be read, of which its conversion has more to say. `os.path` raises nothing then.
+    """
+    if os.path.isdir(source):  # noqa: PTH112
         found: Iterable[Path] = (*source.glob("*"), *source.glob("*/*"))
     else:
         stem = source.name.split(".index")[0].split(".data-")[0]
         found = (*source.parent.glob(f"{escape(stem)}*"), *source.parent.glob("*.json"), *source.parent.glob("*.txt"))
-    return sorted(path for path in set(found) if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in set(found) if os.path.isfile(path) and not path.name.startswith("."))  # noqa: PTH113

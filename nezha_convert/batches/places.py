@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +22,14 @@ def nbytes_in(folder: Path) -> int:
 
 
 def record_of(output: str) -> str:
-    """The SHA-256 of the record at `output`; empty where there is none.
+    """The SHA-256 of the record at `output`; empty where there is none, or one of this machine may not be read.
 
     Raises:
         OutputError: the store cannot be read.
     """
     if not is_remote(output):
         mark = Path(output) / MARK
-        return sha256(mark) if mark.is_file() else ""
+        return sha256(mark) if os.access(mark, os.R_OK) and mark.is_file() else ""
     with _store(output) as (store, path):
         return sha256(store.cat_file(f"{path}/{MARK}")) if store.exists(f"{path}/{MARK}") else ""
 

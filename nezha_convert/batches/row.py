@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -106,7 +107,7 @@ def _parts(source: str) -> list[str]:
         return [source.removeprefix(SCHEME).replace("@", "/").replace("/", "__")]
     path = Path(source).absolute()
     parts = [part for part in path.parts if part not in ("/", "..")]
-    if not path.is_dir() and parts:
+    if not os.path.isdir(path) and parts:  # noqa: PTH112  (no error where it may not be read)
         stem = _SUFFIX.sub("", _SUFFIX.sub("", path.name))
         parts = parts[:-1] if _COMMON.fullmatch(stem) and len(parts) > 1 else [*parts[:-1], stem]
     return parts or ["model"]

@@ -86,6 +86,10 @@ def do_row(task: Task, tell: Callable[[str], None]) -> RowResult:
             )
     except NezhaConvertError as error:
         refused = _refused(row, error, path)
+    except OSError as error:
+        refused = _failed(
+            row, f"{error.filename or row.source}: {error.strerror or error}", "Make it readable or writable."
+        )
     except MemoryError:
         refused = _failed(row, "there is not enough memory", "Allow fewer rows at once: --jobs 1")
     except Exception as error:  # a fault of ours in one row must not end the others

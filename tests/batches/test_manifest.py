@@ -244,3 +244,12 @@ def test_bytes_that_are_no_manifest_are_refused(tmp_path_factory, data, suffix):
         read_manifest(str(path), "out")
     except NezhaConvertError as error:
         assert error.exit_code == 2
+
+
+def test_a_folder_that_may_not_be_read_is_a_row_and_not_one_without_weights(tmp_path, monkeypatch):
+    (tmp_path / "models" / "closed").mkdir(parents=True)
+    monkeypatch.setattr("os.access", lambda path, mode: path.name != "closed")
+    read = read_manifest(str(tmp_path / "models"), str(tmp_path / "out"))
+    assert [Path(row.source).name for row in read.rows] == ["closed"] and not read.skipped
+    with pytest.raises(UsageError, match=r"closed: not readable"):
+        read_manifest(str(tmp_path / "models" / "closed"), str(tmp_path / "out"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nezha_convert.batches.estimate import CONVERT, VERIFY, estimate
 from nezha_convert.batches.needs import FOLD, PROVING, Needs, needs_of
 from nezha_convert.batches.results import RowResult
-from nezha_convert.batches.row import Row
+from nezha_convert.batches.row import Row, derived_names
 
 
 def test_a_row_needs_memory_and_disk_by_the_size_of_its_files(tmp_path):
@@ -56,3 +56,16 @@ def test_an_estimate_is_by_measured_rates_until_rows_of_this_folder_ran():
     later = estimate(needs, (ran,), 2, [True] * 4)
     assert 20 <= later.seconds <= 40 and "by the 1 rows that ran" in later.rates
     assert estimate((), (), 2, ()).seconds == 0
+
+
+def test_a_source_that_may_not_be_read_has_no_files_and_is_no_error(tmp_path, monkeypatch):
+    def refused(path, *more, **other):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return asked(path, *more, **other)
+
+    asked = os.stat
+
+    row = Row(1, "line 1", str(tmp_path / "closed"), "out")
+    monkeypatch.setattr("os.stat", refused)
+    assert needs_of(row, None).nbytes == 0 and derived_names([row.source]) == ["closed"]

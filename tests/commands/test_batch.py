@@ -20,11 +20,13 @@ from safetensors.numpy import save_file
 
 from nezha_convert import batch
 from nezha_convert.batches.journal import JOURNAL, REPORT, alone
+from nezha_convert.batches.needs import Needs
 from nezha_convert.batches.pool import Task
 from nezha_convert.batches.results import OUTCOMES
 from nezha_convert.batches.row import Row
 from nezha_convert.cli.app import main
 from nezha_convert.commands import batch as verb
+from nezha_convert.commands import batch_row
 from nezha_convert.commands.batch_row import _about, do_row
 from nezha_convert.commands.convert import convert
 from nezha_convert.errors import OutputError, UsageError
@@ -337,3 +339,12 @@ def test_a_conversion_by_hand_of_the_same_row_is_taken(in_process, tmp_path):
 def test_a_hint_has_the_row_s_own_names_whatever_they_are():
     row = Row(1, "line 1", "OUTPUT/m", "SOURCE/n")
     assert _about(row, "convert SOURCE OUTPUT, not SOURCES") == "convert OUTPUT/m SOURCE/n, not SOURCES"
+
+
+def test_a_file_that_may_not_be_read_is_a_failed_row_in_words(monkeypatch, tmp_path):
+    def refused(*arguments, **more):
+        raise PermissionError(13, "Permission denied", "models/m/modules.json")
+
+    monkeypatch.setattr(batch_row, "convert", refused)
+    result = do_row(Task(Row(1, "line 1", "./models/m", str(tmp_path / "out")), Needs(1, 1, 1)), lambda step: None)
+    assert (result.outcome, result.reason) == ("failed", "models/m/modules.json: Permission denied")
