@@ -83,6 +83,7 @@ def read_manifest(
         UsageError: it cannot be read, or says what no column can; `problems` names each row and column.
         HubError: the search failed.
     """
+    given, family = given or None, family or None  # an empty text, as of a variable that is not set, is neither
     if (given is None) == (family is None):
         raise UsageError(
             "expected a manifest or --family, and not both",
@@ -167,7 +168,7 @@ def _rows(name: str, cells: Sequence[Cells], asked: _Asked) -> tuple[Row, ...]:
         raise UsageError(
             f"{name}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; nothing was written",
             problems=tuple(problems),
-            hint="Correct the manifest, then run the same command again.",
+            hint="Correct the manifest or the options, then run the batch again.",
         )
     return tuple(rows)
 
@@ -352,7 +353,8 @@ def _is_open(folder: Path) -> bool:
 def _may_hold_weights(folder: Path) -> bool:
     """Whether a file of `folder`, or of a folder in it, may be weights by its name."""
     for path in (*folder.glob("*"), *folder.glob("*/*")):
-        if not path.name.startswith(".") and path.suffix.lower() not in _NO_WEIGHTS and os.path.isfile(path):  # noqa: PTH113
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.suffix.lower() not in _NO_WEIGHTS and os.path.isfile(path):  # noqa: PTH113
             return True
     return False
 

@@ -111,6 +111,10 @@ def batch(
         ['converted']
     """
     begun = time.monotonic()
+    if not str(output):
+        raise UsageError(
+            "--output: empty; expected a folder, or the address of one", hint="Name it: --output converted"
+        )
     place = str(output) if is_remote(str(output)) else str(path_of(output))
     page = _page(html)
     asked: dict[str, Any] = {"verify": None if verify else False, "create_pr": create_pr or None, "license": license}

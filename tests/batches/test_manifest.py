@@ -253,3 +253,19 @@ def test_a_folder_that_may_not_be_read_is_a_row_and_not_one_without_weights(tmp_
     assert [Path(row.source).name for row in read.rows] == ["closed"] and not read.skipped
     with pytest.raises(UsageError, match=r"closed: not readable"):
         read_manifest(str(tmp_path / "models" / "closed"), str(tmp_path / "out"))
+
+
+def test_a_hidden_folder_in_a_folder_holds_no_weights(tmp_path):
+    for name in ("clone/.git/HEAD", "model/weights/x.bin"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("x")
+    read = read_manifest(str(tmp_path), str(tmp_path / "out"))
+    assert [Path(row.source).name for row in read.rows] == ["model"] and read.skipped == ("clone",)
+
+
+@pytest.mark.parametrize(("given", "family"), [("", None), (None, ""), ("", ""), ("models.csv", "nezha")])
+def test_an_empty_text_is_no_manifest_and_no_search_of_everything(given, family):
+    with pytest.raises(UsageError, match="a manifest or --family"):
+        read_manifest(given, "out", family=family)
+    with pytest.raises(UsageError, match=r"models\.csv: no such file"):
+        read_manifest("models.csv", "out", family="")

@@ -348,3 +348,8 @@ def test_a_file_that_may_not_be_read_is_a_failed_row_in_words(monkeypatch, tmp_p
     monkeypatch.setattr(batch_row, "convert", refused)
     result = do_row(Task(Row(1, "line 1", "./models/m", str(tmp_path / "out")), Needs(1, 1, 1)), lambda step: None)
     assert (result.outcome, result.reason) == ("failed", "models/m/modules.json: Permission denied")
+
+
+def test_an_empty_output_is_not_the_current_folder(tmp_path):
+    with pytest.raises(UsageError, match="--output: empty"):
+        batch(tmp_path, "")
