@@ -267,5 +267,5 @@ def test_a_hidden_folder_in_a_folder_holds_no_weights(tmp_path):
 def test_an_empty_text_is_no_manifest_and_no_search_of_everything(given, family):
     with pytest.raises(UsageError, match="a manifest or --family"):
         read_manifest(given, "out", family=family)
-    with pytest.raises(UsageError, match=r"models\.csv: no such file"):
+    with pytest.raises(UsageError, match=r"models\.csv: not readable"):
         read_manifest("models.csv", "out", family="")
