@@ -24,7 +24,6 @@ from ..formats.open import open_checkpoint
 from ..hub import local_source
 from ..mapping.labels import given_labels
 from ..mapping.survey import Asked, Survey, understand
-from ..text import printable
 from ..tokenizer.make import Tokenizer, make_tokenizer
 from ..tokenizer.settings import FILES, vocabulary_in
 from ..tokenizer.wordpiece import KINDS
@@ -132,7 +131,7 @@ def convert(
     report = Report.of(
         survey,
         layout,
-        source=printable(source_name or name),
+        source=(source_name or name).encode(errors="backslashreplace").decode(),  # half surrogates are not UTF-8
         decisions=(*decided, *survey.decisions, *made.decisions, *layout.decisions, *modules.decisions),
         assumptions=(*survey.assumptions, *made.assumptions),
         source_files=sources,

@@ -642,8 +642,8 @@ def test_a_folder_that_cannot_keep_the_outcome_is_refused_before_anything_is_com
 
 def test_the_table_is_shown_though_a_report_cannot_be_written(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(staging, "check_writable", lambda path: None)  # as if the disk changed later
-    (tmp_path / "taken").mkdir()
-    command = ["verify", str(TF.folder), str(folder), "--junit", str(tmp_path / "taken" / ("x" * 300))]
+    (tmp_path / "taken").touch()
+    command = ["verify", str(TF.folder), str(folder), "--junit", str(tmp_path / "taken" / "parity.xml")]
     assert run(cli, command, Console()) == OutputError.exit_code
     assert "verdict" in capsys.readouterr().out
 
