@@ -29,6 +29,17 @@ def quoted(word: object) -> str:
     return shlex.quote(str(word))
 
 
+def with_names(hint: str, **names: object) -> str:
+    """`hint` with `names` in place of the words that stand for them. A word whose name is None stays.
+
+    Example:
+        >>> with_names("nezha-convert convert SOURCE OUTPUT", SOURCE="my model", OUTPUT=None)
+        "nezha-convert convert 'my model' OUTPUT"
+    """
+    known = {word: quoted(name) for word, name in names.items() if name}
+    return re.sub(r"\b[A-Z]+\b", lambda match: known.get(match[0], match[0]), hint)
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""`text` with an escape such as \x1b in place of each character that is not printable, but for those in `keep`."""
     if text.isprintable():

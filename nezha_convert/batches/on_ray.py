@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import UsageError, pip_install
 from .pool import Executor, Limits, Task, Watch
-from .results import FAILED, RowResult
+from .results import RowResult
 
 RETRIES = 5
 """How often Ray does a row again whose worker or machine was lost."""
@@ -108,8 +108,10 @@ def _result(task: Task, reference: Any) -> RowResult:
     try:
         return RowResult.from_dict(ray.get(reference))
     except ray.exceptions.RayError as error:
-        what = " ".join(str(error).split())[:500]
-        return _failed(task, f"Ray gave it up after {RETRIES} further attempts: {type(error).__name__}: {what}", "")
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return RowResult.failed(
+            task.row, f"Ray gave it up after {RETRIES} further attempts: {what}", "", task.needs.nbytes
+        )
 
 
 def _largest(resource: str) -> float:
@@ -123,10 +125,5 @@ def _unfit(task: Task, memory: float, disk: float) -> RowResult:
     needs = task.needs
     name, wanted, most = ("memory", needs.memory, memory) if needs.memory > memory else (DISK, needs.disk, disk)
     reason = f"it needs about {wanted / 1e9:.1f} GB of {name}; the largest machine of the cluster has {most / 1e9:.1f}"
-    return _failed(task, reason, "Add a larger machine to the cluster, then run the same command again.")
-
-
-def _failed(task: Task, reason: str, hint: str) -> RowResult:
-    return RowResult.of(
-        task.row, FAILED, reason=reason, hint=hint, commands=task.row.commands(), source_nbytes=task.needs.nbytes
-    )
+    hint = "Add a larger machine to the cluster, then run the same command again."
+    return RowResult.failed(task.row, reason, hint, needs.nbytes)

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import OutputError, UsageError, pip_install
 from ..files.hashing import sha256
-from ..files.json import optional_object
 from ..files.locks import TemporaryFolder
 from ..files.staging import MARK
+from ..folder.record import recorded_files
 from .row import is_remote
 
 
@@ -43,9 +43,8 @@ def is_whole(output: str, record: str) -> bool:
         return False
     if is_remote(output):
         return True
-    files = optional_object(Path(output) / MARK)["output_files"]
-    paths = [(Path(output) / file["name"], file["nbytes"]) for file in files]
-    return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in paths)
+    files = [(Path(output) / file.name, file.nbytes) for file in recorded_files(Path(output) / MARK)]
+    return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in files)
 
 
 def check_store(output: str) -> None:

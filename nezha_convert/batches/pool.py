@@ -11,7 +11,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from ..files.child import python
 from ..text import printable
 from .needs import CONVERTING, PROVING, Needs
-from .results import FAILED, RowResult
+from .results import RowResult
 from .row import Row, is_remote
 
 DONE = "done"
@@ -30,11 +30,7 @@ DONE = "done"
 GRACE = 10.0
 """Seconds in which a worker that is asked to end has to clean up."""
 
-_START = (
-    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from importlib import import_module; import_module(sys.argv[2]).serve()"
-)
-"""`-c` puts the current folder first on the path: there a file of a checkpoint, json.py, would be run."""
+_START = "from importlib import import_module; import_module(sys.argv[1]).serve()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +92,10 @@ def run_here(tasks: Sequence[Task], limits: Limits, work: str, watch: Watch) -> 
     downloads = {task.row.number: task.needs.download for task in tasks}  # they stay in the Hub's cache
     try:
         while waiting or any(worker.task for worker in workers):
-            for task in _hopeless(waiting, workers, limits, spent):
-                waiting.remove(task)
-                yield _unfit(task, limits, spent)
+            if not any(worker.task for worker in workers):
+                for task in [one for one in waiting if not _fits(one, limits, spent)]:
+                    waiting.remove(task)
+                    yield _unfit(task, limits, spent)
             _start(waiting, workers, limits, spent, work)
             for result in _happened(workers, watch) if any(worker.task for worker in workers) else ():
                 spent += downloads[result.number] + (0 if is_remote(result.output) else result.output_nbytes)
@@ -109,16 +106,9 @@ def run_here(tasks: Sequence[Task], limits: Limits, work: str, watch: Watch) -> 
         _end(workers)
 
 
-def _hopeless(waiting: Sequence[Task], workers: Sequence[_Worker], limits: Limits, spent: int) -> list[Task]:
-    """Tasks that will never fit: too large for all of the memory, or for the disk that is left when nothing runs."""
-    running = any(worker.task for worker in workers)
-    return [
-        task
-        for task in waiting
-        if task.needs.memory > limits.memory
-        or task.needs.disk > limits.disk
-        or (not running and task.needs.disk > limits.disk - spent)
-    ]
+def _fits(task: Task, limits: Limits, spent: int) -> bool:
+    """Whether a task fits where nothing else runs: into all of the memory, and the disk that is left."""
+    return task.needs.memory <= limits.memory and task.needs.disk <= limits.disk - spent
 
 
 def _unfit(task: Task, limits: Limits, spent: int) -> RowResult:
@@ -132,9 +122,7 @@ def _unfit(task: Task, limits: Limits, spent: int) -> RowResult:
     else:
         reason = f"it needs about {_gb(needs.disk)} of disk, and {_gb(max(left, 0))} of {_gb(limits.disk)} are left"
         hint = "Free some room or give it more: --disk SIZE; then run the same command again."
-    return RowResult.of(
-        task.row, FAILED, reason=reason, hint=hint, commands=task.row.commands(), source_nbytes=needs.nbytes
-    )
+    return RowResult.failed(task.row, reason, hint, needs.nbytes)
 
 
 def _gb(nbytes: int) -> str:
@@ -187,15 +175,12 @@ def _happened(workers: list[_Worker], watch: Watch) -> list[RowResult]:
 
 
 def _died(task: Task, how: str) -> RowResult:
-    return RowResult.of(
-        task.row,
-        FAILED,
-        reason=f"its process ended in the middle of it: {how}",
-        hint="If the machine ran out of memory, allow fewer rows at once (--jobs 1) or less memory (--memory SIZE). "
-        "Alone it may say more:",
-        commands=task.row.commands(),
-        source_nbytes=task.needs.nbytes,
+    reason = f"its process ended in the middle of it: {how}"
+    hint = (
+        "If the machine ran out of memory, allow fewer rows at once (--jobs 1) or less memory (--memory SIZE). "
+        "Alone it may say more:"
     )
+    return RowResult.failed(task.row, reason, hint, task.needs.nbytes)
 
 
 def _end(workers: Sequence[_Worker]) -> None:
@@ -217,7 +202,7 @@ class _Worker:
         self.resting = 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by end)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path), work],
+            python(_START, work),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -75,6 +75,11 @@ class RowResult:
         return cls(row.number, row.source, row.output, outcome, **known)
 
     @classmethod
+    def failed(cls, row: Row, reason: str, hint: str, source_nbytes: int = 0) -> RowResult:
+        """The result of `row`, which failed, with the commands that do it alone."""
+        return cls.of(row, FAILED, reason=reason, hint=hint, commands=row.commands(), source_nbytes=source_nbytes)
+
+    @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> RowResult:
         """The result that `to_dict` gave. A field that is not known here is passed over."""
         known = {one.name: content[one.name] for one in fields(cls) if one.name in content}

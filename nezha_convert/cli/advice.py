@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import NezhaConvertError
-from ..text import quoted
+from ..text import with_names
 from .rows import SHOWN
 
 _REPEATED = ("--drop", "--rename")
@@ -35,8 +35,7 @@ def advice(group: click.Group, arguments: Sequence[str], error: NezhaConvertErro
         return error.hint, ()
     typed = command.make_context(command.name, list(arguments[1:]), resilient_parsing=True).params
     source, output = _source(command.name, typed, error), typed.get(_WRITES.get(command.name, "output"))
-    names = {"SOURCE": source, "OUTPUT": output}
-    hint = re.sub(r"\b(SOURCE|OUTPUT)\b", lambda match: quoted(names[match[1]] or match[1]), error.hint)
+    hint = with_names(error.hint, SOURCE=source, OUTPUT=output)
     known, of_convert = _options(command), _options(group.commands["convert"])
     instead = ["convert", source or "SOURCE", "OUTPUT"]
     others = [match[0].split() for match in _OPTION.finditer(_COMMAND.sub("", hint)) if match[1] in of_convert - known]

@@ -251,7 +251,8 @@ def _batch(report: BatchReport) -> Iterator[Part]:
     if report.skipped:
         yield "skipped", f"{len(report.skipped):,} without weights: {shorten(', '.join(report.skipped), 200)}"
     open_rows = report.open
-    right = [row for row in report.rows if row not in open_rows]
+    to_do = {row.number for row in open_rows}
+    right = [row for row in report.rows if row.number not in to_do]
     for row in right[:SHOWN]:
         yield row.outcome, f"{row.source} -> {row.output}{_about_row(row)}"
     if len(right) > SHOWN:

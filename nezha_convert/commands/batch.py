@@ -20,7 +20,7 @@ from ..batches.needs import CONVERTING, PROVING, Needs, needs_of
 from ..batches.page import write_page
 from ..batches.places import check_store, is_whole, record_of
 from ..batches.pool import DONE, Executor, Limits, Task, Watch, run_here
-from ..batches.results import CONVERTED, DECISION, FAILED, FOREIGN, PLANNED, VERIFIED, BatchReport, RowResult
+from ..batches.results import CONVERTED, DECISION, FOREIGN, PLANNED, VERIFIED, BatchReport, RowResult
 from ..batches.row import Row, is_remote
 from ..errors import HubError, UsageError
 from ..files.given import nbytes_of_size, path_of
@@ -209,9 +209,7 @@ def _look(manifest: Manifest, journal: Journal, hub: Hub | None) -> _Plan:
         for row, answer in zip(manifest.rows, pool.map(ask, manifest.rows), strict=True):
             if isinstance(answer, HubError):
                 needs[row.number] = Needs(0, 0, 0)
-                known[row.number] = RowResult.of(
-                    row, FAILED, reason=answer.message, hint=answer.hint, commands=row.commands()
-                )
+                known[row.number] = RowResult.failed(row, answer.message, answer.hint)
                 continue
             needs[row.number] = answer
             before = journal.found(row.output, answer.fingerprint)

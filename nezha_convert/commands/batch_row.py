@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 from ..batches.columns import arguments_of
 from ..batches.places import at_hand, keep, nbytes_in
 from ..batches.pool import Task
-from ..batches.results import CONVERTED, DECISION, FAILED, FOREIGN, VERIFIED, RowResult
+from ..batches.results import CONVERTED, DECISION, FOREIGN, VERIFIED, RowResult
 from ..batches.row import Row
 from ..batches.worker import serve_tasks
 from ..errors import HubError, MappingError, NezhaConvertError, OutputError
@@ -25,7 +24,7 @@ from ..formats.open import open_checkpoint
 from ..hub import Address, Hub, Pushed, is_address, seconds_to_wait
 from ..mapping.recognise import foreign
 from ..mapping.survey import Asked, Unclear, look
-from ..text import quoted
+from ..text import with_names
 from .convert import convert
 from .push import push
 from .verify import verify
@@ -255,10 +254,9 @@ def _foreign(row: Row, path: Path) -> str:
 
 
 def _failed(row: Row, reason: str, hint: str) -> RowResult:
-    return RowResult.of(row, FAILED, reason=reason, hint=_about(row, hint), commands=row.commands())
+    return RowResult.failed(row, reason, _about(row, hint))
 
 
 def _about(row: Row, hint: str) -> str:
     """`hint` with the row's own names."""
-    names = {"SOURCE": row.source, "OUTPUT": row.output}
-    return re.sub(r"\b(SOURCE|OUTPUT)\b", lambda match: quoted(names[match[1]]), hint)
+    return with_names(hint, SOURCE=row.source, OUTPUT=row.output)

@@ -264,7 +264,7 @@ class Hub:
                     f"{address}: no weights of a known format; it holds {', '.join(names[:8]) or 'nothing'}",
                     hint="Name a repository with .safetensors, .bin or TensorFlow's .index files at its top.",
                 )
-            nbytes = sum(_UNKNOWN if sizes[name] is None else sizes[name] or 0 for name in wanted)
+            nbytes = sum(sizes[name] for name in wanted)
             if max_bytes is not None and nbytes > max_bytes:
                 raise HubError(
                     f"{address}: {nbytes:,} bytes to download, expected at most {max_bytes:,}",
@@ -312,7 +312,7 @@ class Hub:
         with self._asking(str(address)):
             info = within(lambda: self._api.model_info(address.repo_id, revision=address.revision, files_metadata=True))
         sizes = _sizes(info)
-        return str(info.sha), {name: _UNKNOWN if sizes[name] is None else sizes[name] or 0 for name in _needed(sizes)}
+        return str(info.sha), {name: sizes[name] for name in _needed(sizes)}
 
     def _cached(self, address: Address) -> Pulled:
         """What earlier downloads have left in the cache."""
@@ -485,9 +485,10 @@ def _needed(names: Iterable[str]) -> list[str]:
     return []
 
 
-def _sizes(info: Any) -> dict[str, int | None]:
-    """The files of a repository within our reach, by name; None for a size that the Hub does not tell."""
-    return {file.rfilename: file.size for file in info.siblings or () if _is_in_reach(file.rfilename)}
+def _sizes(info: Any) -> dict[str, int]:
+    """The files of a repository within our reach, by name, with their sizes; `_UNKNOWN` where the Hub tells none."""
+    there = (file for file in info.siblings or () if _is_in_reach(file.rfilename))
+    return {file.rfilename: _UNKNOWN if file.size is None else file.size for file in there}
 
 
 def _is_in_reach(name: str) -> bool:

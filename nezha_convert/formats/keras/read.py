@@ -21,7 +21,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -33,6 +32,7 @@ import numpy as np
 
 from ...checkpoint import TensorEntry
 from ...errors import CheckpointError, UsageError, pip_install
+from ...files.child import python
 from ...files.state import State, check_unchanged, state_of
 from ..blocks import file_blocks, is_shape
 
@@ -48,11 +48,7 @@ PATIENCE = 60
 _TIME_IS_UP = getattr(signal, "SIGPROF", 0)
 _TYPE = re.compile("[<>|]?[fiu][1248]|bfloat16")
 _DAMAGED = "The file is damaged or cut short: copy it again from where it came from."
-_CHILD = (
-    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from nezha_convert.formats.keras.contents import main; main(sys.argv[2], float(sys.argv[3]))"
-)
-"""`-c` puts the current folder first on the path: there a file of a checkpoint, json.py, would be run."""
+_CHILD = "from nezha_convert.formats.keras.contents import main; main(sys.argv[1], float(sys.argv[2]))"
 
 
 def read_keras(file: Path) -> dict[str, TensorEntry]:
@@ -97,7 +93,7 @@ def read_keras(file: Path) -> dict[str, TensorEntry]:
 
 def _ask(file: Path, seconds: float) -> tuple[int, bytes]:
     """Run `contents.py` on `file`: its exit code and what it printed."""
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(file), str(seconds)]
+    command = python(_CHILD, file, seconds)
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each further thread takes memory
     try:
         done = subprocess.run(

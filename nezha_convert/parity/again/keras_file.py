@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CheckpointError
+from ...files.child import python
 from ...files.locks import TemporaryFolder
 from ..oracle.formulas import Array
 from .tensor import Tensor
@@ -25,11 +25,7 @@ from .tensor import Tensor
 PATIENCE = 120
 """Seconds that the other process may take."""
 
-_CHILD = (
-    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from nezha_convert.parity.again.keras_file import copy; copy(sys.argv[2], sys.argv[3])"
-)
-"""`-c` puts the current folder first on the path: there a file of a checkpoint, json.py, would be run."""
+_CHILD = "from nezha_convert.parity.again.keras_file import copy; copy(*sys.argv[1:])"
 _LIST = "list"
 """The key in the .npz file of a JSON list: name, shape, and whether the array is the bits of a bfloat16."""
 
@@ -43,7 +39,7 @@ def read_keras(file: Path) -> tuple[dict[str, Tensor], TemporaryFolder]:
     folder = TemporaryFolder()
     try:
         arrays = folder.path / "arrays.npz"
-        command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(file), str(arrays)]
+        command = python(_CHILD, file, arrays)
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired as error:
