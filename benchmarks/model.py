@@ -1,6 +1,6 @@
 """Compare NEZHA-base with BERT-base with SDPA, and with transformers 4.40.2's NEZHA.
 
-    python benchmarks/model.py [--dtype float32|bfloat16|autocast] [--peer] [--pairs 9] [--threads 2]
+    python benchmarks/model.py [--dtype float32|bfloat16|autocast] [--peer] [--pairs 5] [--launches 3] [--threads 2]
         [--cases infer:8x128 train:2x512 compile:8x128 onnx:4x512 int8:4x512 export load ...]
 
 Random weights, 12 layers. `bfloat16` are weights of that type, `autocast` is float32 under `torch.autocast` to it. Each
@@ -14,9 +14,9 @@ Further cases: `load` times `from_pretrained`. `compile` runs what `torch.compil
 what it made for any, `aot` what AOTInductor did. `onnx` and `int8` run in onnxruntime what our exporter writes, of BERT
 what torch's writes. `export` times the writing of a graph.
 
-Replaces its section of ``benchmarks/RESULTS.md``: one for each type, for one thread, for CPU time, and for the further
-cases. Several threads also draw a picture beside it. On a shared machine, ``--cpu --threads 1`` gives figures that
-repeat.
+Replaces its section of ``benchmarks/RESULTS.md``. Each processor has one for each type, one thread, CPU time, and the
+further cases. Several threads also draw a picture beside it. On a shared machine, ``--cpu --threads 1`` gives figures
+that repeat. A process keeps the luck of where its pages lie; so each case has several `--launches`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ COLOURS = {"nezha": "#1a7f5a", "peer": "#b0b0b0"}
 def main() -> None:
     """Measure, print and write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=5, help="rounds of each launch")
+    parser.add_argument("--launches", type=int, default=3, help="times to start the processes anew")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
@@ -65,7 +66,7 @@ def main() -> None:
     if options.worker:
         clock = time.process_time if options.cpu else time.perf_counter
         return work(*options.worker, options.dtype, options.threads, clock)
-    from results import machine, ratios, spread, write_section
+    from results import machine, processor, ratios, spread, write_section
 
     rows, bars = [], []
     for case in options.cases:
@@ -82,7 +83,8 @@ def main() -> None:
             bars.append((case, shown))
     lines = [
         f"`python benchmarks/model.py`: 12 layers, random weights, {options.dtype}, {options.threads} threads, "
-        f"{'CPU time' if options.cpu else 'time on the clock'}; {options.pairs} interleaved rounds, a process a model. "
+        f"{'CPU time' if options.cpu else 'time on the clock'}; {options.pairs} interleaved rounds, a process a model, "
+        f"{options.launches} launches. "
         f"{machine()}",
         "",
         "| case | model | seconds, median (quartiles) | ours / this, median (quartiles) | peak MiB | growth MiB |",
@@ -98,8 +100,8 @@ def main() -> None:
     if bars and options.threads > 1:
         picture = "model.svg" if options.dtype == "float32" else f"model-{options.dtype}.svg"
         lines += ["", f"![time relative to BERT-base]({picture})"]
-        (HERE / picture).write_text(plot(bars, options.dtype))
-    write_section(", ".join([TITLE, *(name for name, holds in told.items() if holds)]), lines)
+        (HERE / picture).write_text(plot(bars, f"{options.dtype}, {processor()}"))
+    write_section(", ".join([TITLE, *(name for name, holds in told.items() if holds), processor()]), lines)
     print("\n".join(lines))
     return None
 
@@ -108,17 +110,19 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, dict]:
     """Seconds of every round and the memory of every model, by subject."""
     in_torch = case.partition(":")[0] in IN_TORCH
     subjects = ["nezha", "bert", *(["peer"] if options.peer and in_torch else []), *(["limit"] if in_torch else [])]
-    figures: dict[str, dict] = {subject: {"seconds": []} for subject in subjects}
-    processes = {subject: start(subject, case, options) for subject in subjects}
-    for number in range(options.pairs + 1):
+    figures: dict[str, dict] = {subject: {"seconds": [], "peak": 0, "growth": 0} for subject in subjects}
+    for launch in range(options.launches):
+        processes = {subject: start(subject, case, options) for subject in subjects}
+        for number in range(options.pairs + 1):
+            for subject, process in processes.items():
+                seconds = ask(process, "run")["seconds"]
+                if number:  # the first round is a warm-up
+                    figures[subject]["seconds"].append(seconds)
         for subject, process in processes.items():
-            seconds = ask(process, "run")["seconds"]
-            if number:  # the first round is a warm-up
-                figures[subject]["seconds"].append(seconds)
-        print(f"{case}: {number} of {options.pairs}", file=sys.stderr)
-    for subject, process in processes.items():
-        figures[subject] |= ask(process, "memory")
-        process.communicate()
+            for name, memory in ask(process, "memory").items():
+                figures[subject][name] = max(figures[subject][name], memory)
+            process.communicate()
+        print(f"{case}: {launch + 1} of {options.launches}", file=sys.stderr)
     return figures
 
 
@@ -321,7 +325,7 @@ def status(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def plot(bars: list[tuple[str, dict[str, list[float]]]], dtype: str) -> str:
+def plot(bars: list[tuple[str, dict[str, list[float]]]], where: str) -> str:
     """An SVG of every case's time relative to BERT's: medians as bars, quartiles as lines."""
     from statistics import quantiles
 
@@ -339,7 +343,7 @@ def plot(bars: list[tuple[str, dict[str, list[float]]]], dtype: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{full}" height="{height + 90}" font-family="sans-serif" '
         'font-size="12"><rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="20" font-size="14">Time of NEZHA-base in {dtype}, BERT-base with SDPA = 1</text>',
+        f'<text x="{left}" y="20" font-size="14">Time of NEZHA-base in {where}; BERT-base with SDPA = 1</text>',
     ]
     for tick in range(int(top) + 1):
         parts.append(f'<text x="{left - 10}" y="{y(tick) + 4:.0f}" text-anchor="end">{tick}</text>')

@@ -35,14 +35,24 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [mine / other for mine, other in zip(ours, theirs, strict=True)]
 
 
+def processor() -> str:
+    """The processor and what it multiplies bfloat16 with: `AMD EPYC with AVX512-BF16`."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.M)
+    name = re.sub(r"\(\w+\)| (Processor|CPU)\b", "", names[0]) if names else platform.machine()
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    units = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "BF16"}
+    return f"{name} with {next((unit for field, unit in units.items() if has.get(field)), 'no unit for bfloat16')}"
+
+
 def machine() -> str:
     """Cores, memory, system, load and versions, in one line."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.M)
     return (
-        f"{names[0] + ', ' if names else ''}{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
+        f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
         f"{memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}."
     )

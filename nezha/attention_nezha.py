@@ -16,7 +16,7 @@ while the code that trained the released weights takes it of the shifted index p
 R depends on positions alone: not on the input, the head or the layer. So a model needs one table of 2K + 1 rows (33 KB
 for NEZHA-base), expanded to [L, L, d] once a forward pass and shared by all its layers; and nothing limits L.
 
-Three forms compute the same numbers; `choose_attention` picks one for a forward pass. They need R for two linear
+Four forms compute the same numbers; `choose_attention` picks one for a forward pass. They need R for two linear
 maps only. Each is the other's adjoint, and both the forward and the backward pass use both:
 
     scores(X, Y)_ij = x_i . (y_j + R[p(i, j)])                   of queries, keys; of the output's gradient, values
@@ -24,6 +24,11 @@ maps only. Each is the other's adjoint, and both the forward and the backward pa
 
 Reference. It expands R to [L, L, d] and computes the formulas as written. It can return the probabilities, and torch
 can trace it.
+
+Gathered. Of a query's product with all rows of R, each key takes its own row's number. For the values, R[0] is added to
+each, and R[p] - R[0] is left, which is zero for p = 0. Each p between 0 and 2K belongs to one key, whose
+probability is taken; the last one belongs to all keys from i + K on, whose probabilities are summed. It is for programs
+of `torch.export`: a compiler merges the taking with the softmax.
 
 Short. It expands R too. For a fixed i, the terms with R are ordinary matrix products, batched over the position i
 instead of batch and head. With the sequence first in memory, batch and head merge into B H without a copy:
@@ -132,11 +137,16 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def is_exported() -> bool:
+    """Whether `torch.export` records this pass: its program runs where there are no operators of ours."""
+    # Before torch 2.7 nothing tells it from `torch.compile`, which is the one that needs gradients.
+    is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: not torch.is_grad_enabled())
+    return torch.compiler.is_compiling() and is_exporting()
+
+
 def is_compiled_for_inference() -> bool:
-    """Whether `torch.compile` records this pass, and without gradients: then what it records runs in this process."""
-    # Before torch 2.7 nothing tells an export, whose program has no operators of ours, from it.
-    is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: True)
-    return torch.compiler.is_compiling() and not is_exporting() and not torch.is_grad_enabled()
+    """Whether `torch.compile` records this pass, and without gradients."""
+    return torch.compiler.is_compiling() and not is_exported() and not torch.is_grad_enabled()
 
 
 def choose_attention(
@@ -160,12 +170,15 @@ def choose_attention(
         reference: True demands the reference form, as `output_attentions` does.
 
     Returns:
-        `relative_attention`, `fast_relative_attention`, `compiled_relative_attention` or `fused_attention`; and R as
-        this form takes it: the table for the long form and for the kernel, the expanded table for the others.
+        `relative_attention`, `fast_relative_attention`, `compiled_relative_attention`, `gathered_relative_attention` or
+        `fused_attention`; and R as this form takes it: the expanded table for the reference and the short form, the
+        table for the others.
     """
     # The fast forms take boolean masks. A traced program cannot contain strided diagonals; `torch.compile` makes of the
     # reference form what is as fast as the short form, and can call the long one.
     dtype = dtype or table.dtype
+    if is_exported() and not reference:
+        return gathered_relative_attention, table
     rounded = table.to(dtype)
     added = mask is not None and mask.dtype != torch.bool
     if not (past or reference or added):
@@ -220,15 +233,48 @@ def relative_attention(
     """
     query = query * query.shape[-1] ** -0.5
     scores = query @ key.transpose(-1, -2) + torch.einsum("bhid,ijd->bhij", query, relations)
+    probabilities = functional.dropout(_softmax(scores, mask).to(value.dtype), dropout)
+    context = probabilities @ value + torch.einsum("bhij,ijd->bhid", probabilities, relations)
+    return context, probabilities
+
+
+def gathered_relative_attention(
+    query: Tensor, key: Tensor, value: Tensor, table: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """`relative_attention` in the gathered form, for programs of `torch.export`.
+
+    Shape:
+        the same, with the table [2K + 1, d] for `relations`.
+    """
+    length, keys, clip = query.shape[2], key.shape[2], table.shape[0] // 2
+    position = torch.arange(keys, device=query.device)
+    own = position[keys - length :, None]
+    distance, inner = position - own, own + torch.arange(1 - clip, clip, device=query.device)
+
+    def of_each(tensor: Tensor, index: Tensor) -> Tensor:
+        return tensor.gather(-1, index.expand(*tensor.shape[:2], -1, -1))
+
+    query = query * query.shape[-1] ** -0.5
+    with_rows = query @ table.to(query.dtype).T
+    scores = query @ key.transpose(-1, -2) + of_each(with_rows, distance.clamp(-clip, clip) + clip)
+    weights = functional.dropout(_softmax(scores, mask), dropout)
+    near = of_each(weights, inner.clamp(0, keys - 1)).masked_fill((inner < 0) | (inner >= keys), 0)
+    after = weights.masked_fill(distance < clip, 0).sum(-1, keepdim=True)
+    before = weights.sum(-1, keepdim=True) - near.sum(-1, keepdim=True) - after
+    of_rows = (torch.cat((before, near, after), -1) @ table).to(value.dtype)
+    probabilities = weights.to(value.dtype)
+    return probabilities @ value + of_rows, probabilities
+
+
+def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """The softmax of scores [B, H, L, past + L] where `mask` allows it, in float32 or better."""
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     if mask is not None and mask.dtype != torch.bool:
         scores = (scores + mask).clamp_min(torch.finfo(scores.dtype).min)  # minus infinity would give NaN
     elif mask is not None:
         # The lowest finite value, not minus infinity, which would turn a fully masked row into NaN.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    probabilities = functional.dropout(scores.softmax(dim=-1).to(value.dtype), dropout)
-    context = probabilities @ value + torch.einsum("bhij,ijd->bhid", probabilities, relations)
-    return context, probabilities
+    return scores.softmax(dim=-1)
 
 
 def fast_relative_attention(

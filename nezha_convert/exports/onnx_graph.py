@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import MappingError
 from ..formats.tf_bundle.write import message_start
 from ..parity.oracle.model import HEADS
+from .onnx_layers import repeat_last_layer, traced_layers
 
 OPSET, IR_VERSION = 18, 8
 """The lowest opset that torch's exporter writes, and the version of the file format that came with it.
@@ -82,21 +83,29 @@ def _export(model: Any, head: str, path: Path) -> bool:
     # All sizes differ and none is 1, so that the exporter takes none for a constant. The tensors are three objects: of
     # one that is passed twice, the exporter would make a single input.
     example = tuple(torch.ones((2, 3, 9)[-len(names) :], dtype=torch.long) for _ in INPUTS)
-    with _relative_attention_for_onnx(model):
+    encoder = getattr(model, "nezha", model).encoder
+    module = named_outputs(model, head, with_states=True)
+    (layers,) = (name for name, child in module.named_modules() if child is encoder.layer)
+    with _relative_attention_for_onnx(model, encoder), traced_layers(encoder) as others:
         try:
             program = torch.onnx.export(
-                named_outputs(model, head),
+                module,
                 example,
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes=dict.fromkeys(INPUTS, names),
                 input_names=INPUTS,
-                output_names=outputs_of(model, head),
+                output_names=(*outputs_of(model, head), "taken_by_layer", "returned_by_layer"),
+                optimize=False,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
             raise MappingError(f"{type(model).__name__}: torch cannot export it to ONNX ({error})") from error
     assert program is not None  # None is what the older exporter returns
+    repeat_last_layer(program.model, layers, others)
+    for name, output in zip(outputs_of(model, head), program.model.graph.outputs, strict=True):
+        output.name = name
+    program.optimize()
     program.model.ir_version = IR_VERSION
     _forget_this_machine(program.model)
     external = bool(sum(parameter.nbytes for parameter in model.parameters()) > ONE_FILE)
@@ -131,8 +140,11 @@ def _save_in_one_file(model: Any, path: Path) -> None:
             file.write(content)
 
 
-def named_outputs(model: Any, head: str) -> Any:
-    """`model` as a module that takes `INPUTS` and returns a tuple of its `outputs_of` in float32."""
+def named_outputs(model: Any, head: str, *, with_states: bool = False) -> Any:
+    """`model` as a module that takes `INPUTS` and returns a tuple of its `outputs_of` in float32.
+
+    With states, it also returns what its last layer takes and returns.
+    """
     import torch
 
     class NamedOutputs(torch.nn.Module):
@@ -141,18 +153,19 @@ def named_outputs(model: Any, head: str) -> Any:
             self.model = model
 
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, ...]:
-            outputs = self.model(input_ids, attention_mask, token_type_ids, return_dict=True)
-            return tuple(outputs[name].float() for name in outputs_of(model, head))
+            inputs = (input_ids, attention_mask, token_type_ids)
+            outputs = self.model(*inputs, output_hidden_states=with_states, return_dict=True)
+            states = outputs.hidden_states[-2:] if with_states else ()
+            return (*(outputs[name].float() for name in outputs_of(model, head)), *states)
 
     return NamedOutputs().eval()
 
 
 @contextmanager
-def _relative_attention_for_onnx(model: Any) -> Iterator[None]:
+def _relative_attention_for_onnx(model: Any, encoder: Any) -> Iterator[None]:
     """Make the encoder use `attention_by_buckets`, with the table as a constant and one set of buckets."""
     from nezha.attention_nezha import relative_position_table
 
-    encoder = getattr(model, "nezha", model).encoder
     table = relative_position_table(encoder.max_relative_position, encoder.head_size, dtype=model.dtype)
     modeling: Any = import_module("nezha.modeling_nezha")
     chosen = modeling.choose_attention

@@ -20,6 +20,7 @@ from nezha.attention_nezha import (
     expand_relative_positions,
     fast_dropout,
     fast_relative_attention,
+    gathered_relative_attention,
     relative_attention,
     relative_position_table,
 )
@@ -57,8 +58,8 @@ def random_inputs(shape, seed=0, dtype=torch.float64):
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)]
 
 
-def relations_for(length, head_size, clip, dtype=torch.float64):
-    return expand_relative_positions(relative_position_table(clip, head_size, dtype=dtype), length)
+def relations_for(length, head_size, clip, dtype=torch.float64, past=0):
+    return expand_relative_positions(relative_position_table(clip, head_size, dtype=dtype), length, past)
 
 
 @pytest.mark.parametrize(("clip", "head_size"), [(64, 64), (127, 64), (1, 2), (3, 7), (64, 5), (2, 1)])
@@ -256,6 +257,33 @@ def test_the_fast_forms_equal_the_reference_and_so_do_their_gradients(
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-11)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    past=st.sampled_from([0, 1, 9, 200]),
+    head_size=st.sampled_from([1, 2, 5, 8]),
+    clip=st.sampled_from([1, 2, 7, 64]),
+    mask=st.sampled_from(["none", "keys", "heads", "nothing", "some queries without keys", "added"]),
+    seed=st.integers(0, 2**16),
+)
+def test_the_gathered_form_equals_the_reference_and_so_do_its_gradients(length, past, head_size, clip, mask, seed):
+    generator = torch.Generator().manual_seed(seed)
+    query, *both = (one.requires_grad_() for one in random_inputs((2, 3, past + length, head_size), seed))
+    inputs = query[:, :, past:], *both
+    kind, mask = mask, random_mask("none" if mask == "added" else mask, 2, 3, past + length, generator)
+    if kind == "added":
+        mask = torch.randn((2, 1, length, past + length), generator=generator, dtype=torch.float64)
+    elif mask is not None and mask.shape[2] > 1:
+        mask = mask[:, :, past:]
+    table = relative_position_table(clip, head_size, dtype=torch.float64)
+    expected = relative_attention(*inputs, relations_for(length, head_size, clip, past=past), mask)
+    actual = gathered_relative_attention(*inputs, table, mask)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    (weights,) = random_inputs(expected[0].shape, seed + 1)[:1]
+    gradients = (torch.autograd.grad(one[0], (query, *both), weights) for one in (actual, expected))
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("length", [1, 191, 192, 193, 220, 254, 255, 256, 257, 300, 384, 385])
 @pytest.mark.parametrize("clip", [3, 64])
 def test_the_long_form_is_chosen_from_192_tokens_on_and_right_at_the_edges_of_its_blocks(length, clip):
@@ -375,6 +403,18 @@ def test_half_precision_errs_no_more_than_the_reference_does_in_it(
     ):
         allowed = 1.3 * root_mean_square(reference_one - right_one)
         assert root_mean_square(fast_one - right_one) <= allowed
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("length", [24, 70, 200])
+@pytest.mark.parametrize("clip", [3, 64])
+def test_the_gathered_form_errs_no_more_in_half_precision_than_the_reference(dtype, length, clip):
+    inputs = random_inputs((2, 3, length, 32), length, dtype)
+    table = relative_position_table(clip, 32, dtype=torch.float32)
+    right, actual = exact(*inputs, clip), gathered_relative_attention(*inputs, table)[0]
+    reference = relative_attention(*inputs, relations_for(length, 32, clip, dtype))[0]
+    assert actual.dtype == dtype
+    assert root_mean_square(actual - right) <= 1.1 * root_mean_square(reference - right)
 
 
 @pytest.mark.parametrize("length", [30, 200])
@@ -522,6 +562,29 @@ def test_training_keeps_one_tensor_of_probabilities(length):
         fast(*inputs, 64, dropout=0.1)
     squares = sum(one.numel() for one in saved if one.shape[-1] == length)
     assert squares == 2 * 3 * length**2
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, gathered_relative_attention),
+        ({"past": 3}, gathered_relative_attention),
+        ({"mask": torch.zeros(1, 1, 1, 300)}, gathered_relative_attention),
+        ({"reference": True}, relative_attention),
+    ],
+)
+def test_an_export_takes_the_gathered_form_unless_the_reference_is_demanded(options, expected, with_gradients):
+    table, seen = relative_position_table(4, 6), []
+
+    class Program(torch.nn.Module):
+        def forward(self, x):
+            seen.append(choose_attention(table, 300, **options)[0])
+            return x + 1
+
+    with torch.set_grad_enabled(with_gradients):
+        torch.export.export(Program(), (torch.ones(1),), strict=False)
+    assert set(seen) == {expected}
 
 
 def test_tracing_takes_the_reference():
