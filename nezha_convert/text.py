@@ -40,6 +40,18 @@ def with_names(hint: str, **names: object) -> str:
     return re.sub(r"\b[A-Z]+\b", lambda match: known.get(match[0], match[0]), hint)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people read them.
+
+    Example:
+        >>> duration(8.04), duration(600), duration(9000)
+        ('8.0 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""`text` with an escape such as \x1b in place of each character that is not printable, but for those in `keep`."""
     if text.isprintable():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..files.staging import write_file
 from ..parity.render.html import CSS
-from ..text import printable, printable_json
+from ..text import duration, printable, printable_json
 from .results import CONVERTED, DECISION, FAILED, FOREIGN, PLANNED, VERIFIED, BatchReport, RowResult
 
 _COLORS = {VERIFIED: "good", CONVERTED: "good", DECISION: "note", FAILED: "bad", FOREIGN: "muted", PLANNED: "muted"}
@@ -45,7 +45,7 @@ def page(report: BatchReport) -> str:
     title = f"{escape(report.manifest)}: {badge}"
     data = printable_json(report.to_dict()).replace("<", "\\u003c")  # no text may end the script
     facts = {name: f"{count:,}" for name, count in report.counts.items()}
-    facts |= {"rows": f"{len(report.rows):,}", "on the clock": _seconds(report.seconds)}
+    facts |= {"rows": f"{len(report.rows):,}", "on the clock": duration(report.seconds)}
     facts["written"] = f"{sum(row.output_nbytes for row in report.rows) / 1e6:,.1f} MB"
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
@@ -63,10 +63,6 @@ def page(report: BatchReport) -> str:
         f'</main><script type="application/json" id="report">{data}</script></body></html>\n',
     ]
     return printable("".join(parts), keep="\n\t")
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
 
 
 def _open(title: str, rows: Iterable[RowResult], kind: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..text import quoted
+from ..text import duration, quoted
 
 if TYPE_CHECKING:  # each command imports its own
     from ..batches.results import BatchReport, RowResult
@@ -153,14 +153,18 @@ def _parity(report: ParityReport) -> Iterator[Part]:
 
 def _checked(checked: Checked) -> Iterator[Part]:
     for folder in checked.folders:
-        yield "folder", f"{folder.folder}: {folder.record} names {folder.files} files of {size(folder.nbytes)}"
+        yield "folder", f"{folder.folder}: {folder.record} names {_files(folder.files)} of {size(folder.nbytes)}"
         for problem in folder.problems:
             yield "problem", problem
         if folder.hint:
             yield "next", folder.hint
     if checked.others:
-        yield "passed over", f"{checked.others:,} files, in no folder with a record"
+        yield "passed over", f"{_files(checked.others)}, in no folder with a record"
     yield "verdict", "as recorded" if checked.same else "CHANGED"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def _pushed(pushed: Pushed) -> Iterator[Part]:
@@ -274,11 +278,11 @@ def _batch(report: BatchReport) -> Iterator[Part]:
         yield "before", f"{resumed:,} of them in an earlier run"
     if report.estimate:
         one = report.estimate
-        yield "would take", f"about {_duration(one.seconds)} for {one.rows:,} rows; {one.rates}"
+        yield "would take", f"about {duration(one.seconds)} for {one.rows:,} rows; {one.rates}"
         yield "would write", f"about {size(one.output_nbytes)}, after {size(one.download_nbytes)} of downloads"
         yield "output", "nothing was written"
         return
-    yield "time", _duration(report.seconds)
+    yield "time", duration(report.seconds)
 
 
 def _about_row(row: RowResult) -> str:
@@ -288,12 +292,6 @@ def _about_row(row: RowResult) -> str:
     error = "" if row.worst_error is None else f", largest error {row.worst_error:.1e}"
     assumed = f", {len(row.assumed)} assumed" if row.assumed else ""
     return f": {row.head} ({row.family}){error}{assumed}{f', {row.pushed}' if row.pushed else ''}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 _PARTS: dict[str, Callable[[Any], Iterator[Part]]] = {

@@ -116,6 +116,8 @@ def batch(
             "--output: empty; expected a folder, or the address of one", hint="Name it: --output converted"
         )
     place = str(output) if is_remote(str(output)) else str(path_of(output))
+    if dry_run and html is not None:
+        raise UsageError("--html: a dry run writes nothing", hint="Leave out one of them; --json prints the plan.")
     page = _page(html)
     asked: dict[str, Any] = {"verify": None if verify else False, "create_pr": create_pr or None, "license": license}
     defaults = {**(options or {}), **{name: value for name, value in asked.items() if value is not None}}

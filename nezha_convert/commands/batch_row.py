@@ -13,10 +13,10 @@ from typing import Any
 from ..batches.columns import arguments_of
 from ..batches.places import at_hand, keep, nbytes_in
 from ..batches.pool import Task
-from ..batches.results import CONVERTED, DECISION, FOREIGN, VERIFIED, RowResult
+from ..batches.results import CONVERTED, DECISION, FAILED, FOREIGN, VERIFIED, RowResult
 from ..batches.row import Row
 from ..batches.worker import serve_tasks
-from ..errors import HubError, MappingError, NezhaConvertError, OutputError
+from ..errors import HubError, MappingError, NezhaConvertError
 from ..files.hashing import sha256
 from ..files.staging import MARK
 from ..folder.record import ConvertedFolder
@@ -130,8 +130,15 @@ def _done(task: Task, path: Path, name: str, output: Path, clock: _Clock) -> Row
     proved = False
     if _stands(row, path, output):
         proved = task.trust and not ConvertedFolder(output).doubts()
+    elif (output / MARK).is_file() and not task.force:
+        return RowResult.of(
+            row,
+            FAILED,
+            reason=f"{row.output}: exists already, and is not a whole conversion of this source with these options",
+            hint="The first command replaces it, and --force all such outputs; or give the row another output.",
+            commands=row.commands("--force"),
+        )
     else:
-        _check_free(row, output, task.force)
         with clock.step("converting"):
             convert(path, output, source_name=name, force=task.force, **arguments_of("convert", row.options))
         if not row.verifies:
@@ -206,15 +213,6 @@ def _is_of(folder: ConvertedFolder, row: Row, path: Path) -> bool:
         any(sha256(file) == recorded["sha256"] for file in by_name.get(recorded["name"], ()))
         for recorded in folder.record["source_files"]
     )
-
-
-def _check_free(row: Row, output: Path, force: bool) -> None:
-    """Raises OutputError where `output` is another conversion that is not to be replaced."""
-    if (output / MARK).is_file() and not force:
-        raise OutputError(
-            f"{row.output}: exists already, and is not a whole conversion of this source with these options",
-            hint="Replace it by --force, or give the row another output.",
-        )
 
 
 def _refused(row: Row, error: NezhaConvertError, path: Path | None) -> RowResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -157,12 +158,21 @@ def test_a_file_of_an_output_that_was_lost_is_noticed(in_process, tmp_path):
     (tmp_path / "out" / "right" / "model.safetensors").unlink()
     lost = in_process(folder, tmp_path / "out", verify=False).rows[3]
     assert lost.outcome == "failed" and "exists already, and is not a whole conversion" in lost.reason
+    with pytest.raises(SystemExit) as exit:
+        main(shlex.split(lost.commands[0])[1:])  # as pasted
+    assert exit.value.code == 0 and (tmp_path / "out" / "right" / "model.safetensors").is_file()
 
 
 def test_a_dry_run_says_how_long_and_how_large_and_writes_nothing(tmp_path):
     report = batch(models(tmp_path / "models"), tmp_path / "out", dry_run=True)
     assert {row.outcome for row in report.rows} == {"planned"} and not (tmp_path / "out").exists()
     assert report.estimate.seconds > 0 and report.estimate.output_nbytes > 0 and "measured" in report.estimate.rates
+
+
+def test_a_dry_run_refuses_to_write_a_page(tmp_path):
+    with pytest.raises(UsageError, match="--html: a dry run writes nothing"):
+        batch(models(tmp_path / "models"), tmp_path / "out", dry_run=True, html=tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_two_batches_do_not_write_into_one_folder_at_a_time(tmp_path):

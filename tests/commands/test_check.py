@@ -204,7 +204,7 @@ def test_the_hook_passes_and_fails_by_what_is_committed(repository):
     (repository / "notes.txt").write_text("still no model")
     git(repository, "add", "-A")
     done = hooked(repository)
-    assert done.returncode == 0 and "passed over  1 files" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "passed over  1 file, in" in done.stdout, done.stdout + done.stderr
     swap(repository / "converted", recorded=False)
     git(repository, "add", "-A")
     done = hooked(repository)
