@@ -106,3 +106,14 @@ def test_a_weight_that_two_traced_layers_have_alike_is_not_that_of_the_others(tm
     for number, layer in enumerate(whole.nezha.encoder.layer[2:], 2):
         name = f"model.nezha.encoder.layer.{number}.output.LayerNorm.weight"
         assert np.array_equal(own[name], layer.output.LayerNorm.weight.detach())
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_smaller_graph_repeats_its_layers_too(precision, tmp_path, monkeypatch):
+    repeated, whole = tmp_path / "repeated" / "model.onnx", tmp_path / "whole" / "model.onnx"
+    for path in (repeated, whole):
+        path.parent.mkdir()
+        write_graph(model(4), "sequence-classification", precision, path)
+        monkeypatch.setattr(onnx_layers, "TRACED", WHOLE)
+    [one], [two] = outputs(repeated), outputs(whole)
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-3 * np.ptp(two))

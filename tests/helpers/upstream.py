@@ -187,11 +187,14 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
 
 def _pip(*arguments: str, python: str = sys.executable) -> None:
     command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    # The constraints of the environment that runs the tests name other releases.
+    environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     ran = subprocess.run(
         [*command, *arguments, "--retries", "1", "--timeout", "15"],
         capture_output=True,
         text=True,
         timeout=INSTALL_SECONDS,
+        env=environment,
     )
     if ran.returncode:
         last = (ran.stderr.strip() or "pip is not installed").splitlines()[-1]

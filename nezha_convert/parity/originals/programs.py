@@ -254,8 +254,15 @@ def _install_transformers(home: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--target"]
     with tempfile.TemporaryDirectory(prefix="installing-", dir=home.parent) as staging:
         target = Path(staging) / home.name
+        # The user's constraints are of another environment: they may name another release.
+        environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
         done = subprocess.run(
-            [*pip, str(target), TRANSFORMERS], capture_output=True, text=True, errors="replace", check=False
+            [*pip, str(target), TRANSFORMERS],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env=environment,
         )
         if done.returncode:
             raise UsageError(

@@ -137,6 +137,18 @@ def test_without_a_package_index_pip_is_quoted_and_nothing_is_left(
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_the_constraints_of_another_environment_do_not_reach_its_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "cache_folder", lambda: tmp_path / "cache")
+    (tmp_path / "none.txt").write_text("transformers==5.0\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "none.txt"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UsageError, match="No matching distribution found"):  # not: cannot install what conflicts
+        run_original(TRANSFORMERS, *source("transformers-4.40.2-encoder"), "encoder", INPUTS)
+
+
 def test_transformers_runs_with_the_numpy_that_was_installed_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
