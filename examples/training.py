@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -457,6 +458,9 @@ def run(
     # A process that ends before its process group is closed may abort. The launcher would then end the first process
     # while it still writes.
     trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.num_processes > 1:
+        # gloo's thread needs the GIL to drop the last tensor. torch 2.13 waits for that thread without releasing it.
+        time.sleep(1)
     trainer.accelerator.end_training()
     return metrics
 
