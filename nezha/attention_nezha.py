@@ -25,10 +25,9 @@ maps only. Each is the other's adjoint, and both the forward and the backward pa
 Reference. It expands R to [L, L, d] and computes the formulas as written. It can return the probabilities, and torch
 can trace it.
 
-Gathered. Of a query's product with all rows of R, each key takes its own row's number. For the values, R[0] is added to
-each, and R[p] - R[0] is left, which is zero for p = 0. Each p between 0 and 2K belongs to one key, whose
-probability is taken; the last one belongs to all keys from i + K on, whose probabilities are summed. It is for programs
-of `torch.export`: a compiler merges the taking with the softmax.
+Gathered. Of a query's product with all rows of R, each key takes its own row's number. For the values, each row has the
+weight of its keys: of one key for 0 < p < 2K, of all keys from i + K on for p = 2K, and of the rest for p = 0. It is
+for programs of `torch.export`: a compiler merges the taking with the softmax.
 
 Short. It expands R too. For a fixed i, the terms with R are ordinary matrix products, batched over the position i
 instead of batch and head. With the sequence first in memory, batch and head merge into B H without a copy:
